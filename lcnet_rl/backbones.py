@@ -1,0 +1,188 @@
+"""Residual networks for 32x32 images, as stem, blocks and head.
+
+He's CIFAR networks (He et al., 2016, "Deep Residual Learning for Image Recognition", section 4.2: 6n + 2 layers, 16-32-64
+filters, parameter-free shortcut, "option A") and ResNet-18 in the CIFAR form that the LC-Net paper plots (3x3 stem, no
+max-pooling, 64-128-256-512 filters, 1x1 projection where the shape changes).
+
+Images go in as uint8; scaling and normalisation are the first thing a backbone does, so nobody else needs to know them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lcnet_rl.errors import UserError, unknown_name
+
+IMAGE_SIZE = 32
+# The ImageNet channel statistics: the public CIFAR checkpoints were trained with them, and BatchNorm makes others equivalent.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+
+class PaddedShortcut(nn.Module):
+    """Option A of He et al.: subsample, and pad the new channels with zeros on both sides. No parameters, no MACs."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.padding = (out_channels - in_channels) // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C_in, H, W) to (B, C_out, H / stride, W / stride)."""
+        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.padding, self.padding))
+
+
+class Stem(nn.Module):
+    """Normalisation, a 3x3 convolution, BatchNorm and ReLU."""
+
+    def __init__(self, out_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, out_channels, 3, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(out_channels)
+        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map uint8 images (B, 3, 32, 32) to features (B, C, 32, 32)."""
+        x = (images.to(self.mean.dtype) / 255 - self.mean) / self.std
+        return F.relu(self.bn(self.conv(x.contiguous(memory_format=torch.channels_last))))
+
+
+class Block(nn.Module):
+    """A basic residual block whose first convolution's filters can be scaled or dropped.
+
+    ``F(x; g) = BN2(conv2(g * ReLU(BN1(conv1(x)))))`` (LC-Net, section 3): ``g`` multiplies after the ReLU, so a filter with
+    ``g = 0`` hands zeros to the second convolution and needs no arithmetic in either.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, projection: bool) -> None:
+        super().__init__()
+        self.in_channels, self.filters, self.out_channels, self.stride = in_channels, out_channels, out_channels, stride
+        self.conv1 = nn.Conv2d(in_channels, self.filters, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(self.filters)
+        self.conv2 = nn.Conv2d(self.filters, out_channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.shortcut: nn.Module
+        if stride == 1 and in_channels == out_channels:
+            self.shortcut = nn.Identity()
+        elif projection:
+            conv = nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
+            self.shortcut = nn.Sequential(conv, nn.BatchNorm2d(out_channels))
+        else:
+            self.shortcut = PaddedShortcut(in_channels, out_channels, stride)
+
+    def residual(self, x: Tensor, filter_scale: Tensor | None = None) -> Tensor:
+        """The block's own work, without the shortcut.
+
+        Args:
+            x: shape (B, C_in, H, W).
+            filter_scale: shape (B, filters), multiplies each filter's output after its ReLU; None means all ones.
+
+        Returns:
+            Shape (B, C_out, H / stride, W / stride).
+        """
+        hidden = F.relu(self.bn1(self.conv1(x)))
+        if filter_scale is not None:
+            hidden = hidden * filter_scale.to(hidden.dtype)[:, :, None, None]
+        return self.bn2(self.conv2(hidden))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The plain block, all of it: (B, C_in, H, W) to (B, C_out, H / stride, W / stride)."""
+        return F.relu(self.shortcut(x) + self.residual(x))
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """What it takes to build a backbone again; stored with every weights file."""
+
+    name: str
+    classes: int
+    width: int
+
+
+class Backbone(nn.Module):
+    """Stem, residual blocks and a linear head over globally pooled features."""
+
+    def __init__(self, spec: BackboneSpec, stages: tuple[int, ...], projection: bool) -> None:
+        super().__init__()
+        self.spec = spec
+        self.stem = Stem(spec.width)
+        blocks, channels = [], spec.width
+        for stage, count in enumerate(stages):
+            out_channels = spec.width * 2**stage
+            for index in range(count):
+                stride = 2 if stage > 0 and index == 0 else 1
+                blocks.append(Block(channels, out_channels, stride, projection))
+                channels = out_channels
+        self.blocks: nn.ModuleList = nn.ModuleList(blocks)
+        self.head = nn.Linear(channels, spec.classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(module.weight)
+        self.to(memory_format=torch.channels_last)
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Logits (B, classes), in float32, from the last block's output (B, C, H, W)."""
+        return self.head(pool(features))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The dense network: uint8 images (B, 3, 32, 32) to logits (B, classes)."""
+        x = self.stem(images)
+        for block in self.blocks:
+            x = block(x)
+        return self.classify(x)
+
+
+def pool(features: Tensor) -> Tensor:
+    """Global average pool, (B, C, H, W) to (B, C), in float32 whatever the features' type."""
+    return features.float().mean((2, 3))
+
+
+BACKBONES: dict[str, Callable[[int, int | None], Backbone]] = {}
+
+
+def _register_he(depth: int) -> None:
+    blocks = (depth - 2) // 6
+
+    def build(classes: int, width: int | None) -> Backbone:
+        spec = BackboneSpec(f"resnet{depth}", classes, 16 if width is None else width)
+        return Backbone(spec, (blocks,) * 3, projection=False)
+
+    BACKBONES[f"resnet{depth}"] = build
+
+
+for _depth in (8, 14, 20, 32, 44, 56, 110):
+    _register_he(_depth)
+
+
+def _resnet18(classes: int, width: int | None) -> Backbone:
+    spec = BackboneSpec("resnet18", classes, 64 if width is None else width)
+    return Backbone(spec, (2, 2, 2, 2), projection=True)
+
+
+BACKBONES["resnet18"] = _resnet18
+
+
+def create_backbone(name: str, classes: int = 10, width: int | None = None) -> Backbone:
+    """Build a backbone with fresh weights.
+
+    Args:
+        name: ``resnet8/14/20/32/44/56/110`` (He's CIFAR networks) or ``resnet18``.
+        classes: number of classes of the head.
+        width: filters of the first stage; None is the published width (16 for He's networks, 64 for ``resnet18``).
+
+    Raises:
+        UserError: for an unknown name, or a width or class count that no network can have.
+    """
+    if name not in BACKBONES:
+        raise unknown_name("backbone", name, BACKBONES)
+    if width is not None and (width < 2 or width % 2):
+        raise UserError(f"width must be an even number >= 2, got {width}")
+    if classes < 2:
+        raise UserError(f"a classifier needs at least 2 classes, got {classes}")
+    return BACKBONES[name](classes, width)

@@ -1,0 +1,61 @@
+"""The command line, ``lcnet-rl COMMAND``: one short file a command, and the only place that imports envs and agents.
+
+A command is a module with ``run(config)``; the type of ``config``, a frozen dataclass, is its command-line interface (tyro).
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import typing
+from collections.abc import Sequence
+
+import tyro
+from rich.markup import escape
+
+from lcnet_rl.errors import UserError, unknown_name
+from lcnet_rl.progress import console
+
+COMMANDS = {
+    "demo": "train and evaluate a skipping agent on the built-in images, from nothing, in a few minutes",
+    "data": "fetch, verify and describe a data set",
+    "pretrain": "train a dense backbone",
+    "train": "train a skipping agent",
+    "evaluate": "accuracy, compute and controls of a trained run",
+    "bench": "ratios of compute times: the environment's overhead (env), a training step's (train)",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        0; 2 for a mistake of the user's, after one line that says what to do; 130 after Ctrl-C.
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        width = max(map(len, COMMANDS))
+        console.print("usage: lcnet-rl COMMAND [OPTIONS]      (lcnet-rl COMMAND --help lists a command's options)\n")
+        for name, purpose in COMMANDS.items():
+            console.print(f"  {name:<{width}}  {purpose}", highlight=False)
+        return 0
+    try:
+        if arguments[0] not in COMMANDS:
+            raise unknown_name("command", arguments[0], COMMANDS)
+        run = importlib.import_module(f"lcnet_rl.commands.{arguments[0]}").run
+        config_type = typing.get_type_hints(run)["config"]
+        config = tyro.cli(config_type, args=arguments[1:], prog=f"lcnet-rl {arguments[0]}")
+        run(config)
+    except UserError as error:
+        return _complain(str(error))
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        return _complain(f"{error.strerror or error}{where}")
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _complain(message: str) -> int:
+    console.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    return 2

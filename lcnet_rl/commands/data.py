@@ -1,0 +1,44 @@
+"""``lcnet-rl data``: fetch a data set if it is not on the machine yet, verify it, and say what is in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from lcnet_rl.data import SPLITS, Dataset, load_dataset, place
+
+
+@dataclass(frozen=True)
+class Data:
+    """Fetch, verify and describe a data set."""
+
+    name: tyro.conf.Positional[str]
+    """cifar10, shapes (built in), or folder:PATH (PATH/train/CLASS/* and PATH/test/CLASS/*)."""
+    data_root: Path | None = None
+    """Where downloaded data lives; default LCNET_RL_DATA, else lcnet_rl/data in the user's cache folder."""
+
+
+def run(config: Data) -> None:
+    """Load every split and print a table of them, a line each.
+
+    Raises:
+        UserError: an unknown name, data that cannot be had, or a faulty folder.
+    """
+    table = Table(title=config.name)
+    for column in ("split", "images", "classes", "a class, min", "a class, max"):
+        table.add_column(column, justify="left" if column == "split" else "right")
+    for split in SPLITS:
+        table.add_row(*_row(load_dataset(config.name, split, config.data_root)))
+    console = Console()
+    console.print(table)
+    console.print(f"stored in: {place(config.name, config.data_root)}", soft_wrap=True, highlight=False)
+
+
+def _row(dataset: Dataset) -> tuple[str, ...]:
+    counts = dataset.labels.bincount(minlength=len(dataset.classes))
+    numbers = (len(dataset), len(dataset.classes), int(counts.min()), int(counts.max()))
+    return dataset.split, *(f"{number:,}" for number in numbers)

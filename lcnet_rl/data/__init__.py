@@ -1,0 +1,55 @@
+"""The data room: named image sets as uint8 tensors, their fixed splits, and augmentation.
+
+Anything above may import it; it imports nothing of models, environments or agents.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lcnet_rl.data import cifar10, folder, shapes
+from lcnet_rl.data.dataset import Dataset, Part, Split
+from lcnet_rl.data.root import data_root as resolve_root
+from lcnet_rl.data.splits import training_part
+from lcnet_rl.errors import unknown_name
+
+__all__ = ["NAMES", "SPLITS", "Dataset", "Split", "load_dataset", "place"]
+
+NAMES = ("cifar10", "shapes", "folder:PATH")
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+def load_dataset(name: str, split: Split, data_root: Path | None = None) -> Dataset:
+    """One split of a data set, in memory; fetches and caches what is not on the machine yet.
+
+    Args:
+        name: ``"cifar10"``, ``"shapes"`` (drawn by code, needs no file) or ``"folder:PATH"``.
+        split: ``"train"`` excludes ``"val"``, a fixed class-balanced slice of the training images; ``"test"``
+            is for evaluation only.
+        data_root: where data lives; overrides the environment variable ``LCNET_RL_DATA``, which overrides
+            the user's cache folder.
+
+    Raises:
+        UserError: an unknown name or split, data that cannot be had, or a faulty folder.
+    """
+    if split not in SPLITS:
+        raise unknown_name("split", split, SPLITS)
+    part: Part = "test" if split == "test" else "train"
+    kind, _, path = name.partition(":")
+    if kind == "folder" and path:
+        images = folder.load(Path(path).expanduser(), part)
+    elif name == "cifar10":
+        images = cifar10.load(resolve_root(data_root), part)
+    elif name == "shapes":
+        images = shapes.load(part)
+    else:
+        raise unknown_name("data set", name, NAMES)
+    return images if split == "test" else training_part(images, split)
+
+
+def place(name: str, data_root: Path | None = None) -> str:
+    """Where the images of a data set are kept, in words for the person at the command line."""
+    kind, _, path = name.partition(":")
+    if kind == "folder":
+        return str(Path(path).expanduser())
+    return str(resolve_root(data_root) / cifar10.CACHE) if name == "cifar10" else "nowhere, drawn at each load"

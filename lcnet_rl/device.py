@@ -1,0 +1,59 @@
+"""Where and how precisely to compute."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Literal
+
+import torch
+
+from lcnet_rl.errors import UserError
+
+Precision = Literal["auto", "bf16", "fp32"]
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device for ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        UserError: for a name torch does not know, or CUDA on a machine without it.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"unknown device {name!r}; use auto, cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"device {name!r} is not supported; use auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"device {name!r} was asked for, but torch finds no CUDA here; use --device cpu")
+    return device
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 convolutions beat float32 on ``device``: on CUDA, and on CPUs with matrix units (AMX).
+
+    With AMX a ResNet-20 trains about three times as fast in bfloat16; on an AVX-512 machine without it, 0.8 times.
+    """
+    if device.type == "cuda":
+        return True
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("amx_bf16", False))
+
+
+def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager:
+    """Mixed precision on ``device``: bfloat16 autocast for ``bf16``, none for ``fp32``, the faster of them for ``auto``."""
+    if precision == "bf16" or (precision == "auto" and has_fast_bf16(device)):
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+def step_generator(seed: int, step: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """The random numbers of one training step.
+
+    Every step's randomness follows from (seed, step) alone, so a resumed run draws what an uninterrupted one would have drawn,
+    and a checkpoint's random state is its step.
+    """
+    # A large odd stride keeps (seed, step) pairs of neighbouring seeds apart.
+    return torch.Generator(device=device).manual_seed((seed * 0x9E3779B97F4A7C15 + step) % 2**63)

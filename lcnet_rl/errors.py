@@ -1,0 +1,24 @@
+"""Errors that are the user's to fix: one clear line, exit code 2, no traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something the person at the command line can put right; the message says what and how."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
+    """An error for a name that is not registered, with the nearest known names.
+
+    Args:
+        kind: what the name should have been, e.g. ``"backbone"``.
+        name: what was asked for.
+        known: the names that would have been right.
+    """
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=2, cutoff=0.5)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(names)}"
+    return UserError(f"unknown {kind} {name!r}; {hint}")

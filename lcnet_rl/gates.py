@@ -1,0 +1,84 @@
+"""L-Net and C-Net, the two tiny networks that decide (LC-Net, arXiv 2007.15151, section 3).
+
+Both read the block's pooled input and emit keep logits, which are the policy's, and scales in [0, 1] through ReLU-1
+(``clamp(., 0, 1)``). Decisions are trained by policy gradients, scales by back-propagation, so the two have a linear
+layer each. Gates always compute in float32: a decision must not hang on the rounding of bfloat16.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class Gate(nn.Module):
+    """Keep logits and scales from features; L-Net has one of each, C-Net one a group and one a filter."""
+
+    def __init__(self, features: int, decisions: int, scales: int, keep_bias: float) -> None:
+        """Start open and neutral: keep probability ``sigmoid(keep_bias)`` and scales of exactly 1, for every image.
+
+        Args:
+            features: size of the gate's input.
+            decisions: number of keep logits.
+            scales: number of scales.
+            keep_bias: initial keep logit.
+        """
+        super().__init__()
+        self.keep = nn.Linear(features, decisions)
+        self.scale = nn.Linear(features, scales)
+        for layer, bias in ((self.keep, keep_bias), (self.scale, 1.0)):
+            nn.init.zeros_(layer.weight)
+            nn.init.constant_(layer.bias, bias)
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Keep logits, (B, features) to (B, decisions); 1 means keep."""
+        with torch.autocast(features.device.type, enabled=False):
+            return self.keep(features.float())
+
+    def scales(self, features: Tensor) -> Tensor:
+        """Scales in [0, 1], (B, features) to (B, scales)."""
+        with torch.autocast(features.device.type, enabled=False):
+            return self.scale(features.float()).clamp(0, 1)
+
+
+class LNet(Gate):
+    """Decides whether the block runs, and scales its output."""
+
+    def __init__(self, features: int, keep_bias: float) -> None:
+        super().__init__(features, 1, 1, keep_bias)
+
+
+class CNet(Gate):
+    """Decides which groups of the first convolution's filters run, and scales every filter."""
+
+    def __init__(self, features: int, groups: int, filters: int, keep_bias: float) -> None:
+        super().__init__(features, groups, filters, keep_bias)
+
+
+class Probe(nn.Module):
+    """A linear classifier on the pooled features: how sure would the network be if it stopped here?
+
+    Its confidence tells hard images from easy ones, which pooled features alone hardly do for a linear gate. It is billed
+    with L-Net.
+    """
+
+    measures = 2
+
+    def __init__(self, features: int, classes: int) -> None:
+        super().__init__()
+        self.classifier = nn.Linear(features, classes)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Class logits, (B, C) to (B, classes), in float32."""
+        with torch.autocast(pooled.device.type, enabled=False):
+            return self.classifier(pooled.float())
+
+    @staticmethod
+    def confidence(logits: Tensor) -> Tensor:
+        """Largest probability and entropy divided by its maximum, both in [0, 1]: (B, classes) to (B, 2)."""
+        log_p = logits.log_softmax(1)
+        p = log_p.exp()
+        entropy = -(p * log_p).sum(1) / math.log(logits.shape[1])
+        return torch.stack((p.amax(1), entropy.clamp(0, 1)), 1)

@@ -1,0 +1,108 @@
+"""What every part of a dynamic network costs. The unit is the MAC: one multiply and one add of a convolution or linear layer.
+
+A bill of one image covers stem, shortcuts, gates that ran, kept filters in both convolutions of a kept block, and head.
+Additions, BatchNorm (folded at inference), ReLU, pooling and normalisation are not MACs, here as in the papers.
+FLOPs, where anyone wants them, are 2 x MACs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from lcnet_rl.backbones import IMAGE_SIZE, Backbone, Block
+
+
+@dataclass(frozen=True)
+class BlockCost:
+    """MACs of one block's parts."""
+
+    shortcut: int
+    """Always runs; a projection costs, an identity or padding does not."""
+    filter: int
+    """One filter kept: its share of the first convolution and of the second one's input."""
+    filters: int
+    """How many filters the first convolution has."""
+    l_net: int
+    """The gate that always runs: confidence probe and L-Net."""
+    c_net: int
+    """The gate that runs only where the block is kept: C-Net."""
+
+    @property
+    def dense(self) -> int:
+        """The plain block: shortcut and all filters, no gates."""
+        return self.shortcut + self.filter * self.filters
+
+
+@dataclass(frozen=True)
+class CostTable:
+    """MACs of a dynamic network, per image."""
+
+    stem: int
+    blocks: tuple[BlockCost, ...]
+    head: int
+
+    @property
+    def dense(self) -> int:
+        """The plain backbone, without any gate: what shares of compute are shares of."""
+        return self.stem + sum(block.dense for block in self.blocks) + self.head
+
+    @property
+    def gates(self) -> int:
+        """All gates, if every block is kept."""
+        return sum(block.l_net + block.c_net for block in self.blocks)
+
+    @property
+    def ceiling(self) -> int:
+        """The largest possible bill: everything kept, all gates."""
+        return self.dense + self.gates
+
+
+def convolution_macs(conv: nn.Conv2d, size: int) -> int:
+    """MACs of a convolution whose output is (C_out, size, size): C_out * C_in / groups * k * k * size * size."""
+    kernel = conv.kernel_size[0] * conv.kernel_size[1]
+    return conv.out_channels * conv.in_channels // conv.groups * kernel * size * size
+
+
+def linear_macs(module: nn.Module) -> int:
+    """MACs of all linear layers in ``module``, each run once: in * out."""
+    return sum(m.in_features * m.out_features for m in module.modules() if isinstance(m, nn.Linear))
+
+
+def block_cost(block: Block, size: int, l_net: nn.Module, c_net: nn.Module) -> BlockCost:
+    """The costs of ``block`` when its output is (C_out, size, size).
+
+    Args:
+        block: the residual block.
+        size: height and width of its output, in pixels.
+        l_net: all gate modules that run for every image.
+        c_net: all gate modules that run only for images that keep the block.
+    """
+    both = convolution_macs(block.conv1, size) + convolution_macs(block.conv2, size)
+    projections = [m for m in block.shortcut.modules() if isinstance(m, nn.Conv2d)]
+    return BlockCost(
+        shortcut=sum(convolution_macs(conv, size) for conv in projections),
+        filter=both // block.filters,
+        filters=block.filters,
+        l_net=linear_macs(l_net),
+        c_net=linear_macs(c_net),
+    )
+
+
+def cost_table(
+    backbone: Backbone, always: list[nn.Module], if_kept: list[nn.Module], image_size: int = IMAGE_SIZE
+) -> CostTable:
+    """The cost table of a backbone with gates.
+
+    Args:
+        backbone: the network.
+        always: per block, the gate modules that always run.
+        if_kept: per block, the gate modules that run where the block is kept.
+        image_size: height and width of the images, in pixels.
+    """
+    size, blocks = image_size, []
+    for block, l_net, c_net in zip(backbone.blocks, always, if_kept, strict=True):
+        size //= block.stride
+        blocks.append(block_cost(block, size, l_net, c_net))
+    return CostTable(convolution_macs(backbone.stem.conv, image_size), tuple(blocks), linear_macs(backbone.head))

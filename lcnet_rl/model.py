@@ -1,0 +1,314 @@
+"""LCNet: a residual backbone with gates, and inference as a decision process in four calls.
+
+    state  = model.begin(images)
+    for _ in range(model.depth):
+        observation = model.observe(state)       # what the policy may see
+        state = model.advance(state, action)     # run or skip one block for every image of the batch
+    logits = model.classify(state)
+
+Environments, agents and evaluation all use these four (LC-Net: arXiv 2007.15151). ``advance`` here is the masked one: it
+computes every block for all images and zeroes what was dropped, which is what training needs and saves no time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lcnet_rl.backbones import Backbone, BackboneSpec, create_backbone, pool
+from lcnet_rl.errors import UserError, unknown_name
+from lcnet_rl.gates import CNet, LNet, Probe
+from lcnet_rl.macs import cost_table
+
+Decides = Literal["layers", "channels", "both"]
+DEFAULT_GROUPS = 4
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What it takes to build an LCNet again."""
+
+    backbone: BackboneSpec
+    decides: Decides = "both"
+    """``layers`` (L-Net), ``channels`` (C-Net) or ``both``."""
+    groups: int = DEFAULT_GROUPS
+    """Filter groups a block, each kept or dropped as one; 0 decides every filter by itself."""
+
+
+@dataclass(frozen=True)
+class State:
+    """A batch of images on their way through the network, before block ``block``."""
+
+    features: Tensor
+    """(B, C, H, W), the block's input."""
+    pooled: Tensor
+    """(B, C), its global average, float32."""
+    block: int
+    spent: Tensor
+    """(B,), MACs billed so far, float64 (exact up to 2^53)."""
+    price: Tensor
+    """(B,), reward lost by spending the dense model's MACs once."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What the policy sees before block ``block``; nothing in it carries a gradient into the backbone."""
+
+    pooled: Tensor
+    """(B, C), pooled features of the block's input."""
+    confidence: Tensor
+    """(B, 2), the probe's largest probability and normalised entropy."""
+    spent: Tensor
+    """(B,), MACs so far as a share of the dense model's."""
+    price: Tensor
+    """(B,), the price of compute."""
+    block: int
+    probe_logits: Tensor
+    """(B, classes), with a gradient to the probe only."""
+
+    @property
+    def gate_input(self) -> Tensor:
+        """(B, C + 4), the features that L-Net and C-Net read."""
+        return gate_input(self.pooled, self.confidence, self.spent, self.price)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A batch of images classified."""
+
+    logits: Tensor
+    """(B, classes)."""
+    actions: Tensor
+    """(depth, B, action_size), as decided."""
+    macs: Tensor
+    """(B,), the bill, gates included, float64."""
+
+
+def gate_input(pooled: Tensor, confidence: Tensor, spent: Tensor, price: Tensor) -> Tensor:
+    """Concatenate an observation's parts, (B, C), (B, 2), (B,), (B,), to (B, C + 4)."""
+    return torch.cat((pooled, confidence, spent[:, None], price[:, None]), 1)
+
+
+class LCNet(nn.Module):
+    """A backbone whose blocks and filters are kept or dropped, image by image.
+
+    An action is a row of ``action_size`` numbers, 1 = keep: L-Net's bit (unless ``decides="channels"``), then C-Net's bits,
+    one a group (unless ``decides="layers"``). With ``groups=0`` the row is as long as the widest block needs, and narrower
+    blocks ignore the rest; ``action_mask`` says which bits a block has.
+    """
+
+    price: Tensor
+    action_mask: Tensor
+
+    def __init__(
+        self, backbone: Backbone, decides: Decides = "both", groups: int = DEFAULT_GROUPS, keep_bias: float = 2.0
+    ) -> None:
+        """Put gates on ``backbone`` (which is used, not copied).
+
+        Args:
+            backbone: a network of ``create_backbone`` or ``load_backbone``.
+            decides: which decisions there are.
+            groups: filter groups a block; 0 for every filter by itself. Ignored with ``decides="layers"``.
+            keep_bias: initial keep logit of every gate; positive starts open.
+
+        Raises:
+            UserError: for an unknown ``decides``, or groups that do not divide a block's filters.
+        """
+        super().__init__()
+        if decides not in get_args(Decides):
+            raise unknown_name("decides", decides, get_args(Decides))
+        blocks = list(backbone.blocks)
+        for block in blocks:
+            if groups < 0 or (groups and block.filters % groups):
+                raise UserError(f"groups must divide the {block.filters} filters of a block, or be 0, got {groups}")
+        self.spec = ModelSpec(backbone.spec, decides, groups)
+        self.backbone = backbone
+        self.depth = len(blocks)
+        self.group_counts = tuple(groups or block.filters for block in blocks)
+        self.has_l_net, self.has_c_net = decides != "channels", decides != "layers"
+        self.action_size = int(self.has_l_net) + (max(self.group_counts) if self.has_c_net else 0)
+        self.classes = backbone.spec.classes
+        self.probes = nn.ModuleList(Probe(block.in_channels, self.classes) for block in blocks)
+        extras = Probe.measures + 2
+        self.l_nets = nn.ModuleList(LNet(block.in_channels + extras, keep_bias) for block in blocks if self.has_l_net)
+        self.c_nets = nn.ModuleList(
+            CNet(block.in_channels + extras, count, block.filters, keep_bias)
+            for block, count in zip(blocks, self.group_counts, strict=True)
+            if self.has_c_net
+        )
+        nothing = nn.Identity()
+        self.costs = cost_table(
+            backbone,
+            [nn.ModuleList([self.probes[t], self.l_nets[t] if self.has_l_net else nothing]) for t in range(self.depth)],
+            [self.c_nets[t] if self.has_c_net else nothing for t in range(self.depth)],
+        )
+        # The price the policy was trained at, which begin() assumes where none is given.
+        self.register_buffer("price", torch.zeros(()))
+        bits = torch.tensor([int(self.has_l_net) + count * self.has_c_net for count in self.group_counts])
+        self.register_buffer("action_mask", torch.arange(self.action_size) < bits[:, None], persistent=False)
+
+    def begin(self, images: Tensor, price: float | Tensor | None = None) -> State:
+        """Run the stem.
+
+        Args:
+            images: uint8, (B, 3, 32, 32).
+            price: reward lost by spending the dense MACs once, a number or (B,); None is the price trained at.
+
+        Raises:
+            UserError: when the images have another type or shape.
+        """
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+            raise UserError(f"images must be uint8 (B, 3, H, W), got {images.dtype} {tuple(images.shape)}")
+        features = self.backbone.stem(images)
+        count = images.shape[0]
+        spent = torch.full((count,), float(self.costs.stem), dtype=torch.float64, device=images.device)
+        prices = torch.as_tensor(self.price if price is None else price, dtype=torch.float32, device=images.device)
+        return State(features, pool(features), 0, spent, prices.expand(count))
+
+    def observe(self, state: State) -> Observation:
+        """What the policy may see before the next block. The confidence comes from the block's probe."""
+        pooled = state.pooled.detach()
+        probe_logits = self.probes[state.block](pooled)
+        return Observation(
+            pooled=pooled,
+            confidence=Probe.confidence(probe_logits.detach()),
+            spent=(state.spent.detach() / self.costs.dense).float(),
+            price=state.price,
+            block=state.block,
+            probe_logits=probe_logits,
+        )
+
+    def keep_logits(self, block: int, features: Tensor) -> Tensor:
+        """The policy: Bernoulli logits of the keep decisions, from a gate input.
+
+        Args:
+            block: which block.
+            features: (B, C + 4), an observation's ``gate_input``.
+
+        Returns:
+            (B, action_size); bits that the block does not have are 0.
+        """
+        parts = []
+        if self.has_l_net:
+            parts.append(self.l_nets[block].logits(features))
+        if self.has_c_net:
+            parts.append(self.c_nets[block].logits(features))
+        logits = torch.cat(parts, 1)
+        return F.pad(logits, (0, self.action_size - logits.shape[1]))
+
+    def split(self, action: Tensor, block: int) -> tuple[Tensor, Tensor]:
+        """An action's parts, with ones where there is no gate.
+
+        Args:
+            action: (B, action_size), in {0, 1}, or [0, 1] for a mean-field pass.
+            block: which block.
+
+        Returns:
+            L-Net's bit (B,) and the filters' bits (B, filters).
+        """
+        filters, groups = self.backbone.blocks[block].filters, self.group_counts[block]
+        keep = action[:, 0] if self.has_l_net else action.new_ones(action.shape[0])
+        if not self.has_c_net:
+            return keep, action.new_ones(action.shape[0], filters)
+        first = int(self.has_l_net)
+        return keep, action[:, first : first + groups].repeat_interleave(filters // groups, 1)
+
+    def bill(self, action: Tensor, block: int) -> Tensor:
+        """MACs that ``action`` costs in ``block``: (B, action_size) to (B,), float64.
+
+        Linear in every bit, so with keep probabilities in place of bits it is the exact expected bill of independent decisions.
+        """
+        keep, filters = self.split(action.double(), block)
+        cost = self.costs.blocks[block]
+        return cost.shortcut + cost.l_net + keep * (cost.c_net + cost.filter * filters.sum(1))
+
+    def advance(self, state: State, action: Tensor) -> State:
+        """Run or skip the next block for every image; masked, so all of it is computed whatever is kept.
+
+        ``x' = ReLU(shortcut(x) + l * S_L * F(x; m * S_C))``; keeping no filter counts as ``l = 0``.
+
+        Args:
+            state: before the block.
+            action: (B, action_size), 1 = keep; numbers between 0 and 1 give a mean-field pass, with gradients to them.
+        """
+        t = state.block
+        block = self.backbone.blocks[t]
+        keep, filters = self.split(action, t)
+        features = self.observe(state).gate_input
+        scale = keep * (filters.detach().amax(1) > 0)
+        if self.has_l_net:
+            scale = scale * self.l_nets[t].scales(features)[:, 0]
+        filter_scale = filters * self.c_nets[t].scales(features) if self.has_c_net else None
+        residual = block.residual(state.features, filter_scale)
+        x = F.relu(block.shortcut(state.features) + residual * scale.to(residual.dtype)[:, None, None, None])
+        return State(x, pool(x), t + 1, state.spent + self.bill(action, t), state.price)
+
+    def classify(self, state: State) -> Tensor:
+        """Logits (B, classes), float32, once every block is done."""
+        with torch.autocast(state.pooled.device.type, enabled=False):
+            return self.backbone.head(state.pooled)
+
+    def total_macs(self, state: State) -> Tensor:
+        """The bill (B,) of a finished state: what was spent, and the head."""
+        return state.spent + self.costs.head
+
+    def run(
+        self, images: Tensor, decide: Callable[[Observation], Tensor], price: float | Tensor | None = None
+    ) -> Outcome:
+        """Classify a batch, asking ``decide`` for an action (B, action_size) before every block."""
+        state = self.begin(images, price)
+        actions = []
+        for _ in range(self.depth):
+            action = decide(self.observe(state))
+            actions.append(action)
+            state = self.advance(state, action)
+        return Outcome(self.classify(state), torch.stack(actions), self.total_macs(state))
+
+    def greedy(self, threshold: float = 0.5) -> Callable[[Observation], Tensor]:
+        """The trained policy without noise: keep iff its probability exceeds ``threshold``."""
+
+        def decide(observation: Observation) -> Tensor:
+            logits = self.keep_logits(observation.block, observation.gate_input)
+            return (logits.sigmoid() > threshold).float()
+
+        return decide
+
+    def keep_everything(self, observation: Observation) -> Tensor:
+        """All ones (B, action_size): the whole backbone, with its scales."""
+        return torch.ones(observation.pooled.shape[0], self.action_size, device=observation.pooled.device)
+
+    def kept(self, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """What ran under ``actions`` (depth, B, action_size).
+
+        Returns:
+            Whether each block ran, (depth, B), and the share of its filters that ran (0 where it did not), (depth, B).
+        """
+        ran, shares = [], []
+        for t, action in enumerate(actions):
+            keep, filters = self.split(action, t)
+            share = keep * filters.mean(1)
+            ran.append((share > 0).float())
+            shares.append(share)
+        return torch.stack(ran), torch.stack(shares)
+
+    def policy_parameters(self) -> list[nn.Parameter]:
+        """What policy gradients train: the keep layers of the gates."""
+        return [p for gate in self._gates() for p in gate.keep.parameters()]
+
+    def scale_parameters(self) -> list[nn.Parameter]:
+        """The scale layers of the gates, which back-propagation trains."""
+        return [p for gate in self._gates() for p in gate.scale.parameters()]
+
+    def _gates(self) -> Sequence[nn.Module]:
+        return [*self.l_nets, *self.c_nets]
+
+
+def create_model(spec: ModelSpec) -> LCNet:
+    """An LCNet of ``spec`` with fresh weights, to load a file into."""
+    backbone = create_backbone(spec.backbone.name, spec.backbone.classes, spec.backbone.width)
+    return LCNet(backbone, spec.decides, spec.groups)

@@ -1,0 +1,61 @@
+"""Progress of long work: a rich bar with rate and time left on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich import progress as rich_progress
+from rich.console import Console
+
+console = Console()
+
+
+class Progress:
+    """A context manager over ``total`` steps: ``advance()`` after each, ``note(text)`` to show the latest figures."""
+
+    def __init__(self, title: str, total: int, every: float = 15.0) -> None:
+        """Show ``title``; when the output is no terminal, print a line at most every ``every`` seconds."""
+        self._title, self._total, self._every = title, total, every
+        self._done, self._note, self._began, self._printed = 0, "", time.monotonic(), time.monotonic()
+        self._bar: rich_progress.Progress | None = None
+        if console.is_terminal:
+            self._bar = rich_progress.Progress(
+                rich_progress.TextColumn("{task.description}"),
+                rich_progress.BarColumn(),
+                rich_progress.MofNCompleteColumn(),
+                rich_progress.TextColumn("{task.fields[rate]}"),
+                rich_progress.TimeRemainingColumn(),
+                rich_progress.TextColumn("{task.fields[note]}"),
+                console=console,
+            )
+            self._task = self._bar.add_task(title, total=total, rate="", note="")
+
+    def __enter__(self) -> Progress:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def note(self, text: str) -> None:
+        """Show ``text`` beside the bar from now on."""
+        self._note = text
+        if self._bar:
+            self._bar.update(self._task, note=text)
+
+    def advance(self, steps: int = 1) -> None:
+        """Count ``steps`` as done."""
+        self._done += steps
+        now = time.monotonic()
+        rate = self._done / max(now - self._began, 1e-9)
+        if self._bar:
+            self._bar.update(self._task, advance=steps, rate=f"{rate:.1f}/s")
+        elif now - self._printed > self._every or self._done >= self._total:
+            self._printed = now
+            left = (self._total - self._done) / rate
+            console.print(f"{self._title}: {self._done}/{self._total}, {rate:.1f}/s, {left:.0f} s left  {self._note}")

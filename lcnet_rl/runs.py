@@ -1,0 +1,141 @@
+"""Run folders: ``runs/{env}__{algo}__{seed}__{time}/`` with everything that made a result and the result itself.
+
+config.yaml              the settings, as the command line or preset gave them
+run.json                 the command, versions, machine, and when it started
+progress.csv             one row a log point, with stable-baselines3's scalar names
+events.out.tfevents.*    the same for TensorBoard
+checkpoint.safetensors   to go on from: weights, optimisers, step
+best.safetensors, model.safetensors   the best model by validation reward, and the final one
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import math
+import platform
+import shlex
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch.utils.tensorboard import SummaryWriter
+
+from lcnet_rl.errors import UserError
+from lcnet_rl.files import write_text
+
+CONFIG, RUN, PROGRESS, CHECKPOINT = "config.yaml", "run.json", "progress.csv", "checkpoint.safetensors"
+MODEL, BEST = "model.safetensors", "best.safetensors"
+_PACKAGES = ("torch", "torchvision", "gymnasium", "stable-baselines3", "numpy")
+
+
+def create_run(root: Path, env: str, algo: str, seed: int, config: Any, folder: Path | None = None) -> Path:
+    """Make a new run folder and write its ``config.yaml`` and ``run.json``.
+
+    Args:
+        root: where runs live.
+        env: short name of the decision process, e.g. ``LayerChannelSkip``.
+        algo: e.g. ``reinforce``.
+        seed: the run's seed.
+        config: a (nested) dataclass instance.
+        folder: a folder to use instead of the conventional name.
+
+    Raises:
+        UserError: when ``folder`` already holds a run.
+    """
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    path = folder or root / f"{env}__{algo}__{seed}__{stamp}"
+    if (path / CONFIG).exists():
+        raise UserError(f"{path} already holds a run; give another folder, or continue it with --resume {path}")
+    path.mkdir(parents=True, exist_ok=True)
+    write_text(path / CONFIG, yaml.safe_dump(plain(config), sort_keys=False))
+    about = {
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+        "machine": {"platform": platform.platform(), "threads": torch.get_num_threads()},
+    }
+    write_json(path / RUN, about)
+    return path
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """The settings of a run folder.
+
+    Raises:
+        UserError: when the folder holds no run, or its config.yaml is not readable.
+    """
+    path = run / CONFIG
+    if not path.is_file():
+        raise UserError(f"{run} is no run folder: it holds no {CONFIG}")
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path} holds no settings")
+    return config
+
+
+def plain(value: Any) -> Any:
+    """A dataclass as dicts, lists, numbers and strings, ready for YAML or JSON."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON, readable and atomically."""
+    write_text(path, json.dumps(plain(content), indent=2) + "\n")
+
+
+class MetricsLog:
+    """Scalars of a run, to progress.csv and TensorBoard; a resumed run goes on in the same files."""
+
+    def __init__(self, run: Path, resume_at: int | None = None) -> None:
+        """Open the log of ``run``; on resume, rows past the checkpoint's step ``resume_at`` are dropped (they come again)."""
+        self._path = run / PROGRESS
+        self._rows: list[dict[str, str]] = []
+        if resume_at is not None and self._path.exists():
+            with self._path.open(newline="", encoding="utf-8") as file:
+                self._rows = [row for row in csv.DictReader(file) if int(row["time/total_timesteps"]) <= resume_at]
+        self._tensorboard = SummaryWriter(str(run), purge_step=None if resume_at is None else resume_at + 1)
+        self._flush()
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Log one row.
+
+        Args:
+            step: environment steps or training images so far, the x axis.
+            values: scalar names (stable-baselines3's where it has one) to values.
+        """
+        row = {"time/total_timesteps": str(step)}
+        for name, value in values.items():
+            row[name] = f"{value:.6g}"
+            if math.isfinite(value):
+                self._tensorboard.add_scalar(name, value, step)
+        self._rows.append(row)
+        self._flush()
+
+    def close(self) -> None:
+        """Close TensorBoard's file."""
+        self._tensorboard.close()
+
+    def _flush(self) -> None:
+        # Small (a row a log point) and new columns may appear at any time, so the whole table is written anew.
+        columns = list(dict.fromkeys(name for row in self._rows for name in row)) or ["time/total_timesteps"]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns)
+        writer.writeheader()
+        writer.writerows(self._rows)
+        write_text(self._path, text.getvalue())

@@ -1,0 +1,123 @@
+"""Weights files: the project's own (safetensors with the architecture in the header) and the public akamaster checkpoints.
+
+akamaster: github.com/akamaster/pytorch_resnet_cifar10, ResNet-20 to 110 trained on CIFAR-10, a pickle with ``module.`` keys.
+It is the one pickle that the project reads, only when asked to, and with ``weights_only=True``.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lcnet_rl.backbones import Backbone, BackboneSpec, create_backbone
+from lcnet_rl.errors import UserError
+from lcnet_rl.files import replacing
+
+REFERENCE = Path(__file__).resolve().parent.parent / "runs" / "reference"
+AKAMASTER_URL = "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models/resnet20-12fca82f.th"
+
+
+def save_backbone(backbone: Backbone, path: Path, half: bool = False) -> None:
+    """Write a backbone as safetensors, its architecture in the header.
+
+    Args:
+        backbone: what to save.
+        path: the file, replaced atomically.
+        half: store floating-point tensors as float16; they are float32 again once loaded.
+    """
+    tensors = {}
+    for key, tensor in backbone.state_dict().items():
+        stored = tensor.half() if half and tensor.is_floating_point() else tensor
+        tensors[key] = stored.detach().cpu().contiguous()
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={"backbone": json.dumps(asdict(backbone.spec))})
+
+
+def load_backbone(init: str, name: str | None = None, classes: int = 10, width: int | None = None) -> Backbone:
+    """A backbone with weights from a file.
+
+    Args:
+        init: a path to the project's own safetensors or to an akamaster checkpoint; a run folder of ``pretrain``; or
+            ``"akamaster"``, the public ResNet-20, which is downloaded and its hash checked.
+        name: the backbone that is expected; None takes what the file holds.
+        classes: the number of classes that is expected.
+        width: the width that is expected; None takes what the file holds.
+
+    Raises:
+        UserError: when the file is missing, damaged, or holds another network than expected.
+    """
+    if init == "akamaster":
+        state, spec = _from_akamaster(_download_akamaster(), "akamaster")
+    else:
+        path = Path(init)
+        if path.is_dir():
+            path = path / "backbone.safetensors"
+        if not path.is_file():
+            raise UserError(f"no weights file at {path}; give a file, a pretrain run folder, or 'akamaster'")
+        state, spec = _read(path)
+    expected = BackboneSpec(name or spec.name, classes, spec.width if width is None else width)
+    if expected != spec:
+        raise UserError(f"{init} holds {_describe(spec)}, but {_describe(expected)} was asked for")
+    backbone = create_backbone(spec.name, spec.classes, spec.width)
+    try:
+        backbone.load_state_dict(state)
+    except RuntimeError as error:
+        raise UserError(f"{init} does not fit {_describe(spec)}: {str(error).splitlines()[-1].strip()}") from error
+    return backbone
+
+
+def _describe(spec: BackboneSpec) -> str:
+    return f"{spec.name} (width {spec.width}, {spec.classes} classes)"
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], BackboneSpec]:
+    if path.suffix == ".safetensors":
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+        except SafetensorError as error:
+            raise UserError(f"{path} is damaged or not a safetensors file: {error}") from error
+        if "backbone" not in metadata:
+            raise UserError(f"{path} is no backbone of this project (its header names no architecture)")
+        spec = BackboneSpec(**json.loads(metadata["backbone"]))
+        return {key: t.float() if t.is_floating_point() else t for key, t in state.items()}, spec
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
+        raise UserError(f"{path} is damaged or not a checkpoint: {str(error).splitlines()[0]}") from error
+    return _from_akamaster(content, str(path))
+
+
+def _from_akamaster(content: dict[str, Tensor], source: str) -> tuple[dict[str, Tensor], BackboneSpec]:
+    """Rename an akamaster checkpoint's tensors: ``layer2.0.conv1`` is block ``n + 0``, with n blocks in a stage."""
+    state = content.get("state_dict", content) if isinstance(content, dict) else {}
+    state = {key.removeprefix("module."): tensor for key, tensor in state.items()}
+    stage_blocks = len({key.split(".")[1] for key in state if key.startswith("layer1.")})
+    if not stage_blocks or "linear.weight" not in state:
+        raise UserError(f"{source} is no akamaster CIFAR checkpoint (no layer1.* or linear.weight in it)")
+
+    def renamed(key: str) -> str:
+        key = re.sub(r"^conv1\.", "stem.conv.", key)
+        key = re.sub(r"^bn1\.", "stem.bn.", key)
+        key = re.sub(r"^linear\.", "head.", key)
+        return re.sub(r"^layer(\d)\.(\d+)\.", lambda m: f"blocks.{(int(m[1]) - 1) * stage_blocks + int(m[2])}.", key)
+
+    classes, width = state["linear.weight"].shape[0], state["conv1.weight"].shape[0]
+    spec = BackboneSpec(f"resnet{6 * stage_blocks + 2}", classes, width)
+    return {renamed(key): tensor for key, tensor in state.items()}, spec
+
+
+def _download_akamaster() -> dict[str, Tensor]:
+    try:
+        return torch.hub.load_state_dict_from_url(AKAMASTER_URL, map_location="cpu", check_hash=True, weights_only=True)
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"could not get the akamaster ResNet-20 ({error}); give its file with --init PATH") from error

@@ -1,0 +1,69 @@
+"""Properties of the batched crop and flip."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn.functional import pad
+
+from lcnet_rl.data.augment import augment
+
+
+def noise(count: int, channels: int = 3) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(7)
+    return torch.randint(0, 256, (count, channels, 32, 32), dtype=torch.uint8, generator=generator)
+
+
+def crop_and_flip_of(image: torch.Tensor, result: torch.Tensor, padding: int) -> tuple[int, int, bool] | None:
+    """By search: which crop (top, left) of the padded image, flipped or not, is the result."""
+    around = pad(image[None].float(), [padding] * 4, mode="reflect")[0].to(torch.uint8)
+    for top in range(2 * padding + 1):
+        for left in range(2 * padding + 1):
+            crop = around[:, top : top + 32, left : left + 32]
+            for flipped in (False, True):
+                if (crop.flip(2) if flipped else crop).equal(result):
+                    return top, left, flipped
+    return None
+
+
+@pytest.mark.parametrize("padding", [0, 2, 4])
+def test_every_output_is_a_reflected_crop_of_its_own_input_possibly_flipped(padding: int) -> None:
+    images = noise(24)
+    for image, result in zip(images, augment(images, torch.Generator().manual_seed(0), padding), strict=True):
+        assert crop_and_flip_of(image, result, padding) is not None
+
+
+def test_all_shifts_occur_and_half_of_the_images_are_flipped() -> None:
+    images = noise(1).expand(400, -1, -1, -1)
+    results = augment(images, torch.Generator().manual_seed(0), padding=1)
+    found = [crop_and_flip_of(images[0], result, 1) for result in results]
+    shifts = {(f[0], f[1]) for f in found if f is not None}
+    assert len(shifts) == 9
+    flips = sum(f[2] for f in found if f is not None)
+    assert 160 < flips < 240  # four standard deviations around 200
+
+
+@pytest.mark.parametrize("shape", [(5, 3, 32, 32), (1, 1, 32, 32), (3, 2, 20, 28), (0, 3, 32, 32)])
+def test_shape_and_type_are_kept_and_the_input_is_left_alone(shape: tuple[int, ...]) -> None:
+    images = torch.randint(0, 256, shape, dtype=torch.uint8)
+    before = images.clone()
+    result = augment(images, torch.Generator().manual_seed(0))
+    assert (result.shape, result.dtype) == (images.shape, torch.uint8)
+    assert images.equal(before)
+
+
+def test_a_generator_decides_everything_and_the_global_state_nothing() -> None:
+    images = noise(16)
+    torch.manual_seed(1)
+    before = torch.random.get_rng_state()
+    first = augment(images, torch.Generator().manual_seed(3))
+    assert torch.random.get_rng_state().equal(before)
+    torch.manual_seed(2)
+    assert augment(images, torch.Generator().manual_seed(3)).equal(first)
+    assert not augment(images, torch.Generator().manual_seed(4)).equal(first)
+
+
+def test_non_contiguous_images_are_read_rightly() -> None:
+    images = noise(8).contiguous(memory_format=torch.channels_last)
+    expected = augment(images.contiguous(), torch.Generator().manual_seed(0))
+    assert augment(images, torch.Generator().manual_seed(0)).equal(expected)

@@ -1,0 +1,120 @@
+"""Image folders: what is read, and what is refused with which words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lcnet_rl.commands import data as command
+from lcnet_rl.data import load_dataset
+from lcnet_rl.errors import UserError
+
+COLOURS = {"blue": (0, 0, 250), "green": (0, 250, 0)}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Ten training and two test images of each colour, of odd sizes and kinds."""
+    for part, count in (("train", 10), ("test", 2)):
+        for name, colour in COLOURS.items():
+            folder = tmp_path / part / name
+            folder.mkdir(parents=True)
+            for index in range(count):
+                Image.new("RGB", (20 + 7 * index, 64), colour).save(folder / f"{index}.png")
+    return tmp_path
+
+
+def test_images_of_any_size_become_32x32_with_sorted_classes(root: Path) -> None:
+    train, val, test = (load_dataset(f"folder:{root}", split) for split in ("train", "val", "test"))
+    assert train.classes == ("blue", "green")
+    assert [len(part) for part in (train, val, test)] == [18, 2, 4]
+    for part in (train, val, test):
+        expected = torch.tensor([COLOURS["blue"], COLOURS["green"]], dtype=torch.uint8)[part.labels]
+        assert part.images.equal(expected[:, :, None, None].expand(-1, -1, 32, 32))
+
+
+def test_shrinking_is_antialiased(root: Path) -> None:
+    """A fine black and white grid becomes grey; picking single pixels would leave it black and white."""
+    grid = np.zeros((256, 256), dtype=np.uint8)
+    grid[::2] = 255
+    Image.fromarray(grid).save(root / "test/blue/0.png")
+    image = load_dataset(f"folder:{root}", "test").images[0]
+    assert ((image > 110) & (image < 145)).all()
+
+
+def test_grey_palette_and_transparent_images_are_read_as_rgb(root: Path) -> None:
+    folder = root / "test/blue"
+    Image.new("L", (40, 40), 77).save(folder / "0.png")
+    Image.new("RGB", (40, 40), (10, 20, 30)).quantize(4).save(folder / "1.png")
+    Image.new("RGBA", (40, 40), (255, 255, 255, 0)).save(folder / "2.png")
+    images = load_dataset(f"folder:{root}", "test").images
+    assert images[:3, :, 16, 16].tolist() == [[77, 77, 77], [10, 20, 30], [0, 0, 0]]
+
+
+def test_hidden_files_are_passed_over(root: Path) -> None:
+    (root / "train/.cache").mkdir()
+    (root / "train/blue/.DS_Store").write_bytes(b"junk")
+    assert len(load_dataset(f"folder:{root}", "train")) == 18
+
+
+def test_unreadable_images_are_named_up_to_five_and_counted(root: Path) -> None:
+    for index in range(7):
+        (root / f"train/green/bad{index}.jpg").write_bytes(b"no image at all")
+    with pytest.raises(UserError) as caught:
+        load_dataset(f"folder:{root}", "train")
+    message = str(caught.value)
+    assert "7 of 27 files" in message
+    assert [f"bad{index}.jpg" in message for index in range(7)] == [True] * 5 + [False] * 2
+    assert "and 2 more" in message
+
+
+def test_a_truncated_image_is_unreadable(root: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    victim = root / "train/blue/3.png"
+    Image.fromarray(noise).save(victim)
+    victim.write_bytes(victim.read_bytes()[:5000])
+    with pytest.raises(UserError, match=r"1 of 20 files.*3\.png"):
+        load_dataset(f"folder:{root}", "train")
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_missing_folders_are_named(root: Path, part: str) -> None:
+    (root / part).rename(root / "elsewhere")
+    with pytest.raises(UserError, match=f"{part} is no folder"):
+        load_dataset(f"folder:{root}", "train")
+
+
+def test_classes_in_one_part_only_are_named(root: Path) -> None:
+    (root / "test/green").rename(root / "test/grene")
+    with pytest.raises(UserError, match="not in both: green, grene"):
+        load_dataset(f"folder:{root}", "train")
+
+
+def test_an_empty_class_is_named(root: Path) -> None:
+    (root / "train/amber").mkdir()
+    with pytest.raises(UserError, match="no images of class amber"):
+        load_dataset(f"folder:{root}", "train")
+
+
+def test_one_class_is_too_few(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        (tmp_path / part / "only").mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / part / "only/0.png")
+    with pytest.raises(UserError, match="at least 2 class folders"):
+        load_dataset(f"folder:{tmp_path}", "test")
+
+
+def test_the_command_prints_a_row_for_each_split(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command.run(command.Data(f"folder:{root}"))
+    printed = capsys.readouterr().out
+    rows = [line.replace("│", " ").split() for line in printed.splitlines() if "│" in line]
+    assert rows == [
+        ["train", "18", "2", "9", "9"],
+        ["val", "2", "2", "1", "1"],
+        ["test", "4", "2", "2", "2"],
+    ]
+    assert str(root) in printed
