@@ -96,9 +96,7 @@ def test_a_broken_cached_file_is_noticed_and_replaced(
     assert cache.read_bytes() == good
 
 
-def test_a_broken_cached_file_is_no_data_when_nothing_can_replace_it(
-    tmp_path: Path, batches: Batches
-) -> None:
+def test_a_broken_cached_file_is_no_data_when_nothing_can_replace_it(tmp_path: Path, batches: Batches) -> None:
     placed = place_binary(tmp_path, batches)
     cifar10.load(tmp_path, "train")
     shutil.rmtree(placed)
@@ -166,9 +164,7 @@ def test_a_faulty_file_placed_by_hand_is_passed_over_for_the_next(tmp_path: Path
     assert_loads(tmp_path, batches)
 
 
-def test_when_all_fails_the_message_lists_what_was_tried_why_and_what_to_do(
-    tmp_path: Path, batches: Batches
-) -> None:
+def test_when_all_fails_the_message_lists_what_was_tried_why_and_what_to_do(tmp_path: Path, batches: Batches) -> None:
     folder = place_binary(tmp_path, batches)
     flip_a_bit(folder / "data_batch_3.bin")
     (tmp_path / "cifar-10-python.tar.gz").write_bytes(b"junk")
@@ -270,9 +266,7 @@ def test_the_real_data_are_the_official_ones() -> None:
     train, test = (cifar10.load(data_root(), part) for part in ("train", "test"))
     sums = []
     for dataset in (train, test):
-        rows = np.concatenate(
-            [dataset.labels.numpy()[:, None].astype(np.uint8), dataset.images.flatten(1)], 1
-        )
+        rows = np.concatenate([dataset.labels.numpy()[:, None].astype(np.uint8), dataset.images.flatten(1)], 1)
         sums += [hashlib.md5(rows[i : i + 10_000].tobytes()).hexdigest() for i in range(0, len(rows), 10_000)]
     assert sums == [
         "5dd7e06a14cb22eb9f671a540d1b7c25",

@@ -1,0 +1,165 @@
+"""Policy-gradient estimators for keep decisions, as losses whose gradient is the (negated) estimate.
+
+The policy's value is J = E[task reward - price * sum of costs]. Decisions are Bernoulli, costs are known and additive, and
+every image can be run several times: each fact removes variance without bias.
+
+    dJ = E[ sum_t  dlog pi(a_t | s_t) * (G_t - baseline - first-order part)  +  d(first-order part)  -  price * d(expected cost) ]
+
+with G_t the rewards from step t on. ``tests/test_agents_estimators.py`` compares every combination with the exact gradient,
+by enumerating all decisions of a small network.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from agents.rollout import MeanField, Rollout
+from lcnet_rl.rewards import Reward, judge
+
+Baseline = Literal["leave-one-out", "batch-mean", "self-critical", "mean-field"]
+CostGradient = Literal["exact", "sampled"]
+ControlVariate = Literal["none", "first-order"]
+
+
+def leave_one_out(returns: Tensor) -> Tensor:
+    """Advantage of each rollout over the mean of the image's other rollouts.
+
+    Unbiased, and needs no critic (Kool et al., 2019, "Buy 4 REINFORCE samples, get a baseline for free").
+
+    Args:
+        returns: shape (..., rollouts, images), dimensionless; rollouts >= 2.
+
+    Returns:
+        The same shape.
+
+    Raises:
+        ValueError: with fewer than two rollouts there is no other rollout to compare with.
+    """
+    rollouts = returns.shape[-2]
+    if rollouts < 2:
+        raise ValueError(f"leave_one_out needs at least 2 rollouts an image, got {rollouts}")
+    return (returns - returns.mean(-2, keepdim=True)) * rollouts / (rollouts - 1)
+
+
+def batch_mean(returns: Tensor) -> Tensor:
+    """Advantage over the mean of all other passes of the batch, (..., rollouts, images); unbiased, as its own is left out."""
+    passes = returns.shape[-2] * returns.shape[-1]
+    if passes < 2:
+        raise ValueError("batch_mean needs at least 2 passes in the batch")
+    return (returns - returns.mean((-2, -1), keepdim=True)) * passes / (passes - 1)
+
+
+def bernoulli_entropy(probabilities: Tensor) -> Tensor:
+    """Entropy of each decision in nats, both of its terms: -p log p - (1 - p) log(1 - p). Same shape as the argument."""
+    p = probabilities.clamp(1e-6, 1 - 1e-6)
+    return -(p * p.log() + (1 - p) * (1 - p).log())
+
+
+def log_likelihood(rollout: Rollout) -> Tensor:
+    """Log-probability of each step's decisions, (T, K, B), over the gates that were asked."""
+    p = rollout.probabilities.clamp(1e-6, 1 - 1e-6)
+    each = torch.where(rollout.actions > 0, p.log(), (1 - p).log())
+    return (each * rollout.consulted).sum(-1)
+
+
+def policy_entropy(rollout: Rollout) -> Tensor:
+    """Mean entropy of a decision, in nats, over all gates that were asked; a scalar."""
+    return (bernoulli_entropy(rollout.probabilities) * rollout.consulted).sum() / rollout.consulted.sum().clamp(min=1)
+
+
+def decision_information(rollout: Rollout) -> Tensor:
+    """Mutual information between image and decision, H(mean p) - mean H(p), in nats a decision; a scalar.
+
+    0 when every image gets the same probabilities. As a bonus it works against one decision for all images.
+    """
+    p = rollout.probabilities
+    weight = rollout.consulted.sum((1, 2)).clamp(min=1)
+    marginal = (p * rollout.consulted).sum((1, 2)) / weight
+    conditional = (bernoulli_entropy(p) * rollout.consulted).sum((1, 2)) / weight
+    asked = rollout.consulted.amax((1, 2))
+    return ((bernoulli_entropy(marginal) - conditional) * asked).sum() / asked.sum().clamp(min=1)
+
+
+def returns_to_go(
+    logits: Tensor, labels: Tensor, shares: Tensor, costs: Tensor, price: float, reward: Reward, own_cost: bool
+) -> Tensor:
+    """Rewards that a step's decisions can still change.
+
+    Args:
+        logits: (K, B, classes).
+        labels: (B,).
+        shares: (K, B), whole bills as shares of dense MACs.
+        costs: (T, K, B), each step's share of dense MACs, sampled or expected.
+        price: reward lost by spending the dense MACs once.
+        reward: the shape.
+        own_cost: whether step t's return counts its own cost, or only later ones.
+
+    Returns:
+        (T, K, B), without gradients.
+    """
+    correct, log_prob = judge(logits.detach().flatten(0, 1), labels.repeat(logits.shape[0]))
+    correct, log_prob = correct.view_as(shares), log_prob.view_as(shares)
+    prices = torch.full_like(shares, price)
+    if not reward.pays_by_step:
+        return reward(correct, log_prob, shares, prices).expand(costs.shape)
+    costs = costs.detach()
+    to_come = costs.flip(0).cumsum(0).flip(0)
+    if not own_cost:
+        to_come = to_come - costs
+    return reward(correct, log_prob, torch.zeros_like(shares), prices) - price * to_come
+
+
+def policy_loss(
+    rollout: Rollout,
+    labels: Tensor,
+    price: float,
+    reward: Reward,
+    baseline: Baseline = "leave-one-out",
+    cost_gradient: CostGradient = "exact",
+    field: MeanField | None = None,
+    greedy: Rollout | None = None,
+    control_variate: ControlVariate = "none",
+) -> Tensor:
+    """A scalar whose gradient, over many rollouts, is minus the gradient of the mean reward.
+
+    Args:
+        rollout: K passes over B images.
+        labels: (B,).
+        price: reward lost by spending the dense MACs once.
+        reward: the shape; ``exact`` needs one with ``pays_by_step``.
+        baseline: what a return is compared with: the image's other rollouts, the batch, the greedy pass, or the mean-field pass.
+        cost_gradient: differentiate each step's expected cost, or reinforce its sampled one.
+        field: the mean-field pass, where baseline or control variate needs it.
+        greedy: the greedy pass (K = 1), for ``self-critical``.
+        control_variate: ``first-order`` splits off the reward's linear part around the mean-field path.
+    """
+    exact = cost_gradient == "exact"
+    costs = rollout.expected_costs if exact else rollout.costs
+    returns = returns_to_go(rollout.logits, labels, rollout.shares, costs, price, reward, own_cost=not exact)
+    smooth = torch.zeros_like(returns[0])
+    if control_variate == "first-order":
+        assert field is not None
+        slopes = field.slopes[:, None] * rollout.consulted
+        returns = returns - (slopes * (rollout.actions - rollout.probabilities.detach())).sum((0, 3))
+        smooth = (slopes * rollout.probabilities).sum((0, 3))
+    if baseline == "leave-one-out":
+        advantages = leave_one_out(returns)
+    elif baseline == "batch-mean":
+        advantages = batch_mean(returns)
+    elif baseline == "self-critical":
+        assert greedy is not None
+        greedy_costs = greedy.expected_costs if exact else greedy.costs
+        advantages = returns - returns_to_go(
+            greedy.logits, labels, greedy.shares, greedy_costs, price, reward, own_cost=not exact
+        )
+    else:
+        assert field is not None
+        to_come = field.costs.flip(0).cumsum(0).flip(0) - (field.costs if exact else 0)
+        advantages = returns - (field.task - price * to_come)[:, None]
+    loss = -(log_likelihood(rollout) * advantages).sum(0) - smooth
+    if exact:
+        loss = loss + price * rollout.expected_costs.sum(0)
+    return loss.mean()

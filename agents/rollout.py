@@ -1,0 +1,163 @@
+"""Sampled passes through the network, with everything that a policy-gradient estimate needs of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lcnet_rl.model import LCNet, Observation, State
+from lcnet_rl.rewards import Reward, judge
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """K passes over B images with decisions drawn from the policy; T blocks, A bits an action."""
+
+    logits: Tensor
+    """(K, B, classes), with gradients through the executed path."""
+    probe_logits: Tensor
+    """(T, K, B, classes), with gradients to the probes."""
+    actions: Tensor
+    """(T, K, B, A), 0 or 1."""
+    probabilities: Tensor
+    """(T, K, B, A), keep probabilities the actions were drawn with, with gradients to the policy."""
+    consulted: Tensor
+    """(T, K, B, A), 1 where the gate was asked: C-Net's bits count only where L-Net kept the block."""
+    costs: Tensor
+    """(T, K, B), share of dense MACs that each step spent."""
+    expected_costs: Tensor
+    """(T, K, B), the same in expectation over the step's own decisions, with gradients to the policy."""
+    shares: Tensor
+    """(K, B), all of the bill as a share of dense MACs."""
+
+
+def keep_probabilities(model: LCNet, observation: Observation, bound: float) -> Tensor:
+    """The exploring policy: keep probabilities (B, A) squeezed into [bound, 1 - bound], so no decision is ever certain."""
+    logits = model.keep_logits(observation.block, observation.gate_input)
+    return bound + (1 - 2 * bound) * logits.sigmoid()
+
+
+def repeat_state(state: State, times: int) -> State:
+    """The same images ``times`` times over, one copy after the other, so that the stem runs only once for all rollouts."""
+    if times == 1:
+        return state
+    return State(
+        state.features.repeat(times, 1, 1, 1),
+        state.pooled.repeat(times, 1),
+        state.block,
+        state.spent.repeat(times),
+        state.price.repeat(times),
+    )
+
+
+def sample(
+    model: LCNet, images: Tensor, price: float, rollouts: int, bound: float, generator: torch.Generator | None
+) -> Rollout:
+    """Run every image ``rollouts`` times, drawing each decision from the policy.
+
+    Args:
+        model: in the mode (train or eval) that is wanted.
+        images: uint8 (B, 3, 32, 32).
+        price: of compute, as the policy sees it.
+        rollouts: K.
+        bound: keep probabilities stay in [bound, 1 - bound].
+        generator: of the decisions, on the images' device.
+    """
+    state = repeat_state(model.begin(images, price), rollouts)
+    probe_logits, actions, probabilities, consulted, costs, expected = [], [], [], [], [], []
+    for t in range(model.depth):
+        observation = model.observe(state)
+        p = keep_probabilities(model, observation, bound)
+        action = (torch.rand(p.shape, generator=generator, device=p.device) < p).float()
+        state = model.advance(state, action)
+        probe_logits.append(observation.probe_logits)
+        actions.append(action)
+        probabilities.append(p)
+        consulted.append(consulted_bits(model, action, t))
+        costs.append((model.bill(action, t) / model.costs.dense).float())
+        expected.append((model.bill(p, t) / model.costs.dense).float())
+
+    def folded(parts: list[Tensor]) -> Tensor:
+        return torch.stack(parts).unflatten(1, (rollouts, -1))
+
+    return Rollout(
+        logits=model.classify(state).unflatten(0, (rollouts, -1)),
+        probe_logits=folded(probe_logits),
+        actions=folded(actions),
+        probabilities=folded(probabilities),
+        consulted=folded(consulted),
+        costs=folded(costs),
+        expected_costs=folded(expected),
+        shares=(model.total_macs(state) / model.costs.dense).float().unflatten(0, (rollouts, -1)),
+    )
+
+
+def consulted_bits(model: LCNet, action: Tensor, block: int) -> Tensor:
+    """Which bits of an action (B, A) were decisions: the block's own, and C-Net's only where L-Net kept the block."""
+    asked = model.action_mask[block].float().expand_as(action)
+    if model.has_l_net and model.has_c_net:
+        asked = torch.cat((asked[:, :1], asked[:, 1:] * action[:, :1]), 1)
+    return asked
+
+
+@dataclass(frozen=True)
+class MeanField:
+    """One pass with keep probabilities in place of decisions: a smooth network that approximates the average one."""
+
+    slopes: Tensor
+    """(T, B, A), derivative of the reward's task part with respect to each bit, given that its gate is asked."""
+    task: Tensor
+    """(B,), the task part of the reward, smoothed."""
+    costs: Tensor
+    """(T, B), expected share of dense MACs of each step."""
+
+
+def mean_field(model: LCNet, images: Tensor, labels: Tensor, price: float, reward: Reward, bound: float) -> MeanField:
+    """First-order knowledge of what each decision is worth, for the control variate of MuProp and Q-Prop.
+
+    Gu et al., 2016, "MuProp: unbiased backpropagation for stochastic neural networks", equation 4: the linear
+    part of the reward around the mean-field path has a known gradient, so only what it leaves needs sampling. Weights get no
+    gradient here, and BatchNorm's running statistics are left alone.
+
+    Args:
+        model: as for ``sample``.
+        images: uint8 (B, 3, 32, 32).
+        labels: (B,).
+        price: of compute, as the policy sees it.
+        reward: whose ``smooth_task`` is differentiated.
+        bound: as for ``sample``.
+    """
+    with running_statistics_kept(model), torch.enable_grad():
+        state = model.begin(images, price)
+        probabilities, costs = [], []
+        for t in range(model.depth):
+            p = keep_probabilities(model, model.observe(state), bound).detach().requires_grad_()
+            probabilities.append(p)
+            costs.append((model.bill(p.detach(), t) / model.costs.dense).float())
+            state = model.advance(state, p)
+        _, log_prob = judge(model.classify(state), labels)
+        task = reward.smooth_task(log_prob)
+        slopes = torch.stack(torch.autograd.grad(task.sum(), probabilities))
+    if model.has_l_net and model.has_c_net:
+        # A filter's slope on this path is scaled by its block's keep probability; where C-Net is asked, that is 1.
+        keep = torch.stack(probabilities).detach()[..., :1].clamp(min=0.05)
+        slopes = torch.cat((slopes[..., :1], slopes[..., 1:] / keep), -1)
+    return MeanField(slopes, task.detach(), torch.stack(costs))
+
+
+class running_statistics_kept:  # noqa: N801 (reads as a statement)
+    """Context in which BatchNorm in train mode uses batch statistics but does not move its running ones."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self._norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+
+    def __enter__(self) -> None:
+        self._momenta = [norm.momentum for norm in self._norms]
+        for norm in self._norms:
+            norm.momentum = 0.0
+
+    def __exit__(self, *_: object) -> None:
+        for norm, momentum in zip(self._norms, self._momenta, strict=True):
+            norm.momentum = momentum
