@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -53,7 +54,13 @@ def repeat_state(state: State, times: int) -> State:
 
 
 def sample(
-    model: LCNet, images: Tensor, price: float, rollouts: int, bound: float, generator: torch.Generator | None
+    model: LCNet,
+    images: Tensor,
+    price: float,
+    rollouts: int,
+    bound: float,
+    generator: torch.Generator | None,
+    decide: Callable[[Tensor, Observation], Tensor] | None = None,
 ) -> Rollout:
     """Run every image ``rollouts`` times, drawing each decision from the policy.
 
@@ -64,13 +71,17 @@ def sample(
         rollouts: K.
         bound: keep probabilities stay in [bound, 1 - bound].
         generator: of the decisions, on the images' device.
+        decide: decides instead of drawing, from keep probabilities (K * B, A) and the observation.
     """
     state = repeat_state(model.begin(images, price), rollouts)
     probe_logits, actions, probabilities, consulted, costs, expected = [], [], [], [], [], []
     for t in range(model.depth):
         observation = model.observe(state)
         p = keep_probabilities(model, observation, bound)
-        action = (torch.rand(p.shape, generator=generator, device=p.device) < p).float()
+        if decide is None:
+            action = (torch.rand(p.shape, generator=generator, device=p.device) < p).float()
+        else:
+            action = decide(p.detach(), observation)
         state = model.advance(state, action)
         probe_logits.append(observation.probe_logits)
         actions.append(action)

@@ -80,7 +80,6 @@ def train_dense(
     seed: int,
     device: torch.device,
     resume: bool = False,
-    progress: Callable[[str, int], Progress] = Progress,
 ) -> float:
     """Train ``backbone`` in place; checkpoint and log to ``run`` after every epoch.
 
@@ -93,7 +92,6 @@ def train_dense(
         seed: decides the order and augmentation of the images.
         device: where to compute.
         resume: go on from the run's checkpoint.
-        progress: how to show progress.
 
     Returns:
         Accuracy on ``val`` in [0, 1], in float32.
@@ -115,7 +113,7 @@ def train_dense(
     forward: Callable[[Tensor], Tensor] = torch.compile(backbone) if recipe.compile else backbone
     began = time.monotonic()
     loss_sum, correct = torch.zeros((), device=device), torch.zeros((), device=device)
-    with progress("pretraining", total) as bar:
+    with Progress("pretraining", total, start) as bar:
         for step in range(start, total):
             images, labels = batches(step)
             for group in optimizer.param_groups:

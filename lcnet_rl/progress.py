@@ -14,10 +14,11 @@ console = Console()
 class Progress:
     """A context manager over ``total`` steps: ``advance()`` after each, ``note(text)`` to show the latest figures."""
 
-    def __init__(self, title: str, total: int, every: float = 15.0) -> None:
-        """Show ``title``; when the output is no terminal, print a line at most every ``every`` seconds."""
+    def __init__(self, title: str, total: int, done: int = 0, every: float = 15.0) -> None:
+        """Show ``title``, with ``done`` steps behind it; when the output is no terminal, print a line at most every ``every`` seconds."""
         self._title, self._total, self._every = title, total, every
-        self._done, self._note, self._began, self._printed = 0, "", time.monotonic(), time.monotonic()
+        self._start = self._done = done
+        self._note, self._began, self._printed = "", time.monotonic(), time.monotonic()
         self._bar: rich_progress.Progress | None = None
         if console.is_terminal:
             self._bar = rich_progress.Progress(
@@ -29,7 +30,7 @@ class Progress:
                 rich_progress.TextColumn("{task.fields[note]}"),
                 console=console,
             )
-            self._task = self._bar.add_task(title, total=total, rate="", note="")
+            self._task = self._bar.add_task(title, total=total, completed=done, rate="", note="")
 
     def __enter__(self) -> Progress:
         if self._bar:
@@ -52,7 +53,7 @@ class Progress:
         """Count ``steps`` as done."""
         self._done += steps
         now = time.monotonic()
-        rate = self._done / max(now - self._began, 1e-9)
+        rate = (self._done - self._start) / max(now - self._began, 1e-9)
         if self._bar:
             self._bar.update(self._task, advance=steps, rate=f"{rate:.1f}/s")
         elif now - self._printed > self._every or self._done >= self._total:

@@ -29,6 +29,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from lcnet_rl.errors import UserError
 from lcnet_rl.files import write_text
+from lcnet_rl.settings import parse_yaml
 
 CONFIG, RUN, PROGRESS, CHECKPOINT = "config.yaml", "run.json", "progress.csv", "checkpoint.safetensors"
 MODEL, BEST = "model.safetensors", "best.safetensors"
@@ -74,13 +75,7 @@ def read_config(run: Path) -> dict[str, Any]:
     path = run / CONFIG
     if not path.is_file():
         raise UserError(f"{run} is no run folder: it holds no {CONFIG}")
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{path} holds no settings")
-    return config
+    return parse_yaml(path.read_text(encoding="utf-8"), str(path))
 
 
 def plain(value: Any) -> Any:

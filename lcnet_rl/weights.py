@@ -15,14 +15,44 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from lcnet_rl.backbones import Backbone, BackboneSpec, create_backbone
 from lcnet_rl.errors import UserError
 from lcnet_rl.files import replacing
+from lcnet_rl.model import LCNet, ModelSpec, create_model
+from lcnet_rl.runs import MODEL
 
 REFERENCE = Path(__file__).resolve().parent.parent / "runs" / "reference"
 AKAMASTER_URL = "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models/resnet20-12fca82f.th"
+
+
+def save_model(model: LCNet, path: Path) -> None:
+    """Write an LCNet as safetensors, its architecture in the header; ``load_model`` reads it."""
+    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={"model": json.dumps(asdict(model.spec))})
+
+
+def load_model(path: Path) -> LCNet:
+    """The LCNet that ``save_model`` wrote, in eval mode.
+
+    Args:
+        path: the file, or a run folder, whose final model is read.
+
+    Raises:
+        UserError: when there is no file, or it is damaged or holds something else.
+    """
+    path = path / MODEL if path.is_dir() else path
+    if not path.is_file():
+        raise UserError(f"no model at {path}; has the run finished?")
+    metadata, state = _read_safetensors(path)
+    if "model" not in metadata:
+        raise UserError(f"{path} is no model of this project (its header names no architecture)")
+    spec = json.loads(metadata["model"])
+    model = create_model(ModelSpec(BackboneSpec(**spec["backbone"]), spec["decides"], spec["groups"]))
+    _load_state(model, state, str(path))
+    return model.eval()
 
 
 def save_backbone(backbone: Backbone, path: Path, half: bool = False) -> None:
@@ -67,11 +97,16 @@ def load_backbone(init: str, name: str | None = None, classes: int = 10, width: 
     if expected != spec:
         raise UserError(f"{init} holds {_describe(spec)}, but {_describe(expected)} was asked for")
     backbone = create_backbone(spec.name, spec.classes, spec.width)
-    try:
-        backbone.load_state_dict(state)
-    except RuntimeError as error:
-        raise UserError(f"{init} does not fit {_describe(spec)}: {str(error).splitlines()[-1].strip()}") from error
+    _load_state(backbone, state, init)
     return backbone
+
+
+def _load_state(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise UserError(f"{source} does not fit the architecture that it names: {reason}") from error
 
 
 def _describe(spec: BackboneSpec) -> str:
@@ -80,12 +115,7 @@ def _describe(spec: BackboneSpec) -> str:
 
 def _read(path: Path) -> tuple[dict[str, Tensor], BackboneSpec]:
     if path.suffix == ".safetensors":
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-        except SafetensorError as error:
-            raise UserError(f"{path} is damaged or not a safetensors file: {error}") from error
+        metadata, state = _read_safetensors(path)
         if "backbone" not in metadata:
             raise UserError(f"{path} is no backbone of this project (its header names no architecture)")
         spec = BackboneSpec(**json.loads(metadata["backbone"]))
@@ -95,6 +125,14 @@ def _read(path: Path) -> tuple[dict[str, Tensor], BackboneSpec]:
     except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
         raise UserError(f"{path} is damaged or not a checkpoint: {str(error).splitlines()[0]}") from error
     return _from_akamaster(content, str(path))
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    except SafetensorError as error:
+        raise UserError(f"{path} is damaged or not a safetensors file: {error}") from error
 
 
 def _from_akamaster(content: dict[str, Tensor], source: str) -> tuple[dict[str, Tensor], BackboneSpec]:

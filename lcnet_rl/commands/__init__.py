@@ -1,6 +1,7 @@
 """The command line, ``lcnet-rl COMMAND``: one short file a command, and the only place that imports envs and agents.
 
-A command is a module with ``run(config)``; the type of ``config``, a frozen dataclass, is its command-line interface (tyro).
+A command is a module with ``run(config)``; the type of ``config``, a frozen dataclass, is its command-line interface (tyro),
+unless the module has a ``parse(arguments, prog)`` of its own.
 """
 
 from __future__ import annotations
@@ -42,10 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if arguments[0] not in COMMANDS:
             raise unknown_name("command", arguments[0], COMMANDS)
-        run = importlib.import_module(f"lcnet_rl.commands.{arguments[0]}").run
-        config_type = typing.get_type_hints(run)["config"]
-        config = tyro.cli(config_type, args=arguments[1:], prog=f"lcnet-rl {arguments[0]}")
-        run(config)
+        command, prog = importlib.import_module(f"lcnet_rl.commands.{arguments[0]}"), f"lcnet-rl {arguments[0]}"
+        if hasattr(command, "parse"):
+            config = command.parse(arguments[1:], prog)
+        else:
+            config = tyro.cli(typing.get_type_hints(command.run)["config"], args=arguments[1:], prog=prog)
+        command.run(config)
     except UserError as error:
         return _complain(str(error))
     except OSError as error:

@@ -1,0 +1,134 @@
+"""The half of joint training that every agent shares: cross-entropy through the executed path, into backbone, scales and probes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from agents.rollout import Rollout
+from lcnet_rl.backbones import Backbone
+from lcnet_rl.device import Precision
+from lcnet_rl.errors import UserError, unknown_name
+from lcnet_rl.model import LCNet, Observation
+from lcnet_rl.pretrain import decayed
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """How backbone, scales and probes learn."""
+
+    lr: float = 0.02
+    """Peak learning rate of backbone and scales (SGD, Nesterov momentum 0.9)."""
+    probe_lr: float = 2e-3
+    """Learning rate of the confidence probes (Adam)."""
+    weight_decay: float = 5e-4
+    """L2 penalty on the backbone's convolution and linear weights."""
+    distill: float = 0.5
+    """Weight of the dense starting backbone's soft labels in the task loss; 0 saves its forward pass."""
+    batch_size: int = 128
+    """Training images a step."""
+    max_grad_norm: float = 5.0
+    """Gradients of backbone and policy are each clipped to this norm."""
+    keep_bias: float = 2.0
+    """Initial keep logit of the gates; 2 is a keep probability of 0.88."""
+    warmup_keep: float = 0.5
+    """Lowest keep rate of an image in the warm-up; the rate is uniform between this and 1."""
+    precision: Precision = "auto"
+    """bf16 (autocast), fp32, or auto: bf16 where the hardware has matrix units for it."""
+
+    def __post_init__(self) -> None:
+        if self.precision not in get_args(Precision):
+            raise unknown_name("precision", self.precision, get_args(Precision))
+        self._check(lambda value: value > 0, "be > 0", "lr", "probe_lr", "max_grad_norm", "batch_size")
+        self._check(lambda value: value >= 0, "be >= 0", "weight_decay")
+        self._check(lambda value: 0 <= value <= 1, "be in [0, 1]", "distill", "warmup_keep")
+
+    def _check(self, right: Callable[[Any], bool], rule: str, *names: str) -> None:
+        """Refuse, by name, any setting of ``names`` that is not ``right``."""
+        for name in names:
+            if not right(getattr(self, name)):
+                raise UserError(f"{name} must {rule}, got {getattr(self, name)}")
+
+
+class Finetuner:
+    """Losses and optimisers of backbone, scales and probes."""
+
+    def __init__(self, model: LCNet, config: FinetuneConfig) -> None:
+        """Take the model's present backbone, all of it, as the teacher."""
+        self.model, self.config = model, config
+        self.teacher: Backbone = copy.deepcopy(model.backbone).eval().requires_grad_(False)
+        scales = {"params": model.scale_parameters(), "weight_decay": 0.0}
+        groups = [*decayed(model.backbone, config.weight_decay), scales]
+        self.weights = torch.optim.SGD(groups, lr=config.lr, momentum=0.9, nesterov=True)
+        self.probes = torch.optim.Adam(model.probes.parameters(), lr=config.probe_lr)
+
+    def task_loss(self, images: Tensor, labels: Tensor, rollout: Rollout) -> Tensor:
+        """Cross-entropy of all passes (K, B, classes) with labels and with the teacher's probabilities; a mean."""
+        logits, weight = rollout.logits, self.config.distill
+        loss = F.cross_entropy(logits.flatten(0, 1), labels.repeat(logits.shape[0]))
+        if not weight:
+            return loss
+        with torch.no_grad():
+            soft = self.teacher(images).softmax(1)
+        return (1 - weight) * loss - weight * (soft * logits.log_softmax(2)).sum(2).mean()
+
+    def probe_loss(self, labels: Tensor, rollout: Rollout) -> Tensor:
+        """Cross-entropy of the probes, a mean over passes and images and a sum over blocks."""
+        blocks, passes = rollout.probe_logits.shape[:2]
+        return F.cross_entropy(rollout.probe_logits.flatten(0, 2), labels.repeat(blocks * passes)) * blocks
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+        self.weights.zero_grad()
+        self.probes.zero_grad()
+
+    def clip(self) -> float:
+        """Clip the gradient of backbone and scales; returns the norm it had."""
+        parameters = [*self.model.backbone.parameters(), *self.model.scale_parameters()]
+        return float(torch.nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm))
+
+    def step(self, factor: float) -> None:
+        """Apply the gradients, at ``factor`` times the peak learning rate."""
+        for group in self.weights.param_groups:
+            group["lr"] = self.config.lr * factor
+        self.weights.step()
+        self.probes.step()
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {
+            "teacher": self.teacher.state_dict(),
+            "weights": self.weights.state_dict(),
+            "probes": self.probes.state_dict(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """From a checkpoint."""
+        self.teacher.load_state_dict(state["teacher"])
+        self.weights.load_state_dict(state["weights"])
+        self.probes.load_state_dict(state["probes"])
+
+
+def greedy_keeps(probabilities: Tensor, observation: Observation) -> Tensor:
+    """Keep iff the probability exceeds 1/2: (B, A) to (B, A)."""
+    return (probabilities > 0.5).float()
+
+
+def random_keeps(lowest: float, generator: torch.Generator) -> Callable[[Tensor, Observation], Tensor]:
+    """Decisions that ignore the policy: every image has a keep rate of its own, uniform in [lowest, 1], for all its bits."""
+    rates: list[Tensor] = []
+
+    def decide(probabilities: Tensor, observation: Observation) -> Tensor:
+        if observation.block == 0:
+            draw = torch.rand((len(probabilities), 1), generator=generator, device=probabilities.device)
+            rates[:] = [lowest + (1 - lowest) * draw]
+        draws = torch.rand(probabilities.shape, generator=generator, device=probabilities.device)
+        return (draws < rates[0]).float()
+
+    return decide

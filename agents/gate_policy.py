@@ -1,0 +1,58 @@
+"""L-Net and C-Net as a stable-baselines3 policy: the action logits are the gates', the value head is the algorithm's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from stable_baselines3.common.distributions import Distribution
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from torch import Tensor, nn
+
+from envs.observations import block_numbers, gate_features
+from lcnet_rl.model import LCNet
+
+
+class GatePolicy(ActorCriticPolicy):
+    """An actor-critic policy whose actor is the keep layers of an LCNet's gates, shared with the network, not copied."""
+
+    def __init__(self, *args: Any, lcnet: LCNet, **kwargs: Any) -> None:
+        """As ``ActorCriticPolicy``, and ``lcnet``, whose gates decide."""
+        # In a tuple, so that torch does not count the backbone among the policy's parameters.
+        self._lcnet = (lcnet,)
+        super().__init__(*args, net_arch={"pi": [], "vf": [64, 64]}, **kwargs)
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        super()._build(lr_schedule)
+        (lcnet,) = self._lcnet
+        self.action_net = nn.Identity()  # type: ignore[assignment]
+        self.keeps = nn.ModuleList([gate.keep for gate in [*lcnet.l_nets, *lcnet.c_nets]])
+        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
+
+    def keep_logits(self, obs: dict[str, Tensor]) -> Tensor:
+        """Logits (rows, action_size) of observations that may be before different blocks."""
+        (lcnet,) = self._lcnet
+        blocks = block_numbers(obs)
+        logits = torch.zeros(len(blocks), lcnet.action_size, device=blocks.device)
+        for block in blocks.unique().tolist():
+            rows = (blocks == block).nonzero()[:, 0]
+            features = gate_features(lcnet, {key: value[rows] for key, value in obs.items()}, block)
+            logits = logits.index_copy(0, rows, lcnet.keep_logits(block, features))
+        return logits
+
+    def get_distribution(self, obs: PyTorchObs) -> Distribution:
+        """The gates' Bernoulli distribution of an action."""
+        assert isinstance(obs, dict)
+        return self.action_dist.proba_distribution(action_logits=self.keep_logits(obs))
+
+    def forward(self, obs: PyTorchObs, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
+        """Actions (rows, action_size), values (rows, 1) and log-probabilities (rows,)."""
+        distribution = self.get_distribution(obs)
+        actions = distribution.get_actions(deterministic=deterministic)
+        return actions, self.predict_values(obs), distribution.log_prob(actions)
+
+    def evaluate_actions(self, obs: PyTorchObs, actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Values (rows, 1), log-probabilities (rows,) and entropies (rows,) of given actions."""
+        distribution = self.get_distribution(obs)
+        return self.predict_values(obs), distribution.log_prob(actions), distribution.entropy()

@@ -1,0 +1,303 @@
+"""The joint agent: policy gradients for the keep decisions, back-propagation for backbone and scales, in the same step.
+
+REINFORCE (Williams, 1992) with the variance taken out where the problem allows it; see ``agents.estimators``.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from agents.estimators import decision_information, policy_entropy, policy_loss
+from agents.finetune import Finetuner, greedy_keeps, random_keeps
+from agents.reinforce_config import ReinforceConfig, Schedule
+from agents.rollout import Rollout, mean_field, running_statistics_kept, sample
+from lcnet_rl.data import Dataset
+from lcnet_rl.data.sampler import TrainingBatches
+from lcnet_rl.device import autocast, step_generator
+from lcnet_rl.errors import UserError
+from lcnet_rl.evaluate import Results, calibrate_threshold, evaluate, recalibrate
+from lcnet_rl.interrupt import Interrupted, deferred_interrupt
+from lcnet_rl.model import LCNet
+from lcnet_rl.pretrain import triangle
+from lcnet_rl.progress import Progress, console
+from lcnet_rl.rewards import create_reward
+from lcnet_rl.runs import BEST, CHECKPOINT, MODEL, MetricsLog
+from lcnet_rl.tree import load_tree, save_tree
+from lcnet_rl.weights import save_model
+
+COLLAPSED = 0.005
+"""Below this standard deviation over images of the MACs share, decisions are called collapsed."""
+
+
+class Reinforce:
+    """One training run; its state is what a checkpoint holds."""
+
+    def __init__(
+        self,
+        model: LCNet,
+        config: ReinforceConfig,
+        train: Dataset,
+        val: Dataset,
+        run: Path,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        """Prepare to train ``model`` in place.
+
+        Args:
+            model: with the starting backbone's weights, which also become the teacher's.
+            config: the settings.
+            train: training images.
+            val: validation images: they choose the best checkpoint and calibrate the polish phase's threshold.
+            run: an existing run folder.
+            seed: decides everything random.
+            device: where to compute.
+        """
+        self.model, self.config, self.train_set, self.val_set = model.to(device), config, train, val
+        self.run, self.seed, self.device = run, seed, device
+        self.reward = create_reward(config.reward)
+        self.batches = TrainingBatches(train, config.batch_size, seed, device)
+        self.schedule = Schedule.of(config, self.batches.steps_per_epoch)
+        self.finetuner = Finetuner(model, config)
+        self.gates = torch.optim.Adam(model.policy_parameters(), lr=config.gate_lr)
+        self.step, self.price = 0, 0.0
+        self.best: Results | None = None
+
+    def train(self) -> None:
+        """Train from the current step to the end; checkpoints, logs and the final model go to the run folder.
+
+        Raises:
+            UserError: when loss or gradients stop being numbers; the checkpoint is then the last good one.
+            Interrupted: after Ctrl-C, with the checkpoint saved.
+        """
+        config, schedule = self.config, self.schedule
+        steps_per_row = config.batch_size * self.model.depth
+        log = MetricsLog(self.run, resume_at=self.step * steps_per_row if self.step else None)
+        eval_steps = {round(schedule.total * (i + 1) / config.evals) for i in range(config.evals)}
+        if self.step == 0:
+            self.save()
+        began, first, window = time.monotonic(), self.step, _Window()
+        with deferred_interrupt() as interrupt, Progress("reinforce", schedule.total, first) as bar:
+            while self.step < schedule.total:
+                if self.step == schedule.polish and config.polish:
+                    self.center_threshold()
+                scalars = self.joint_step()
+                self.step += 1
+                window.add(scalars)
+                if self.step % config.log_every == 0:
+                    rate = (self.step - first) * config.batch_size / (time.monotonic() - began)
+                    log.write(self.step * steps_per_row, {**window.means(), "time/fps": rate})
+                    bar.note(f"share {scalars['rollout/macs_ratio']:.3f} price {self.price:.3f}")
+                if self.step in eval_steps:
+                    log.write(self.step * steps_per_row, self.validate())
+                if self.step % config.save_every == 0 or self.step in eval_steps or interrupt.requested:
+                    self.save()
+                if interrupt.requested:
+                    log.close()
+                    raise Interrupted(self.run, self.step, schedule.total)
+                bar.advance()
+        self.center_threshold()
+        recalibrate(self.model, self.train_set, self.model.greedy(), self.device)
+        save_model(self.model, self.run / MODEL)
+        log.close()
+
+    def joint_step(self) -> dict[str, float]:
+        """Sample, score, update: one batch through policy, backbone, scales and probes.
+
+        Returns:
+            Scalars for the log.
+        """
+        config, model, schedule = self.config, self.model, self.schedule
+        images, labels = self.batches(self.step)
+        learning = schedule.policy <= self.step < schedule.polish
+        if learning and config.target is None:
+            self.price = config.price * schedule.ramped(self.step)
+        model.price.fill_(self.price)
+        model.train()
+
+        with autocast(self.device, config.precision):
+            rollout, policy_objective = self.collect(images, labels, learning)
+            task = self.finetuner.task_loss(images, labels, rollout)
+        probe = self.finetuner.probe_loss(labels, rollout)
+        loss = task + policy_objective
+        if self.step < schedule.polish:
+            # Later the decisions have to stay what the backbone settles on, so what the gates read stays too.
+            loss = loss + probe
+        if not math.isfinite(float(loss)):
+            raise self.diverged("loss")
+
+        self.finetuner.zero_grad()
+        self.gates.zero_grad()
+        loss.backward()
+        task_norm = self.finetuner.clip()
+        policy_norm = float(torch.nn.utils.clip_grad_norm_(model.policy_parameters(), config.max_grad_norm))
+        if not math.isfinite(task_norm + policy_norm):
+            raise self.diverged("gradient")
+        factor = triangle(self.step, schedule.total, 0.1)
+        self.finetuner.step(factor)
+        self.gates.step()
+
+        share = float(rollout.shares.mean())
+        if learning and config.target is not None:
+            aim = 1 + (config.target - 1) * schedule.ramped(self.step)
+            self.price = max(0.0, self.price + config.price_rate * (share - aim))
+        correct = (rollout.logits.argmax(2) == labels).float()
+        return {
+            "rollout/ep_rew_mean": float(self.rewards(rollout, labels).mean()),
+            "rollout/ep_len_mean": float(model.depth),
+            "rollout/success_rate": float(correct.mean()),
+            "rollout/macs_ratio": share,
+            "train/task_loss": float(task.detach()),
+            "train/policy_loss": float(policy_objective.detach()) if learning else 0.0,
+            "train/probe_loss": float(probe.detach()) / model.depth,
+            "train/entropy": float(policy_entropy(rollout).detach()),
+            "train/information": float(decision_information(rollout).detach()),
+            "train/task_grad_norm": task_norm,
+            "train/policy_grad_norm": policy_norm,
+            "train/learning_rate": config.lr * factor,
+            "train/price": self.price,
+        }
+
+    def collect(self, images: Tensor, labels: Tensor, learning: bool) -> tuple[Rollout, Tensor]:
+        """Run the batch as this phase runs it.
+
+        Returns:
+            The passes whose executed paths train the backbone, and the policy's loss (0 outside the policy phase).
+        """
+        config, model, step = self.config, self.model, self.step
+        generator = step_generator(self.seed + 1, step, self.device)
+        zero = torch.zeros((), device=self.device)
+        if step < self.schedule.policy:
+            return sample(
+                model, images, self.price, 1, 0.0, generator, random_keeps(config.warmup_keep, generator)
+            ), zero
+        if not learning:
+            return sample(model, images, self.price, 1, 0.0, generator, greedy_keeps), zero
+        field = greedy = None
+        if config.control_variate == "first-order" or config.baseline == "mean-field":
+            field = mean_field(model, images, labels, self.price, self.reward, config.bound)
+        if config.baseline == "self-critical":
+            with torch.no_grad(), running_statistics_kept(model):
+                greedy = sample(model, images, self.price, 1, 0.0, generator, greedy_keeps)
+        rollout = sample(model, images, self.price, config.rollouts, config.bound, generator)
+        objective = policy_loss(
+            rollout,
+            labels,
+            self.price,
+            self.reward,
+            config.baseline,
+            config.cost_gradient,
+            field,
+            greedy,
+            config.control_variate,
+        )
+        bonus = config.entropy * policy_entropy(rollout) + config.information * decision_information(rollout)
+        return rollout, objective - bonus
+
+    def rewards(self, rollout: Rollout, labels: Tensor) -> Tensor:
+        """Each pass's reward at the current price, (K, B)."""
+        log_probs = rollout.logits.detach().float().log_softmax(2)
+        log_prob = log_probs.gather(2, labels.expand(len(log_probs), -1)[..., None])[..., 0]
+        correct = (log_probs.argmax(2) == labels).float()
+        return self.reward(correct, log_prob, rollout.shares, torch.full_like(rollout.shares, self.price))
+
+    def center_threshold(self) -> None:
+        """Shift all keep logits so that greedy decisions at 1/2 spend the target on validation images, if there is one.
+
+        Before polishing, because the sampled share is not the greedy one; at the end, because features have moved since.
+        """
+        model, config = self.model, self.config
+        model.price.fill_(self.price)
+        recalibrate(model, self.train_set, model.greedy(), self.device, config.precision)
+        if config.target is None:
+            return
+        sampled = self.val_set.subset(torch.arange(min(2000, len(self.val_set))))
+        threshold = calibrate_threshold(model, sampled, config.target, self.device, config.precision)
+        with torch.no_grad():
+            for gate in [*model.l_nets, *model.c_nets]:
+                gate.keep.bias -= math.log(threshold / (1 - threshold))
+
+    def validate(self) -> dict[str, float]:
+        """Evaluate greedily on validation images, keep the best model, and sound the alarm if decisions have collapsed."""
+        model = self.model
+        recalibrate(model, self.train_set, model.greedy(), self.device, self.config.precision, images=2000)
+        results = evaluate(model, self.val_set, model.greedy(), self.device, self.config.precision)
+        # Rewards compare at one price only: those of a price still ramping up would win for being cheap.
+        settled = self.step - self.schedule.policy >= self.schedule.ramp
+        reward = results.reward(self.reward, self.price)
+        if settled and (self.best is None or reward >= self.best.reward(self.reward, self.price)):
+            self.best = results
+            save_model(model, self.run / BEST)
+        collapsed = results.spread < COLLAPSED and self.step > self.schedule.policy
+        if collapsed:
+            console.print(
+                f"[yellow]step {self.step}: collapsed decisions, the MACs of validation images differ by "
+                f"{results.spread:.4f} of dense only; raise --information or --entropy, or lower --price[/]"
+            )
+        return {
+            "eval/accuracy": results.accuracy,
+            "eval/macs_ratio": results.macs_ratio,
+            "eval/macs_spread": results.spread,
+            "eval/mean_reward": reward,
+            "eval/collapsed": float(collapsed),
+        }
+
+    def save(self) -> None:
+        """Write the checkpoint: everything that the next step depends on. Random states follow from the step."""
+        state: dict[str, Any] = {
+            "model": self.model.state_dict(),
+            "finetuner": self.finetuner.state(),
+            "gates": self.gates.state_dict(),
+            "step": self.step,
+            "price": self.price,
+            "best": None if self.best is None else vars(self.best),
+        }
+        save_tree(state, self.run / CHECKPOINT)
+
+    def restore(self) -> None:
+        """Take up the run's checkpoint.
+
+        Raises:
+            UserError: when it is missing, damaged, or of another network.
+        """
+        state = load_tree(self.run / CHECKPOINT)
+        try:
+            self.model.load_state_dict(state["model"])
+        except RuntimeError as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise UserError(f"{self.run / CHECKPOINT} is of another network: {reason}") from error
+        self.finetuner.restore(state["finetuner"])
+        self.gates.load_state_dict(state["gates"])
+        self.step, self.price = state["step"], state["price"]
+        self.best = None if state["best"] is None else Results(**state["best"])
+
+    def diverged(self, what: str) -> UserError:
+        """The error for a loss or gradient that is not a number."""
+        return UserError(
+            f"the {what} is not a number at step {self.step} (lr {self.config.lr} or gate_lr {self.config.gate_lr} too "
+            f"high?); stopped, the last good state is {self.run / CHECKPOINT}"
+        )
+
+
+class _Window:
+    """Means of scalars since they were last asked for."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float] = {}
+        self._count = 0
+
+    def add(self, scalars: dict[str, float]) -> None:
+        for name, value in scalars.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        self._count += 1
+
+    def means(self) -> dict[str, float]:
+        means = {name: total / self._count for name, total in self._sums.items()}
+        self._sums, self._count = {}, 0
+        return means

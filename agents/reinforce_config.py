@@ -1,0 +1,108 @@
+"""Settings of the joint policy-gradient agent; the command line, the presets and the run's config.yaml are these fields."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import get_args
+
+from agents.estimators import Baseline, ControlVariate, CostGradient
+from agents.finetune import FinetuneConfig
+from lcnet_rl.errors import UserError, unknown_name
+from lcnet_rl.rewards import create_reward
+
+
+@dataclass(frozen=True)
+class ReinforceConfig(FinetuneConfig):
+    """Three phases: random skips teach the backbone to live with them (``warmup``), then policy and backbone learn together,
+    then the backbone settles on the greedy decisions (``polish``)."""
+
+    epochs: float = 12.0
+    """Passes over the training images, all phases together."""
+    rollouts: int = 2
+    """Policy rollouts per image and step; two or more give a leave-one-out baseline."""
+    reward: str = "confidence"
+    """linear, quadratic[:penalty=P], or confidence[:floor=F]."""
+    price: float = 0.3
+    """Reward lost by spending the dense model's MACs once."""
+    target: float | None = None
+    """Mean share of dense MACs to reach: the price then moves by itself to where the policy spends just that."""
+    price_rate: float = 0.02
+    """With a target: how much the price moves a step for each unit of overspending."""
+    ramp: float = 0.3
+    """Share of the policy phase over which price or target go from free to their final value."""
+    warmup: float = 0.15
+    """Share of the steps spent with random skips before the policy learns."""
+    polish: float = 0.3
+    """Share of the steps spent on the greedy decisions at the end."""
+    baseline: Baseline = "leave-one-out"
+    """leave-one-out, batch-mean, self-critical (the greedy pass), or mean-field."""
+    cost_gradient: CostGradient = "exact"
+    """exact: differentiate each step's expected cost; sampled: reinforce it."""
+    control_variate: ControlVariate = "none"
+    """first-order: split off the reward's linear part around a mean-field pass (MuProp, Q-Prop)."""
+    entropy: float = 0.01
+    """Bonus on the decisions' mean entropy, per nat."""
+    information: float = 0.03
+    """Bonus on the mutual information between image and decision, per nat; against one decision for all images."""
+    bound: float = 0.03
+    """Keep probabilities stay in [bound, 1 - bound] while sampling, so exploration never ends."""
+    gate_lr: float = 2e-3
+    """Learning rate of the keep decisions (Adam)."""
+    log_every: int = 20
+    """Steps between rows of the log."""
+    save_every: int = 200
+    """Steps between checkpoints."""
+    evals: int = 8
+    """Validations, evenly spread over the run."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, known in (
+            ("baseline", Baseline),
+            ("cost_gradient", CostGradient),
+            ("control_variate", ControlVariate),
+        ):
+            if getattr(self, name) not in get_args(known):
+                raise unknown_name(name, getattr(self, name), get_args(known))
+        reward = create_reward(self.reward)
+        if not self.price >= 0:
+            raise UserError(f"price must be >= 0 (0 = compute is free), got {self.price}")
+        if self.target is not None and not 0 < self.target <= 1:
+            raise UserError(f"target is a share of dense MACs in (0, 1], got {self.target}")
+        if self.baseline == "leave-one-out" and self.rollouts < 2:
+            raise UserError(
+                "baseline leave-one-out compares rollouts of an image: use --rollouts 2 or another --baseline"
+            )
+        if self.cost_gradient == "exact" and not reward.pays_by_step:
+            raise UserError(f"reward {self.reward} is not linear in compute: use --cost-gradient sampled")
+        self._check(lambda value: value >= 1, "be at least 1", "rollouts", "log_every", "save_every", "evals")
+        self._check(lambda value: value > 0, "be > 0", "epochs", "gate_lr")
+        self._check(lambda value: value >= 0, "be >= 0", "entropy", "information", "price_rate")
+        self._check(lambda value: 0 <= value <= 1, "be in [0, 1]", "warmup", "polish", "ramp")
+        self._check(lambda value: 0 <= value < 0.5, "be in [0, 0.5)", "bound")
+        if self.warmup + self.polish >= 1:
+            raise UserError("warmup and polish leave no steps for the policy: their sum must be below 1")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When each phase begins, in steps."""
+
+    total: int
+    policy: int
+    """First step on which the policy learns."""
+    polish: int
+    """First step of greedy decisions."""
+    ramp: int
+    """Steps over which price or target ramp, from ``policy`` on."""
+
+    @staticmethod
+    def of(config: ReinforceConfig, steps_per_epoch: int) -> Schedule:
+        """The schedule of ``config``."""
+        total = max(1, round(config.epochs * steps_per_epoch))
+        policy, polish = round(config.warmup * total), round((1 - config.polish) * total)
+        return Schedule(total, policy, polish, max(1, round(config.ramp * (polish - policy))))
+
+    def ramped(self, step: int) -> float:
+        """How far the ramp has come, in [0, 1]."""
+        return min(1.0, max(0.0, (step + 1 - self.policy) / self.ramp))

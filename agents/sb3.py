@@ -1,0 +1,315 @@
+"""stable-baselines3's PPO and A2C around L-Net and C-Net, with the backbone fine-tuned between rollouts.
+
+The environment is the native vector one; the policy is the gates (``agents.gate_policy``). Between two rollouts a callback
+trains backbone, scales and probes by cross-entropy on decisions sampled from the policy, and then lets the environment
+recompute what that made stale.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3 import A2C, PPO
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import KVWriter, Logger
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+
+from agents.finetune import Finetuner, random_keeps
+from agents.gate_policy import GatePolicy
+from agents.rollout import sample
+from agents.sb3_config import A2CConfig, PPOConfig, SB3Config
+from envs.sb3 import SB3VecEnv
+from envs.vector import ChannelSkipVectorEnv, LayerChannelSkipVectorEnv, LayerSkipVectorEnv, SkipVectorEnv
+from lcnet_rl.data import Dataset
+from lcnet_rl.data.sampler import TrainingBatches
+from lcnet_rl.device import autocast, step_generator
+from lcnet_rl.errors import UserError
+from lcnet_rl.evaluate import Results, evaluate, recalibrate
+from lcnet_rl.interrupt import Interrupt, Interrupted, deferred_interrupt
+from lcnet_rl.model import Decides, LCNet
+from lcnet_rl.progress import Progress
+from lcnet_rl.rewards import create_reward
+from lcnet_rl.runs import BEST, CHECKPOINT, MODEL, MetricsLog
+from lcnet_rl.tree import load_tree, save_tree
+from lcnet_rl.weights import save_model
+
+ENVS: dict[Decides, type[SkipVectorEnv]] = {
+    "layers": LayerSkipVectorEnv,
+    "channels": ChannelSkipVectorEnv,
+    "both": LayerChannelSkipVectorEnv,
+}
+
+
+def train_sb3(
+    model: LCNet,
+    config: PPOConfig | A2CConfig,
+    train: Dataset,
+    val: Dataset,
+    run: Path,
+    seed: int,
+    device: torch.device,
+    resume: bool = False,
+) -> None:
+    """Train ``model`` in place with PPO or A2C; checkpoints, logs and the final model go to the run folder.
+
+    Args:
+        model: with the starting backbone's weights.
+        config: the settings; their type decides the algorithm.
+        train: training images, for episodes and fine-tuning.
+        val: validation images, which choose the best checkpoint.
+        run: an existing run folder.
+        seed: decides everything random.
+        device: where to compute.
+        resume: go on from the run's checkpoint.
+
+    Raises:
+        UserError: when the policy stops being a number; the checkpoint is then the last good one.
+        Interrupted: after Ctrl-C, with the checkpoint saved.
+    """
+    env = SB3VecEnv(
+        ENVS[model.spec.decides](
+            config.num_envs, dataset=train, model=model, reward=config.reward, price=0.0, device=str(device)
+        )
+    )
+    algorithm = create_algorithm(env, model, config, seed, device)
+    joint = JointFinetuning(model, config, train, val, run, seed, device)
+    if resume:
+        joint.restore(algorithm, load_tree(run / CHECKPOINT))
+    log = MetricsLog(run, resume_at=algorithm.num_timesteps if resume else None)
+    algorithm.set_logger(Logger(folder=None, output_formats=[_Writer(log)]))
+    with (
+        deferred_interrupt() as interrupt,
+        Progress(type(algorithm).__name__.lower(), config.timesteps, algorithm.num_timesteps) as bar,
+    ):
+        joint.interrupt, joint.bar = interrupt, bar
+        if not resume:
+            joint.warm_up()
+            env.refresh()
+        left = config.timesteps - algorithm.num_timesteps
+        if left > 0:
+            algorithm.learn(left, callback=joint, log_interval=1, reset_num_timesteps=not resume)
+    log.close()
+    if interrupt.requested:
+        raise Interrupted(run, algorithm.num_timesteps, config.timesteps)
+    recalibrate(model, train, model.greedy(), device)
+    save_model(model, run / MODEL)
+
+
+def create_algorithm(
+    env: SB3VecEnv, model: LCNet, config: PPOConfig | A2CConfig, seed: int, device: torch.device
+) -> OnPolicyAlgorithm:
+    """PPO or A2C, by the type of ``config``, with the gates as its policy; rewards are not discounted."""
+    common: dict[str, Any] = {
+        "policy": GatePolicy,
+        "env": env,
+        "learning_rate": config.gate_lr,
+        "n_steps": config.episodes * model.depth,
+        "gamma": 1.0,
+        "gae_lambda": config.gae_lambda,
+        "ent_coef": config.entropy,
+        "vf_coef": config.value_weight,
+        "max_grad_norm": config.max_grad_norm,
+        "policy_kwargs": {"lcnet": model},
+        "seed": seed,
+        "device": device,
+    }
+    if isinstance(config, PPOConfig):
+        return PPO(
+            **common,
+            batch_size=config.minibatch,
+            n_epochs=config.passes,
+            clip_range=config.clip,
+            target_kl=config.target_kl,
+        )
+    return A2C(**common, use_rms_prop=False)
+
+
+class JointFinetuning(BaseCallback):
+    """Between rollouts: fine-tune the backbone, refresh the environment, move the price, validate, save."""
+
+    def __init__(
+        self, model: LCNet, config: SB3Config, train: Dataset, val: Dataset, run: Path, seed: int, device: torch.device
+    ) -> None:
+        super().__init__()
+        self.lcnet, self.config, self.train_set, self.val_set = model, config, train, val
+        self.run, self.seed, self.device = run, seed, device
+        self.finetuner = Finetuner(model, config)
+        self.batches = TrainingBatches(train, config.batch_size, seed, device)
+        self.reward = create_reward(config.reward)
+        self.step, self.rollouts = 0, 0
+        self.best: Results | None = None
+        self.interrupt = Interrupt()
+        self.bar: Progress | None = None
+        self._shares: list[float] = []
+        self._random_state: dict[str, Any] = {}
+        self._saved_at = -1
+
+    def warm_up(self) -> None:
+        """Teach the backbone to live with random skips."""
+        for _ in range(self.config.warmup):
+            generator = step_generator(self.seed + 1, self.step, self.device)
+            self.finetune_step(generator, random_decisions=True)
+
+    def finetune_step(self, generator: torch.Generator, random_decisions: bool = False) -> None:
+        """One step of backbone, scales and probes on decisions sampled from the policy, or at random in the warm-up."""
+        images, labels = self.batches(self.step)
+        model, config = self.lcnet, self.config
+        decide = random_keeps(config.warmup_keep, generator) if random_decisions else None
+        model.train()
+        with autocast(self.device, config.precision):
+            rollout = sample(model, images, self.price, 1, 0.0, generator, decide)
+            loss = self.finetuner.task_loss(images, labels, rollout)
+        loss = loss + self.finetuner.probe_loss(labels, rollout)
+        self.finetuner.zero_grad()
+        loss.backward()
+        norm = self.finetuner.clip()
+        if not math.isfinite(float(loss) + norm):
+            raise UserError(
+                f"the loss is not a number (lr {config.lr} too high?); last good state: {self.run / CHECKPOINT}"
+            )
+        self.finetuner.step(factor=1.0 - 0.9 * min(1.0, self.done))
+        model.eval()
+        self.step += 1
+
+    @property
+    def done(self) -> float:
+        """Share of the timesteps that are behind us."""
+        return self.num_timesteps / self.config.timesteps
+
+    @property
+    def price(self) -> float:
+        """The price now: ramps up linearly, then stays."""
+        return self.config.price * min(1.0, self.done / max(self.config.ramp, 1e-9))
+
+    def _on_rollout_start(self) -> None:
+        env = self.training_env
+        assert isinstance(env, SB3VecEnv)
+        if self._random_state:
+            set_random_state(env, self._random_state)
+            self._random_state = {}
+        elif self.rollouts % self.config.eval_every == 0 or self.interrupt.requested:
+            # Here the last update is done and nothing of the next has begun, so this state can be gone on from exactly.
+            if self.rollouts:
+                self.validate()
+            self.save()
+        if self.rollouts:
+            for _ in range(self.config.finetune):
+                self.finetune_step(step_generator(self.seed + 1, self.step, self.device))
+        self.lcnet.price.fill_(self.price)
+        # Every rollout begins with new images: the old ones' features, and their price, are out of date.
+        env.set_attr("price", self.price)
+        self.model._last_obs = env.reset()  # type: ignore[assignment]
+        self._shares = []
+
+    def _on_step(self) -> bool:
+        if self.interrupt.requested and self._saved_at == self.rollouts:
+            return False
+        for info in self.locals["infos"]:
+            if "episode" in info:
+                self._shares.append(info["macs_ratio"])
+        return True
+
+    def _on_rollout_end(self) -> None:
+        self.rollouts += 1
+        share = float(np.mean(self._shares))
+        self.logger.record("rollout/macs_ratio", share)
+        self.logger.record("train/price", self.price)
+        if self.bar:
+            self.bar.note(f"share {share:.3f} price {self.price:.3f}")
+            self.bar.advance(self.config.num_envs * self.config.episodes * self.lcnet.depth)
+
+    def validate(self) -> None:
+        """Evaluate greedily on validation images, log it, and keep the best model once the price has settled."""
+        model, config = self.lcnet, self.config
+        recalibrate(model, self.train_set, model.greedy(), self.device, config.precision, images=2000)
+        results = evaluate(model, self.val_set, model.greedy(), self.device, config.precision)
+        reward = results.reward(self.reward, self.price)
+        if self.done >= config.ramp and (self.best is None or reward >= self.best.reward(self.reward, self.price)):
+            self.best = results
+            save_model(model, self.run / BEST)
+        for name, value in (
+            ("accuracy", results.accuracy),
+            ("macs_ratio", results.macs_ratio),
+            ("macs_spread", results.spread),
+            ("mean_reward", reward),
+        ):
+            self.logger.record(f"eval/{name}", value)
+
+    def save(self) -> None:
+        """Write the checkpoint: everything that the next rollout depends on."""
+        env = self.training_env
+        assert isinstance(env, SB3VecEnv)
+        policy = self.model.policy
+        if not all(bool(torch.isfinite(p).all()) for p in policy.parameters()):
+            raise UserError(f"the policy is not a number (gate_lr too high?); last good state: {self.run / CHECKPOINT}")
+        state = {
+            "model": self.lcnet.state_dict(),
+            "policy": policy.state_dict(),
+            "optimizer": policy.optimizer.state_dict(),
+            "finetuner": self.finetuner.state(),
+            "step": self.step,
+            "rollouts": self.rollouts,
+            "timesteps": self.num_timesteps,
+            "best": None if self.best is None else vars(self.best),
+            "random": get_random_state(env),
+        }
+        save_tree(state, self.run / CHECKPOINT)
+        self._saved_at = self.rollouts
+
+    def restore(self, algorithm: OnPolicyAlgorithm, state: dict[str, Any]) -> None:
+        """Take up a checkpoint.
+
+        Raises:
+            UserError: when it is of another network.
+        """
+        try:
+            self.lcnet.load_state_dict(state["model"])
+            algorithm.policy.load_state_dict(state["policy"])
+        except RuntimeError as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise UserError(f"{self.run / CHECKPOINT} is of another network: {reason}") from error
+        algorithm.policy.optimizer.load_state_dict(state["optimizer"])
+        self.finetuner.restore(state["finetuner"])
+        self.step, self.rollouts = state["step"], state["rollouts"]
+        algorithm.num_timesteps = self.num_timesteps = state["timesteps"]
+        self.best = None if state["best"] is None else Results(**state["best"])
+        self._random_state = state["random"]
+
+
+def get_random_state(env: SB3VecEnv) -> dict[str, Any]:
+    """The states of every generator that stable-baselines3 and the environment draw from."""
+    name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
+    return {
+        "torch": torch.get_rng_state(),
+        "numpy": [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, gauss],
+        "env": env.env.np_random.bit_generator.state,
+    }
+
+
+def set_random_state(env: SB3VecEnv, state: dict[str, Any]) -> None:
+    """Put back what ``get_random_state`` returned."""
+    torch.set_rng_state(state["torch"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    env.env.np_random.bit_generator.state = state["env"]
+
+
+class _Writer(KVWriter):
+    """stable-baselines3's scalars, into the run's own log."""
+
+    def __init__(self, log: MetricsLog) -> None:
+        self._log = log
+
+    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
+        scalars = {
+            name: float(value) for name, value in key_values.items() if isinstance(value, int | float | np.number)
+        }
+        scalars.pop("time/total_timesteps", None)
+        self._log.write(step, scalars)
+
+    def close(self) -> None:
+        """Nothing: the log is closed by whoever opened it."""

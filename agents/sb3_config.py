@@ -1,0 +1,78 @@
+"""Settings of stable-baselines3's algorithms around the gates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agents.finetune import FinetuneConfig
+from lcnet_rl.errors import UserError
+from lcnet_rl.rewards import create_reward
+
+
+@dataclass(frozen=True)
+class SB3Config(FinetuneConfig):
+    """What PPO and A2C share. A rollout is ``episodes`` images in each of ``num_envs`` environments."""
+
+    timesteps: int = 400_000
+    """Environment steps (blocks decided), all environments together."""
+    num_envs: int = 256
+    """Images in lockstep."""
+    episodes: int = 2
+    """Images an environment classifies between two updates."""
+    reward: str = "confidence"
+    """linear, quadratic[:penalty=P], or confidence[:floor=F]."""
+    price: float = 0.3
+    """Reward lost by spending the dense model's MACs once."""
+    ramp: float = 0.3
+    """Share of the timesteps over which the price goes from 0 to its final value."""
+    gate_lr: float = 1e-3
+    """Learning rate of policy and critic (Adam)."""
+    entropy: float = 0.003
+    """Bonus on the entropy of an action, all bits together, per nat."""
+    value_weight: float = 0.5
+    """Weight of the critic's loss."""
+    gae_lambda: float = 0.95
+    """Generalised advantage estimation."""
+    warmup: int = 300
+    """Steps in which the backbone learns to live with random skips, before the policy learns."""
+    finetune: int = 4
+    """Backbone steps on sampled decisions between two rollouts."""
+    eval_every: int = 20
+    """Rollouts between validations and checkpoints."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        create_reward(self.reward)
+        if not self.price >= 0:
+            raise UserError(f"price must be >= 0 (0 = compute is free), got {self.price}")
+        self._check(lambda v: v >= 1, "be at least 1", "timesteps", "num_envs", "episodes", "eval_every")
+        self._check(lambda v: v >= 0, "be >= 0", "entropy", "value_weight", "warmup", "finetune")
+        self._check(lambda v: 0 <= v <= 1, "be in [0, 1]", "ramp", "gae_lambda")
+        self._check(lambda v: v > 0, "be > 0", "gate_lr")
+
+
+@dataclass(frozen=True)
+class PPOConfig(SB3Config):
+    """Proximal policy optimisation (Schulman et al., 2017)."""
+
+    minibatch: int = 1152
+    """Rows of an optimiser step."""
+    passes: int = 4
+    """Passes over each rollout."""
+    clip: float = 0.2
+    """Clip range of the probability ratio."""
+    target_kl: float | None = 0.05
+    """Stop the passes early once the policy has moved this far; ratios over many bits explode otherwise."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check(lambda v: v >= 1, "be at least 1", "minibatch", "passes")
+        self._check(lambda v: v > 0, "be > 0", "clip")
+
+
+@dataclass(frozen=True)
+class A2CConfig(SB3Config):
+    """Advantage actor-critic (Mnih et al., 2016)."""
+
+    episodes: int = 1
+    """Images an environment classifies between two updates."""

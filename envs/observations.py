@@ -1,0 +1,104 @@
+"""What an observation holds, and how a policy gets a gate's input back from it.
+
+A one-level Dict of float32 arrays (B images; C the widest block input of the network):
+
+pooled       (B, C)       pooled features of the block's input, padded with zeros on the right
+confidence   (B, 2)       the probe's largest probability and normalised entropy
+block        (B, depth)   one-hot: which block is to be decided
+spent        (B, 1)       MACs so far as a share of the dense model's
+price        (B, 1)       reward lost by spending the dense MACs once
+
+Nothing is rounded or scaled, so ``gate_features`` returns what ``Observation.gate_input`` was, bit for bit.
+After the last block nothing is left to decide: ``pooled`` and ``block`` are zero, ``confidence`` is the head's, and
+``spent`` is the whole bill.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lcnet_rl.backbones import Block
+from lcnet_rl.gates import Probe
+from lcnet_rl.model import LCNet, Observation, State, gate_input
+
+Arrays = dict[str, NDArray[np.float32]]
+
+LARGEST = float(np.finfo(np.float32).max)
+"""Upper bound of what has none of its own: checkers want finite bounds."""
+
+
+def observation_space(model: LCNet) -> spaces.Dict:
+    """The observations of one image."""
+    most = np.nextafter(np.float32(model.costs.ceiling / model.costs.dense), np.float32(np.inf))
+    return spaces.Dict(
+        {
+            "pooled": spaces.Box(0, LARGEST, (widest_input(model),), np.float32),
+            "confidence": spaces.Box(0, 1, (Probe.measures,), np.float32),
+            "block": spaces.Box(0, 1, (model.depth,), np.float32),
+            "spent": spaces.Box(0, float(most), (1,), np.float32),
+            "price": spaces.Box(0, LARGEST, (1,), np.float32),
+        }
+    )
+
+
+def widest_input(model: LCNet) -> int:
+    """Channels of the widest block input, which ``pooled`` is padded to."""
+    return max(input_channels(model, block) for block in range(model.depth))
+
+
+def input_channels(model: LCNet, block: int) -> int:
+    """Channels of a block's input."""
+    return cast(Block, model.backbone.blocks[block]).in_channels
+
+
+def encode(model: LCNet, observation: Observation) -> Arrays:
+    """An observation as new arrays, shapes as at the top of this file."""
+    count, channels = observation.pooled.shape
+    arrays = _blank(model, count)
+    arrays["pooled"][:, :channels] = _numpy(observation.pooled)
+    arrays["confidence"][:] = _numpy(observation.confidence)
+    arrays["block"][:, observation.block] = 1
+    arrays["spent"][:, 0] = _numpy(observation.spent)
+    arrays["price"][:, 0] = _numpy(observation.price)
+    return arrays
+
+
+def encode_end(model: LCNet, state: State, logits: Tensor) -> Arrays:
+    """The observation after the last block, as new arrays.
+
+    Args:
+        model: the network.
+        state: a finished state of B images.
+        logits: its classification, (B, classes).
+    """
+    arrays = _blank(model, len(logits))
+    arrays["confidence"][:] = _numpy(Probe.confidence(logits))
+    arrays["spent"][:, 0] = _numpy((model.total_macs(state) / model.costs.dense).float())
+    arrays["price"][:, 0] = _numpy(state.price)
+    return arrays
+
+
+def block_numbers(observation: Mapping[str, Tensor]) -> Tensor:
+    """Which block each row is about to decide, (B,), int64; rows of different blocks may be mixed."""
+    return observation["block"].argmax(1)
+
+
+def gate_features(model: LCNet, observation: Mapping[str, Tensor], block: int) -> Tensor:
+    """The input of the gates of ``block``, (B, C_block + 4), from rows that all are about to decide that block."""
+    pooled = observation["pooled"][:, : input_channels(model, block)]
+    return gate_input(pooled, observation["confidence"], observation["spent"][:, 0], observation["price"][:, 0])
+
+
+def _blank(model: LCNet, count: int) -> Arrays:
+    sizes = {"pooled": widest_input(model), "confidence": Probe.measures, "block": model.depth, "spent": 1, "price": 1}
+    return {key: np.zeros((count, size), dtype=np.float32) for key, size in sizes.items()}
+
+
+def _numpy(tensor: Tensor) -> NDArray[np.float32]:
+    return tensor.detach().cpu().numpy()

@@ -1,0 +1,310 @@
+"""The decision process that single and vector environments are shells around.
+
+It holds the model, the images, the reward shape and the price, and takes a batch of images through the network block
+by block: ``begin`` is a reset, ``step`` a step, both batched, with rewards and infos. Rewards are reckoned in float64.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.error import ResetNeeded
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from envs.observations import Arrays, encode, encode_end, observation_space
+from lcnet_rl.backbones import create_backbone
+from lcnet_rl.data import Dataset, Split, load_dataset
+from lcnet_rl.device import resolve_device
+from lcnet_rl.errors import UserError
+from lcnet_rl.model import DEFAULT_GROUPS, Decides, LCNet, State
+from lcnet_rl.rewards import create_reward, judge
+from lcnet_rl.weights import load_model
+
+ENV_IDS: dict[Decides, str] = {
+    "layers": "LCNet/LayerSkip-v0",
+    "channels": "LCNet/ChannelSkip-v0",
+    "both": "LCNet/LayerChannelSkip-v0",
+}
+"""The id of the environments for each kind of decision; with gymnasium write ``"lcnet_rl:" + id``."""
+
+FRESH_WEIGHTS_SEED = 0
+
+Infos = dict[str, NDArray[Any]]
+"""Name to one value an image, (B,)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Settings:
+    """What an environment can be made with, by keyword."""
+
+    dataset: str | Dataset = "shapes"
+    """Name of a data set (``shapes``, ``cifar10``, ``folder:PATH``), or a ``Dataset``."""
+    split: Split = "train"
+    """``train``, ``val`` or ``test``, for a data set given by name."""
+    data_root: Path | None = None
+    """Where data lives; None is the user's cache folder."""
+    model: LCNet | None = None
+    """The network to decide for: used, not copied; moved to ``device`` and put into eval mode."""
+    run: Path | str | None = None
+    """A run folder whose final model is the network."""
+    backbone: str | None = None
+    """Name of a backbone to put fresh gates on; None is ``resnet8``. Weights are random, always the same."""
+    width: int | None = None
+    """Filters of the backbone's first stage; None is the published width."""
+    groups: int | None = None
+    """Filter groups a block, each kept or dropped as one; 0 decides every filter by itself; None is 4."""
+    reward: str = "linear"
+    """Reward shape, with parameters after a colon: ``linear``, ``quadratic:penalty=0.5``, ``confidence``."""
+    price: float = 0.3
+    """Reward lost by spending the dense model's MACs once."""
+    device: str = "cpu"
+    """``cpu``, ``cuda``, ``cuda:N`` or ``auto``."""
+
+    def __post_init__(self) -> None:
+        check_price(self.price)
+        if self.model is not None and self.run is not None:
+            raise UserError("give a model or a run, not both")
+
+
+class Process:
+    """B images on their way through one network, in lockstep.
+
+    ``model``, ``dataset`` and ``reward`` are for reading; setting ``price`` takes effect with the next images.
+    """
+
+    def __init__(self, decides: Decides, settings: Settings) -> None:
+        """Load what ``settings`` name.
+
+        Args:
+            decides: the decisions of this environment; a model or run with others is refused.
+            settings: everything else.
+
+        Raises:
+            UserError: for names, values or a model that do not fit; the message says what would.
+        """
+        self.device = resolve_device(settings.device)
+        if isinstance(settings.dataset, str):
+            self.dataset = load_dataset(settings.dataset, settings.split, settings.data_root)
+        else:
+            self.dataset = settings.dataset
+        if not len(self.dataset):
+            raise UserError(f"data set {self.dataset.name} holds no image")
+        self.model = _model(decides, settings, len(self.dataset.classes)).to(self.device).eval()
+        self.reward = create_reward(settings.reward)
+        self.price = settings.price
+        self.images, self.labels = self.dataset.images.to(self.device), self.dataset.labels.to(self.device)
+        self.observation_space: spaces.Dict = observation_space(self.model)
+        self.action_space = spaces.MultiBinary(int(self.model.action_size))
+        self.indices: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+        self.actions: list[Tensor] = []
+        self.logits: Tensor | None = None
+        self._state: State | None = None
+
+    @property
+    def price(self) -> float:
+        """Reward lost by spending the dense model's MACs once, for images that begin from now on."""
+        return self._price
+
+    @price.setter
+    def price(self, price: float) -> None:
+        self._price = check_price(price)
+
+    @property
+    def state(self) -> State:
+        """The images in flight.
+
+        Raises:
+            ResetNeeded: when there are none yet.
+        """
+        if self._state is None:
+            raise ResetNeeded("call reset() first: there is no image yet")
+        return self._state
+
+    def draw(self, count: int, random: np.random.Generator) -> NDArray[np.int64]:
+        """``count`` image numbers, uniformly at random."""
+        return random.integers(len(self.dataset), size=count, dtype=np.int64)
+
+    def check_indices(self, indices: ArrayLike, count: int) -> NDArray[np.int64]:
+        """Image numbers from a caller, (count,).
+
+        Raises:
+            UserError: when there are too few, too many, or one that the data set does not have.
+        """
+        chosen = np.array(indices)
+        if chosen.shape != (count,) or not np.issubdtype(chosen.dtype, np.integer):
+            raise UserError(f"need {count} image number(s), got {indices!r}")
+        if chosen.min() < 0 or chosen.max() >= len(self.dataset):
+            raise UserError(f"image numbers must be in 0..{len(self.dataset) - 1}, got {indices!r}")
+        return chosen.astype(np.int64)
+
+    @torch.no_grad()
+    def begin(self, indices: NDArray[np.int64]) -> Infos:
+        """Run the stem on new images, (B,)."""
+        self._eval()
+        self.indices = indices
+        self.actions, self.logits = [], None
+        chosen = torch.from_numpy(indices).to(self.device)
+        self._labels = self.labels[chosen]
+        self._state = self.model.begin(self.images[chosen], self.price)
+        self._ran = torch.zeros(len(indices), dtype=torch.int64, device=self.device)
+        # The stem's MACs are already spent, but no step has paid for them yet: the first one does.
+        self._paid = torch.zeros_like(self._state.spent)
+        return self._infos(self._state.spent)
+
+    @torch.no_grad()
+    def observe(self) -> Arrays:
+        """What the policy may see of every image now, as new arrays."""
+        if self.logits is not None:
+            return encode_end(self.model, self.state, self.logits)
+        return encode(self.model, self.model.observe(self.state))
+
+    @torch.no_grad()
+    def step(self, actions: ArrayLike) -> tuple[NDArray[np.float64], bool, Infos]:
+        """Run or skip the next block for every image.
+
+        Args:
+            actions: (B, action_size), 1 = keep.
+
+        Returns:
+            Rewards (B,), whether that was the last block, and infos.
+
+        Raises:
+            ResetNeeded: when the last block has run.
+            ValueError: for actions of another shape, or with other numbers than 0 and 1.
+        """
+        state = self.state
+        if state.block == self.model.depth:
+            raise ResetNeeded("every block has run: call reset() for the next image")
+        self._eval()
+        action = self._check_actions(actions)
+        keep, filters = self.model.split(action, state.block)
+        self._ran = self._ran + (keep * filters.amax(1) > 0)
+        self._state = state = self.model.advance(state, action)
+        self.actions.append(action)
+        ended = state.block == self.model.depth
+        spent = self.model.total_macs(state) if ended else state.spent
+        if ended:
+            self.logits = self.model.classify(state)
+        task, cost = self._rewards(state.price.double(), spent)
+        self._paid = spent
+        infos = self._infos(spent)
+        infos["reward_task"], infos["reward_cost"] = _numpy(task), _numpy(cost)
+        if self.logits is not None:
+            prediction = self.logits.argmax(1)
+            infos["prediction"], infos["is_success"] = _numpy(prediction), _numpy(prediction == self._labels)
+        return _numpy(task + cost), ended, infos
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Bring the images in flight up to date with a model whose weights were changed from outside.
+
+        They are run again from the stem under the decisions taken so far. What is billed and paid stays.
+        """
+        self._eval()
+        state = self.model.begin(self.images[torch.from_numpy(self.indices).to(self.device)], self.state.price)
+        for action in self.actions:
+            state = self.model.advance(state, action)
+        self._state = state
+        if self.logits is not None:
+            self.logits = self.model.classify(state)
+
+    def trace(self, index: int) -> list[tuple[bool, list[bool]]]:
+        """What ran of image ``index`` of the batch: for each block so far, whether it did, and which filter groups."""
+        rows = []
+        for block, action in enumerate(self.actions):
+            bits = [bool(bit) for bit in action[index][self.model.action_mask[block]]]
+            keep = bits.pop(0) if self.model.has_l_net else True
+            groups = bits if self.model.has_c_net else [True]
+            rows.append((keep and any(groups), [keep and bit for bit in groups]))
+        return rows
+
+    def macs(self, index: int) -> int:
+        """MACs billed for image ``index`` of the batch so far, with the head once it is classified."""
+        state = self.state
+        return int((state.spent if self.logits is None else self.model.total_macs(state))[index])
+
+    def _rewards(self, price: Tensor, spent: Tensor) -> tuple[Tensor, Tensor]:
+        """Task and cost parts, (B,) each, of the step that brings the bill to ``spent``."""
+        dense, zero = self.model.costs.dense, torch.zeros_like(spent)
+        by_step = self.reward.pays_by_step
+        cost = -price * (spent - self._paid) / dense if by_step else torch.zeros_like(spent)
+        if self.logits is None:
+            return zero, cost
+        correct, log_prob = (part.double() for part in judge(self.logits, self._labels))
+        task = self.reward(correct, log_prob, zero, price)
+        if not by_step:
+            cost = self.reward(correct, log_prob, spent / dense, price) - task
+        return task, cost
+
+    def _infos(self, spent: Tensor) -> Infos:
+        return {
+            "index": self.indices.copy(),
+            "label": _numpy(self._labels).copy(),
+            "macs": _numpy(spent.long()),
+            "macs_ratio": _numpy(spent / self.model.costs.dense),
+            "kept_blocks": _numpy(self._ran).copy(),
+        }
+
+    def _check_actions(self, actions: ArrayLike) -> Tensor:
+        given = np.array(actions, dtype=np.float32)
+        right = (len(self.indices), self.model.action_size)
+        if given.shape != right:
+            raise ValueError(f"actions must have shape {right}, got {given.shape}")
+        if not np.isin(given, (0, 1)).all():
+            raise ValueError("actions must be 0 (drop) or 1 (keep)")
+        return torch.from_numpy(given).to(self.device)
+
+    def _eval(self) -> None:
+        # Whoever fine-tunes the model between two steps leaves it in training mode.
+        if self.model.training:
+            self.model.eval()
+
+
+def check_price(price: float) -> float:
+    """``price`` as a float.
+
+    Raises:
+        UserError: when it is negative or no finite number.
+    """
+    if not 0 <= price < float("inf"):
+        raise UserError(f"price must be >= 0 (0 = compute is free), got {price}")
+    return float(price)
+
+
+def _model(decides: Decides, settings: Settings, classes: int) -> LCNet:
+    """The model of ``settings``, and a check that it fits the environment and the data."""
+    if settings.model is None and settings.run is None:
+        return _fresh_model(decides, settings, classes)
+    model = settings.model if settings.run is None else load_model(Path(settings.run))
+    assert model is not None
+    spec, source = model.spec, "the model" if settings.run is None else str(settings.run)
+    if spec.decides != decides:
+        raise UserError(f"{source} decides {spec.decides!r}: it needs {ENV_IDS[spec.decides]}, not {ENV_IDS[decides]}")
+    if model.classes != classes:
+        raise UserError(f"{source} tells {model.classes} classes apart, but the data set has {classes}")
+    for name, asked, found in (
+        ("backbone", settings.backbone, spec.backbone.name),
+        ("width", settings.width, spec.backbone.width),
+        ("groups", settings.groups, spec.groups),
+    ):
+        if asked is not None and asked != found:
+            raise UserError(f"{source} has {name} {found}, but {asked} was asked for; leave {name} out")
+    return model
+
+
+def _fresh_model(decides: Decides, settings: Settings, classes: int) -> LCNet:
+    groups = DEFAULT_GROUPS if settings.groups is None else settings.groups
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(FRESH_WEIGHTS_SEED)
+        backbone = create_backbone(settings.backbone or "resnet8", classes, settings.width)
+        return LCNet(backbone, decides, groups)
+
+
+def _numpy(tensor: Tensor) -> NDArray[Any]:
+    return tensor.cpu().numpy()

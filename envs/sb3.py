@@ -1,0 +1,109 @@
+"""A native vector environment as stable-baselines3 wants it.
+
+stable-baselines3 takes its own ``VecEnv``, with a list of dictionaries for infos and the last observation of an episode
+in ``terminal_observation``. Episodes are reported in ``info["episode"]`` as its ``Monitor`` does, so returns are logged
+without a wrapper, and ``is_success`` is logged as ``rollout/success_rate``, which here is the accuracy.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
+
+from envs.observations import Arrays
+from envs.vector import SkipVectorEnv
+
+
+class SB3VecEnv(VecEnv):
+    """Wraps a ``LayerSkipVectorEnv`` or one of its siblings, which stays reachable as ``env``.
+
+    Attributes and methods are those of the one environment behind all images: ``get_attr`` repeats a value for each
+    index, ``set_attr("price", 0.5)`` holds for all, and ``env_method`` calls once.
+    """
+
+    def __init__(self, env: SkipVectorEnv) -> None:
+        """Wrap ``env``, which nobody else may step from now on."""
+        self.env = env
+        super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
+        self._started = time.monotonic()
+        self._returns = np.zeros(env.num_envs)
+        self._actions: NDArray[Any] | None = None
+
+    def reset(self) -> VecEnvObs:
+        """Begin new images, with the seed of ``seed`` and the options of ``set_options`` if they were called."""
+        observation, infos = self.env.reset(seed=self._seeds[0], options=self._options[0])
+        self.reset_infos = self._split(infos)
+        self._returns = np.zeros(self.num_envs)
+        self._reset_seeds()
+        self._reset_options()
+        return observation
+
+    def step_async(self, actions: NDArray[Any]) -> None:
+        """Take actions, (num_envs, action_size), of any number type."""
+        self._actions = actions
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """Run or skip one block of every image. All arrays are new."""
+        assert self._actions is not None, "step_async comes first"
+        observation, rewards, terminations, _, infos = self.env.step(self._actions)
+        self._actions = None
+        self._returns += rewards
+        ended = bool(terminations[0])  # lockstep: all or none
+        rows = self._split(infos["final_info"] if ended else infos)
+        for row in rows:
+            row["TimeLimit.truncated"] = False
+        if ended:
+            elapsed = round(time.monotonic() - self._started, 6)
+            for row, last, earned in zip(rows, infos["final_obs"], self._returns.tolist(), strict=True):
+                row["terminal_observation"] = last
+                row["episode"] = {"r": earned, "l": self.env.process.model.depth, "t": elapsed}
+            self._returns = np.zeros(self.num_envs)
+            self.reset_infos = self._split(infos)
+        return observation, rewards.astype(np.float32), terminations, rows
+
+    def refresh(self) -> Arrays:
+        """Observe the images in flight anew, after the model's weights were changed; see ``SkipVectorEnv.refresh``."""
+        return self.env.refresh()
+
+    def close(self) -> None:
+        """Close the environment."""
+        self.env.close()
+
+    def get_images(self) -> list[NDArray[np.uint8] | None]:
+        """The frames of ``render_mode="rgb_array"``; None each without it."""
+        frames = self.env.render() if self.render_mode == "rgb_array" else None
+        return [None] * self.num_envs if frames is None else list(frames)
+
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        """An attribute of the environment, once an index."""
+        return [getattr(self.env, attr_name)] * self._count(indices)
+
+    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
+        """Set an attribute of the environment, for all images whatever ``indices`` says."""
+        setattr(self.env, attr_name, value)
+
+    def env_method(
+        self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
+    ) -> list:
+        """Call a method of the environment once, and return its result once an index."""
+        return [getattr(self.env, method_name)(*method_args, **method_kwargs)] * self._count(indices)
+
+    def env_is_wrapped(self, wrapper_class: type[gymnasium.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
+        """True of ``Monitor``, whose episode reports this environment makes itself."""
+        return [issubclass(wrapper_class, Monitor)] * self._count(indices)
+
+    def _count(self, indices: VecEnvIndices) -> int:
+        return len(list(self._get_indices(indices)))
+
+    def _split(self, infos: dict[str, Any]) -> list[dict[str, Any]]:
+        """Arrays with masks to one dictionary of Python numbers an image."""
+        names = [key for key in infos if not key.startswith("_") and not key.startswith("final_")]
+        columns = [infos[key].tolist() for key in names]
+        return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]

@@ -1,0 +1,158 @@
+"""The native vector environments: many images in lockstep, one batched block a step.
+
+All sub-environments are at the same block at all times, so all end together, and in that very step new images are drawn
+(autoreset mode SAME_STEP). Rewards, observations and infos are those of ``envs.single``; infos are arrays (num_envs,)
+with masks, as gymnasium's ``SyncVectorEnv`` gives them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import ArrayLike, NDArray
+
+from envs.observations import Arrays
+from envs.process import Infos, Process, Settings
+from envs.rendering import check_render_mode, render
+from lcnet_rl.errors import UserError
+from lcnet_rl.model import Decides
+
+
+class SkipVectorEnv(VectorEnv):
+    """What the three vector environments share; they differ in what is decided.
+
+    ## Arguments
+    - `num_envs`: images at a time.
+    - `render_mode`: None, `"ansi"` or `"rgb_array"`.
+    - everything in `envs.process.Settings`, by keyword.
+
+    ## Reset options
+    - `indices`: (num_envs,) the images to classify, instead of random ones.
+
+    ## Attributes
+    - `process`: model (`process.model`), data set, reward shape.
+    - `price`: may be set; takes effect with the next images.
+
+    Whoever changes the model's weights between two steps calls `refresh`, or `reset` for new images.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
+        "autoreset_mode": AutoresetMode.SAME_STEP,
+        "render_modes": ["ansi", "rgb_array"],
+        "render_fps": 2,
+    }
+    decides: ClassVar[Decides]
+
+    def __init__(
+        self, num_envs: int = 1, render_mode: str | None = None, max_episode_steps: int | None = None, **settings: Any
+    ) -> None:
+        """Make ``num_envs`` environments.
+
+        Args:
+            num_envs: images at a time.
+            render_mode: None, ``"ansi"`` or ``"rgb_array"``.
+            max_episode_steps: accepted for ``make_vec`` and without effect: an episode is as long as the network.
+            **settings: see ``Settings``.
+
+        Raises:
+            UserError: for settings that make no environment.
+        """
+        if num_envs < 1:
+            raise UserError(f"num_envs must be >= 1, got {num_envs}")
+        self.render_mode = check_render_mode(render_mode)
+        self.num_envs = num_envs
+        self.process = Process(self.decides, Settings(**settings))
+        self.single_observation_space = self.process.observation_space
+        self.single_action_space = self.process.action_space
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+
+    @property
+    def price(self) -> float:
+        """Reward lost by spending the dense model's MACs once."""
+        return self.process.price
+
+    @price.setter
+    def price(self, price: float) -> None:
+        self.process.price = price
+
+    def reset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None) -> tuple[Arrays, Infos]:
+        """Begin new images.
+
+        Raises:
+            UserError: for image numbers that do not exist, or a ``reset_mask`` that spares some images.
+        """
+        super().reset(seed=seed)
+        options = options or {}
+        if not np.all(options.get("reset_mask", True)):
+            raise UserError("images go through the network in lockstep: reset all of them, or none")
+        if "indices" in options:
+            indices = self.process.check_indices(options["indices"], self.num_envs)
+        else:
+            indices = self.process.draw(self.num_envs, self.np_random)
+        infos = self.process.begin(indices)
+        return self.process.observe(), self._masked(infos)
+
+    def step(
+        self, actions: ArrayLike
+    ) -> tuple[Arrays, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+        """Run or skip one block of every image; after the last block, begin new ones.
+
+        Args:
+            actions: (num_envs, action_size), 1 = keep, of any number type.
+        """
+        rewards, ended, infos = self.process.step(actions)
+        terminations, truncations = np.full(self.num_envs, ended), np.zeros(self.num_envs, dtype=np.bool_)
+        if not ended:
+            return self.process.observe(), rewards, terminations, truncations, self._masked(infos)
+        last = {"final_obs": _rows(self.process.observe()), "final_info": self._masked(infos)}
+        begun = self.process.begin(self.process.draw(self.num_envs, self.np_random))
+        return self.process.observe(), rewards, terminations, truncations, self._masked({**begun, **last})
+
+    def refresh(self) -> Arrays:
+        """Recompute the images in flight after the model's weights were changed, and observe them anew.
+
+        They keep the decisions taken so far. An agent that trains the backbone between rollouts continues from what
+        this returns, in place of the last observation it got.
+        """
+        self.process.refresh()
+        return self.process.observe()
+
+    def render(self) -> tuple[Any, ...] | None:
+        """A text or a picture an image, or None without a render mode."""
+        if self.render_mode is None:
+            return None
+        return tuple(render(self.process, index, self.render_mode) for index in range(self.num_envs))
+
+    def _masked(self, infos: Mapping[str, Any]) -> dict[str, Any]:
+        """``infos`` with ``_name`` beside every name: which sub-environments it is true of, here all."""
+        return {**infos, **{f"_{key}": np.ones(self.num_envs, dtype=np.bool_) for key in infos}}
+
+
+class LayerSkipVectorEnv(SkipVectorEnv):
+    """Many images whose residual blocks are run or skipped; ``LayerSkipEnv`` has the particulars."""
+
+    decides = "layers"
+
+
+class ChannelSkipVectorEnv(SkipVectorEnv):
+    """Many images whose filter groups are run or dropped; ``ChannelSkipEnv`` has the particulars."""
+
+    decides = "channels"
+
+
+class LayerChannelSkipVectorEnv(SkipVectorEnv):
+    """Many images whose blocks and filter groups are run or dropped; ``LayerChannelSkipEnv`` has the particulars."""
+
+    decides = "both"
+
+
+def _rows(observation: Arrays) -> NDArray[np.object_]:
+    """One dictionary an image, (num_envs,): the form gymnasium gives ``final_obs`` in."""
+    rows = np.empty(len(observation["block"]), dtype=object)
+    rows[:] = [dict(zip(observation, values, strict=True)) for values in zip(*observation.values(), strict=True)]
+    return rows

@@ -1,0 +1,175 @@
+"""``lcnet-rl train``: train a skipping agent, from the command line, a preset, or a run to go on with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+
+from agents.reinforce import Reinforce
+from agents.reinforce_config import ReinforceConfig
+from agents.sb3 import train_sb3
+from agents.sb3_config import A2CConfig, PPOConfig
+from lcnet_rl.backbones import Backbone, create_backbone
+from lcnet_rl.data import Dataset, load_dataset
+from lcnet_rl.device import resolve_device
+from lcnet_rl.errors import UserError, unknown_name
+from lcnet_rl.interrupt import Interrupted
+from lcnet_rl.model import DEFAULT_GROUPS, Decides, LCNet
+from lcnet_rl.progress import console
+from lcnet_rl.runs import CHECKPOINT, CONFIG, create_run, read_config
+from lcnet_rl.settings import from_dict, read_preset
+from lcnet_rl.weights import REFERENCE, load_backbone, save_backbone
+
+START = "start.safetensors"
+"""The dense backbone that a run starts from, which its results are compared with."""
+ENV_NAMES = {"layers": "LayerSkip", "channels": "ChannelSkip", "both": "LayerChannelSkip"}
+RESNET20 = REFERENCE / "resnet20" / "backbone.safetensors"
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train an agent that decides per image which layers and filters run."""
+
+    algo: str = "reinforce"
+    """reinforce (the joint agent), ppo or a2c (stable-baselines3)."""
+    preset: str | None = None
+    """Start from these settings: a preset's name or a YAML file; further options override them."""
+    resume: Path | None = None
+    """Go on with this run, with its own settings."""
+    dataset: str = "cifar10"
+    """cifar10, shapes, or folder:PATH."""
+    backbone: str = "resnet20"
+    """resnet8/14/20/32/44/56/110 or resnet18."""
+    width: int | None = None
+    """Filters of the first stage; the published width when not given."""
+    init: str = "auto"
+    """Weights to start from: a file, a pretrain run, 'akamaster', 'scratch', or 'auto' (the project's ResNet-20 on CIFAR-10)."""
+    decides: Decides = "both"
+    """layers (L-Net), channels (C-Net), or both."""
+    groups: int = DEFAULT_GROUPS
+    """Filter groups a block, each kept or dropped as one; 0 decides every filter by itself."""
+    seed: int = 0
+    """Decides everything random."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    data_root: Path | None = None
+    """Where data sets are kept; by default LCNET_RL_DATA or the user's cache folder."""
+    runs: Path = Path("runs")
+    """Where the run folder is made."""
+    run: Path | None = None
+    """The run folder itself, instead of a new one under --runs."""
+
+
+@dataclass(frozen=True)
+class TrainReinforce(Train):
+    """Train the joint policy-gradient agent."""
+
+    agent: Annotated[ReinforceConfig, tyro.conf.arg(name="")] = field(default_factory=ReinforceConfig)
+
+
+@dataclass(frozen=True)
+class TrainPPO(Train):
+    """Train stable-baselines3's PPO, with the backbone fine-tuned between its rollouts."""
+
+    algo: str = "ppo"
+    agent: Annotated[PPOConfig, tyro.conf.arg(name="")] = field(default_factory=PPOConfig)
+
+
+@dataclass(frozen=True)
+class TrainA2C(Train):
+    """Train stable-baselines3's A2C, with the backbone fine-tuned between its rollouts."""
+
+    algo: str = "a2c"
+    agent: Annotated[A2CConfig, tyro.conf.arg(name="")] = field(default_factory=A2CConfig)
+
+
+AnyTrain = TrainReinforce | TrainPPO | TrainA2C
+ALGOS: dict[str, type[Any]] = {"reinforce": TrainReinforce, "ppo": TrainPPO, "a2c": TrainA2C}
+
+
+def parse(arguments: Sequence[str], prog: str) -> AnyTrain:
+    """Settings from the command line, over those of --preset or the run to --resume."""
+    resume, preset, algo = (_option(arguments, name) for name in ("--resume", "--preset", "--algo"))
+    values: dict[str, Any] = {}
+    if resume is not None:
+        values = read_config(Path(resume))
+    elif preset is not None:
+        values = read_preset(preset)
+    algo = algo or values.get("algo", "reinforce")
+    if algo not in ALGOS:
+        raise unknown_name("algo", algo, ALGOS)
+    if values.get("algo", algo) != algo:
+        raise UserError(f"{resume or preset} is for --algo {values['algo']}, not {algo}")
+    kind = ALGOS[algo]
+    default = from_dict(kind, values, resume or preset or "settings")
+    config = tyro.cli(kind, args=list(arguments), prog=prog, default=default)
+    if resume is not None and replace(config, resume=default.resume) != default:
+        raise UserError(f"--resume goes on with the settings in {Path(resume) / CONFIG}; leave the other options away")
+    return config
+
+
+def _option(arguments: Sequence[str], name: str) -> str | None:
+    """The value of an option that decides how the others are read."""
+    for index, argument in enumerate(arguments):
+        if argument == name and index + 1 < len(arguments):
+            return arguments[index + 1]
+        if argument.startswith(f"{name}="):
+            return argument.partition("=")[2]
+    return None
+
+
+def run(config: AnyTrain) -> None:
+    """Train, or go on training, to the end."""
+    device = resolve_device(config.device)
+    train, val = (load_dataset(config.dataset, split, config.data_root) for split in ("train", "val"))
+    torch.manual_seed(config.seed)
+    if config.resume is not None:
+        folder = config.resume
+        backbone = load_backbone(str(folder / START), classes=len(train.classes))
+    else:
+        backbone = starting_backbone(config, len(train.classes))
+        folder = create_run(config.runs, ENV_NAMES[config.decides], config.algo, config.seed, config, config.run)
+        save_backbone(backbone, folder / START)
+    console.print(f"run folder: {folder}", soft_wrap=True)
+    try:
+        train_agent(config, backbone, train, val, folder, device)
+    except Interrupted as stop:
+        console.print(str(stop), soft_wrap=True)
+        raise KeyboardInterrupt from stop
+    console.print(f"done; now: lcnet-rl evaluate {folder}", soft_wrap=True)
+
+
+def starting_backbone(config: AnyTrain, classes: int) -> Backbone:
+    """The dense network that --init names."""
+    if config.init == "scratch":
+        return create_backbone(config.backbone, classes, config.width)
+    init = config.init
+    if init == "auto":
+        if (config.dataset, config.backbone, config.width) != ("cifar10", "resnet20", None) or not RESNET20.is_file():
+            raise UserError(
+                f"no pretrained {config.backbone} for {config.dataset} comes with the project; train one with "
+                f"'lcnet-rl pretrain --dataset {config.dataset} --backbone {config.backbone}' and give it with --init, "
+                "or start untrained with --init scratch"
+            )
+        init = str(RESNET20)
+    return load_backbone(init, config.backbone, classes, config.width)
+
+
+def train_agent(
+    config: AnyTrain, backbone: Backbone, train: Dataset, val: Dataset, folder: Path, device: torch.device
+) -> None:
+    """Train ``config.agent`` around ``backbone`` in an existing run folder, from its checkpoint where it has one."""
+    resume = (folder / CHECKPOINT).exists()
+    model = LCNet(backbone, config.decides, config.groups, config.agent.keep_bias)
+    if isinstance(config, TrainReinforce):
+        agent = Reinforce(model, config.agent, train, val, folder, config.seed, device)
+        if resume:
+            agent.restore()
+        agent.train()
+    else:
+        train_sb3(model, config.agent, train, val, folder, config.seed, device, resume)

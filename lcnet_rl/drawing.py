@@ -1,0 +1,119 @@
+"""Pictures of what ran for an image: the image, and under it a column a block with a cell a filter group.
+
+A filled cell ran, a pale one was dropped, a pale dash is a skipped block, and an outline a block not reached yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+PAPER, INK, PALE, LINE = (255, 255, 255), (43, 52, 69), (226, 230, 236), (200, 206, 215)
+RAN, RIGHT, WRONG = (47, 111, 178), (46, 139, 87), (200, 64, 48)
+MARGIN = 8
+"""Pixels around everything."""
+STRIP = 56
+"""Height of the trace, in pixels."""
+CAPTION = 22
+"""Height of the caption line, in pixels."""
+FINEST = 3.0
+"""Cells thinner than this, in pixels, touch each other instead of having a gap."""
+SUPERSAMPLING = 4
+
+Trace = Sequence[tuple[bool, Sequence[bool]]]
+"""One entry a block that was decided: whether it ran, and which of its filter groups did."""
+
+
+def draw_trace(
+    image: NDArray[np.uint8],
+    kept: Trace,
+    depth: int,
+    caption: str = "",
+    right: bool | None = None,
+    scale: int = 6,
+) -> NDArray[np.uint8]:
+    """One image over its trace; the size depends on ``scale`` only, so pictures can be put into a grid.
+
+    Args:
+        image: uint8 (3, 32, 32), RGB.
+        kept: the blocks decided so far, at most ``depth``.
+        depth: number of blocks of the network.
+        caption: one line under the image; shortened to what fits.
+        right: colours the image's frame, green for True and red for False.
+        scale: screen pixels an image pixel.
+
+    Returns:
+        uint8 (H, W, 3), RGB.
+    """
+    side = image.shape[1] * scale
+    width, height = side + 2 * MARGIN, MARGIN + side + CAPTION + STRIP + MARGIN
+    canvas = Image.new("RGB", (width, height), PAPER)
+    frame = LINE if right is None else RIGHT if right else WRONG
+    pen = ImageDraw.Draw(canvas)
+    border = 1 if right is None else 3
+    pen.rectangle(
+        (MARGIN - border, MARGIN - border, MARGIN + side + border - 1, MARGIN + side + border - 1), fill=frame
+    )
+    enlarged = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))).resize(
+        (side, side), Image.Resampling.NEAREST
+    )
+    canvas.paste(enlarged, (MARGIN, MARGIN))
+    _write(pen, caption, MARGIN + side + 5, width)
+    canvas.paste(_strip(kept, depth, side), (MARGIN, MARGIN + side + CAPTION))
+    return np.array(canvas)
+
+
+def tile(pictures: Sequence[NDArray[np.uint8]], columns: int) -> NDArray[np.uint8]:
+    """Pictures of one size (H, W, 3) as a grid, row by row, white where the last row is short."""
+    height, width, _ = pictures[0].shape
+    rows = -(-len(pictures) // columns)
+    grid = np.full((rows * height, columns * width, 3), PAPER, dtype=np.uint8)
+    for number, one in enumerate(pictures):
+        top, left = number // columns * height, number % columns * width
+        grid[top : top + height, left : left + width] = one
+    return grid
+
+
+def _write(pen: ImageDraw.ImageDraw, caption: str, top: int, width: int) -> None:
+    font = ImageFont.load_default(11)
+    room = width - 2 * MARGIN
+    if pen.textlength(caption, font=font) > room:
+        while caption and pen.textlength(caption + "...", font=font) > room:
+            caption = caption[:-1]
+        caption += "..."
+    pen.text((MARGIN, top), caption, fill=INK, font=font)
+
+
+def _strip(kept: Trace, depth: int, width: int) -> Image.Image:
+    """The columns, drawn large and scaled down so that fine cells stay even."""
+    strip = Image.new("RGB", (width * SUPERSAMPLING, STRIP * SUPERSAMPLING), PAPER)
+    pen = ImageDraw.Draw(strip)
+    pitch = strip.width / depth
+    # Shallow networks get narrow columns rather than slabs.
+    column = min(pitch * 0.78, 22 * SUPERSAMPLING)
+    for block in range(depth):
+        left = block * pitch + (pitch - column) / 2
+        if block >= len(kept):
+            _cell(pen, left, 0, column, strip.height, None)
+        elif not kept[block][0]:
+            thickness = 3 * SUPERSAMPLING
+            _cell(pen, left, (strip.height - thickness) / 2, column, thickness, LINE)
+        else:
+            bits = kept[block][1]
+            step = strip.height / len(bits)
+            gap = 2 * SUPERSAMPLING if step > FINEST * SUPERSAMPLING else 0
+            for group, ran in enumerate(bits):
+                _cell(pen, left, group * step + gap / 2, column, step - gap, RAN if ran else PALE)
+    return strip.resize((width, STRIP), Image.Resampling.LANCZOS)
+
+
+def _cell(
+    pen: ImageDraw.ImageDraw, left: float, top: float, width: float, height: float, fill: tuple[int, int, int] | None
+) -> None:
+    """A rounded rectangle; without a fill, its outline."""
+    radius = min(width, height) / 5
+    box = (left, top, left + width - 1, top + height - 1)
+    pen.rounded_rectangle(box, radius, fill=fill, outline=LINE if fill is None else None, width=SUPERSAMPLING)

@@ -1,0 +1,185 @@
+"""Accuracy and compute of decisions on a data set, and what is needed to compare decisions fairly."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lcnet_rl.data import Dataset
+from lcnet_rl.device import Precision, autocast
+from lcnet_rl.errors import UserError
+from lcnet_rl.model import LCNet, Observation
+from lcnet_rl.rewards import Reward, judge
+
+BATCH = 500
+
+
+@dataclass(frozen=True)
+class Results:
+    """What became of N images; all on the CPU."""
+
+    predictions: Tensor
+    """(N,), int64."""
+    correct: Tensor
+    """(N,), 0 or 1, float32."""
+    log_prob: Tensor
+    """(N,), log-probability of the label, in nats."""
+    macs: Tensor
+    """(N,), the bill, gates included, float64."""
+    shares: Tensor
+    """(N,), the bill as a share of the dense backbone's MACs, float64."""
+    actions: Tensor
+    """(depth, N, action_size), 0 or 1, float32."""
+
+    @property
+    def accuracy(self) -> float:
+        """In [0, 1]."""
+        return float(self.correct.double().mean())
+
+    @property
+    def macs_ratio(self) -> float:
+        """Mean bill as a share of the dense backbone's MACs."""
+        return float(self.shares.mean())
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation over images of the share of dense MACs."""
+        return float(self.shares.std(correction=0))
+
+    def reward(self, reward: Reward, price: float) -> float:
+        """Mean reward at ``price``."""
+        shares = self.shares.float()
+        return float(reward(self.correct, self.log_prob, shares, torch.full_like(shares, price)).mean())
+
+
+@torch.no_grad()
+def evaluate(
+    model: LCNet,
+    dataset: Dataset,
+    decisions: Callable[[Observation], Tensor] | Tensor,
+    device: torch.device,
+    precision: Precision = "fp32",
+) -> Results:
+    """Classify a whole data set, in eval mode (in which the model is left).
+
+    Args:
+        model: the network.
+        dataset: N images.
+        decisions: who decides, e.g. ``model.greedy()``, or fixed actions (depth, N, action_size).
+        device: where to compute.
+        precision: float32 unless speed matters more than the last digits.
+    """
+    model.eval()
+    parts = []
+    for start in range(0, len(dataset), BATCH):
+        rows = slice(start, min(start + BATCH, len(dataset)))
+        decide = decisions if callable(decisions) else replay(decisions[:, rows].to(device))
+        with autocast(device, precision):
+            outcome = model.run(dataset.images[rows].to(device), decide)
+        correct, log_prob = judge(outcome.logits.cpu(), dataset.labels[rows])
+        predictions = outcome.logits.argmax(1)
+        parts.append((predictions.cpu(), correct, log_prob, outcome.macs.cpu(), outcome.actions.cpu()))
+    predictions, correct, log_prob, macs, actions = zip(*parts, strict=True)
+    bills = torch.cat(macs)
+    return Results(
+        predictions=torch.cat(predictions),
+        correct=torch.cat(correct),
+        log_prob=torch.cat(log_prob),
+        macs=bills,
+        shares=bills / model.costs.dense,
+        actions=torch.cat(actions, 1),
+    )
+
+
+def replay(actions: Tensor) -> Callable[[Observation], Tensor]:
+    """A decider that repeats ``actions`` (depth, B, action_size), whatever it sees."""
+    return lambda observation: actions[observation.block]
+
+
+@torch.no_grad()
+def recalibrate(
+    model: LCNet,
+    training: Dataset,
+    decisions: Callable[[Observation], Tensor] | Tensor,
+    device: torch.device,
+    precision: Precision = "fp32",
+    images: int = 4000,
+) -> None:
+    """Set BatchNorm's running statistics to those of the given decisions, on training images.
+
+    Statistics gathered while decisions were sampled belong to other paths than the ones that will run; accuracy can collapse
+    over it. Uses the first ``images`` of ``training`` without augmentation.
+
+    Args:
+        model: changed in place and left in eval mode.
+        training: never validation or test images.
+        decisions: who decides, or one static action (depth, 1, action_size) for all images.
+        device: where to compute.
+        precision: as for ``evaluate``.
+        images: how many images to average over.
+    """
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # torch's spelling of a cumulative average
+    model.train()
+    for batch in training.images[:images].split(BATCH):
+        if callable(decisions):
+            decide = decisions
+        else:
+            decide = replay(decisions.to(device).expand(-1, len(batch), -1))
+        with autocast(device, precision):
+            model.run(batch.to(device), decide)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    model.eval()
+
+
+def calibrate_threshold(
+    model: LCNet,
+    val: Dataset,
+    budget: float,
+    device: torch.device,
+    precision: Precision = "fp32",
+    measure: Callable[[float], float] | None = None,
+) -> float:
+    """The smallest keep threshold whose greedy decisions stay within a budget on validation images.
+
+    Args:
+        model: the network.
+        val: validation images, never test images.
+        budget: mean share of dense MACs, gates included.
+        device: where to compute.
+        precision: as for ``evaluate``.
+        measure: mean share at a threshold; by default that of ``model.greedy(threshold)`` on ``val``.
+
+    Returns:
+        The threshold in (0, 1).
+
+    Raises:
+        UserError: when even the strictest threshold costs more than the budget.
+    """
+
+    def share(logit: float) -> float:
+        threshold = 1 / (1 + math.exp(-logit))
+        if measure is not None:
+            return measure(threshold)
+        return evaluate(model, val, model.greedy(threshold), device, precision).macs_ratio
+
+    low, high = -12.0, 12.0
+    if share(high) > budget:
+        floor = (model.costs.stem + model.costs.head + sum(b.shortcut + b.l_net for b in model.costs.blocks)) / (
+            model.costs.dense
+        )
+        raise UserError(f"no threshold meets a budget of {budget:.3f}: skipping every block still costs {floor:.3f}")
+    if share(low) <= budget:
+        return 1 / (1 + math.exp(-low))
+    for _ in range(12):
+        middle = (low + high) / 2
+        low, high = (middle, high) if share(middle) > budget else (low, middle)
+    return 1 / (1 + math.exp(-high))

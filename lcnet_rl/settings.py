@@ -1,0 +1,79 @@
+"""Settings from YAML: presets that come with the package, and the config.yaml of a run."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+import dacite
+import yaml
+
+from lcnet_rl.errors import UserError, unknown_name
+
+T = TypeVar("T")
+
+
+def from_dict(kind: type[T], values: dict[str, Any], source: str) -> T:
+    """A (nested) settings dataclass from plain values; what is absent keeps its default.
+
+    Args:
+        kind: the dataclass.
+        values: setting names to values.
+        source: where the values come from, for the error message.
+
+    Raises:
+        UserError: for a setting that does not exist, or a value of the wrong type.
+    """
+    try:
+        return dacite.from_dict(kind, values, dacite.Config(strict=True, cast=[Path, float]))
+    except dacite.UnexpectedDataError as error:
+        wrong = min(error.keys)
+        raise UserError(f"{source}: {unknown_name('setting', wrong, kind.__dataclass_fields__)}") from error  # type: ignore[attr-defined]
+    except (dacite.DaciteError, ValueError, TypeError) as error:
+        raise UserError(f"{source}: {error}") from error
+
+
+def preset_names() -> list[str]:
+    """Names of the presets that come with the package."""
+    return sorted(path.name.removesuffix(".yaml") for path in _folder().iterdir() if path.name.endswith(".yaml"))
+
+
+def read_preset(name: str) -> dict[str, Any]:
+    """The values of a preset.
+
+    Args:
+        name: one of ``preset_names()``, or a path to a YAML file.
+
+    Raises:
+        UserError: when there is no such preset or file, or it is not a table of settings.
+    """
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        if not path.is_file():
+            raise UserError(f"no preset file at {path}")
+        text = path.read_text(encoding="utf-8")
+    elif name in preset_names():
+        text = (_folder() / f"{name}.yaml").read_text(encoding="utf-8")
+    else:
+        raise unknown_name("preset", name, preset_names())
+    return parse_yaml(text, f"preset {name}")
+
+
+def parse_yaml(text: str, source: str) -> dict[str, Any]:
+    """YAML text that holds a table of settings.
+
+    Raises:
+        UserError: when it is not valid YAML, or holds something else.
+    """
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{source} holds no settings")
+    return values
+
+
+def _folder() -> Any:
+    return resources.files("lcnet_rl") / "presets"

@@ -1,0 +1,298 @@
+"""The decision process behind all environments: bills, rewards, observations, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.error import ResetNeeded
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from envs.observations import block_numbers, gate_features
+from envs.process import ENV_IDS, Process, Settings
+from lcnet_rl.backbones import create_backbone
+from lcnet_rl.data import Dataset
+from lcnet_rl.errors import UserError
+from lcnet_rl.model import Decides, LCNet
+from lcnet_rl.rewards import create_reward, judge
+from lcnet_rl.weights import save_model
+
+CLASSES = ("a", "b", "c")
+REWARDS = ("linear", "quadratic", "quadratic:penalty=0.5", "confidence", "confidence:floor=0.2")
+IMAGES = 6
+
+
+def tiny_data(count: int = 12) -> Dataset:
+    """Noise with labels."""
+    random = torch.Generator().manual_seed(7)
+    images = torch.randint(256, (count, 3, 32, 32), dtype=torch.uint8, generator=random)
+    return Dataset("tiny", "train", images, torch.arange(count) % len(CLASSES), CLASSES)
+
+
+def tiny_model(decides: Decides = "both", groups: int = 2) -> LCNet:
+    """A small network whose gates are neither open nor neutral."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        model = LCNet(create_backbone("resnet8", len(CLASSES), 4), decides, groups)
+        with torch.no_grad():
+            for parameter in [*model.policy_parameters(), *model.scale_parameters()]:
+                parameter += 0.1 * torch.randn_like(parameter)
+    return model
+
+
+def tiny(decides: Decides = "both", groups: int = 2, **others: Any) -> dict[str, Any]:
+    """Keywords for an environment that is fast."""
+    return {"model": tiny_model(decides, groups), "dataset": tiny_data(), **others}
+
+
+def tiny_process(decides: Decides = "both", groups: int = 2, **others: Any) -> Process:
+    return Process(decides, Settings(**tiny(decides, groups, **others)))
+
+
+def random_actions(process: Process, seed: int, keep: float = 0.6) -> np.ndarray:
+    """(depth, images, action_size)."""
+    shape = (process.model.depth, IMAGES, process.model.action_size)
+    return (np.random.default_rng(seed).random(shape) < keep).astype(np.int8)
+
+
+@pytest.mark.parametrize("reward", REWARDS)
+@pytest.mark.parametrize(
+    ("decides", "groups"), [("layers", 2), ("channels", 2), ("channels", 0), ("both", 2), ("both", 0)]
+)
+def test_stepping_with_forced_actions_equals_one_call_of_the_model(decides: Decides, groups: int, reward: str) -> None:
+    process = tiny_process(decides, groups, reward=reward, price=0.7)
+    actions = random_actions(process, seed=len(reward) + groups)
+    process.begin(np.arange(IMAGES))
+    returns = np.zeros(IMAGES)
+    for action in actions:
+        rewards, ended, infos = process.step(action)
+        returns += rewards
+    assert ended
+
+    images, labels = process.dataset.images[:IMAGES], process.dataset.labels[:IMAGES]
+    with torch.no_grad():
+        outcome = process.model.run(images, lambda seen: torch.from_numpy(actions[seen.block]).float(), price=0.7)
+    share = outcome.macs / process.model.costs.dense
+    correct, log_prob = judge(outcome.logits, labels)
+    expected = create_reward(reward)(correct.double(), log_prob.double(), share, torch.tensor(0.7, dtype=torch.float64))
+    ran, _ = process.model.kept(outcome.actions)
+
+    assert process.logits is not None
+    assert torch.equal(process.logits, outcome.logits)
+    assert infos["prediction"].tolist() == outcome.logits.argmax(1).tolist()
+    assert infos["is_success"].tolist() == correct.bool().tolist()
+    assert infos["macs"].tolist() == outcome.macs.tolist()
+    np.testing.assert_allclose(infos["macs_ratio"], share, rtol=1e-12)
+    assert infos["kept_blocks"].tolist() == ran.sum(0).tolist()
+    np.testing.assert_allclose(returns, expected, atol=1e-6)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    keep=st.floats(0, 1),
+    decides=st.sampled_from(list(ENV_IDS)),
+    groups=st.sampled_from([0, 1, 4]),
+    reward=st.sampled_from(REWARDS),
+    price=st.floats(0, 10),
+)
+def test_no_actions_break_the_bill_or_the_rewards(
+    seed: int, keep: float, decides: Decides, groups: int, reward: str, price: float
+) -> None:
+    process = tiny_process(decides, groups, reward=reward, price=price)
+    costs, depth = process.model.costs, process.model.depth
+    cheapest = costs.stem + costs.head + sum(block.shortcut + block.l_net for block in costs.blocks)
+    if decides == "channels":
+        cheapest += sum(block.c_net for block in costs.blocks)
+    process.begin(np.random.default_rng(seed).integers(len(process.dataset), size=IMAGES))
+    assert process.observe()["pooled"].min() >= 0
+    before, returns = process.macs(0), np.zeros(IMAGES)
+    for block, action in enumerate(random_actions(process, seed, keep)):
+        rewards, ended, infos = process.step(action)
+        assert ended == (block == depth - 1)
+        assert ("is_success" in infos) == ended
+        np.testing.assert_allclose(infos["reward_task"] + infos["reward_cost"], rewards, rtol=1e-12)
+        assert (infos["reward_cost"] <= 0).all()
+        assert (infos["kept_blocks"] <= block + 1).all()
+        assert infos["macs"][0] >= before
+        before = infos["macs"][0]
+        for row in range(IMAGES):
+            seen = {key: values[row] for key, values in process.observe().items()}
+            assert seen in process.observation_space
+        returns += rewards
+    assert (infos["macs"] >= cheapest).all()
+    assert (infos["macs"] <= costs.ceiling).all()
+    assert process.logits is not None
+    correct, log_prob = judge(process.logits, torch.from_numpy(infos["label"]))
+    total = create_reward(reward)(correct, log_prob, torch.from_numpy(infos["macs_ratio"]), torch.tensor(price))
+    np.testing.assert_allclose(returns, total, rtol=1e-5, atol=1e-5)
+
+
+def test_the_first_step_pays_for_the_stem_and_the_last_for_the_head() -> None:
+    process = tiny_process(price=1.0)
+    costs = process.model.costs
+    process.begin(np.arange(IMAGES))
+    paid = []
+    for block in costs.blocks:
+        rewards, _, infos = process.step(np.zeros((IMAGES, process.model.action_size)))
+        paid.append(-infos["reward_cost"][0] * costs.dense)
+        assert rewards[0] == infos["reward_task"][0] + infos["reward_cost"][0]
+        assert paid[-1] >= block.l_net
+    assert paid[0] == pytest.approx(costs.stem + costs.blocks[0].shortcut + costs.blocks[0].l_net)
+    assert paid[1] == pytest.approx(costs.blocks[1].shortcut + costs.blocks[1].l_net)
+    assert paid[2] == pytest.approx(costs.blocks[2].shortcut + costs.blocks[2].l_net + costs.head)
+
+
+def test_a_shape_that_does_not_pay_by_step_pays_with_the_last() -> None:
+    process = tiny_process(reward="quadratic")
+    process.begin(np.arange(IMAGES))
+    rewards = [process.step(action)[0] for action in random_actions(process, seed=3)]
+    assert not np.any(rewards[:-1])
+    assert np.all(rewards[-1] != 0)
+
+
+@pytest.mark.parametrize(("decides", "groups"), [("layers", 2), ("channels", 0), ("both", 2)])
+def test_a_policy_reads_the_gate_input_back_bit_for_bit(decides: Decides, groups: int) -> None:
+    process = tiny_process(decides, groups)
+    process.begin(np.arange(IMAGES))
+    for block, action in enumerate(random_actions(process, seed=5)):
+        seen = {key: torch.from_numpy(values) for key, values in process.observe().items()}
+        assert all(values.dtype == torch.float32 for values in seen.values())
+        assert block_numbers(seen).tolist() == [block] * IMAGES
+        with torch.no_grad():
+            expected = process.model.observe(process.state).gate_input
+        assert torch.equal(gate_features(process.model, seen, block), expected)
+        process.step(action)
+
+
+def test_the_last_observation_names_no_block_and_shows_the_whole_bill() -> None:
+    process = tiny_process()
+    process.begin(np.arange(IMAGES))
+    for action in random_actions(process, seed=6):
+        _, _, infos = process.step(action)
+    last = process.observe()
+    assert not last["block"].any()
+    assert not last["pooled"].any()
+    np.testing.assert_allclose(last["spent"][:, 0], infos["macs_ratio"], rtol=1e-6)
+    assert process.logits is not None
+    np.testing.assert_allclose(last["confidence"][:, 0], process.logits.softmax(1).amax(1), rtol=1e-5)
+
+
+def test_a_block_without_any_filter_counts_as_skipped() -> None:
+    process = tiny_process("both", 2)
+    process.begin(np.arange(1))
+    actions = ([1, 0, 0], [0, 1, 1], [1, 0, 1])
+    kept = [int(process.step([action])[2]["kept_blocks"][0]) for action in actions]
+    assert kept == [0, 0, 1]
+    assert process.trace(0) == [(False, [False, False]), (False, [False, False]), (True, [False, True])]
+
+
+def test_a_new_price_holds_from_the_next_images_on() -> None:
+    process = tiny_process(price=0.0)
+    process.begin(np.arange(IMAGES))
+    process.price = 1.0
+    actions = random_actions(process, seed=8)
+    assert not process.step(actions[0])[2]["reward_cost"].any()
+    process.begin(np.arange(IMAGES))
+    assert process.step(actions[0])[2]["reward_cost"].all()
+    with pytest.raises(UserError, match="price"):
+        process.price = -1.0
+
+
+def test_steps_are_in_eval_mode_and_leave_no_gradient() -> None:
+    process = tiny_process()
+    process.begin(np.arange(IMAGES))
+    process.model.train()
+    before = {key: value.clone() for key, value in process.model.state_dict().items()}
+    process.step(random_actions(process, seed=9)[0])
+    assert not process.model.training
+    assert not process.state.features.requires_grad
+    assert all(torch.equal(value, before[key]) for key, value in process.model.state_dict().items())
+
+
+def test_refresh_equals_starting_over_with_the_new_weights() -> None:
+    process = tiny_process()
+    actions = random_actions(process, seed=10)
+    process.begin(np.arange(IMAGES))
+    process.step(actions[0])
+    with torch.no_grad():
+        process.model.backbone.stem.conv.weight.mul_(1.5)
+    stale = process.observe()
+    process.refresh()
+    fresh = process.observe()
+    again = Process("both", Settings(model=process.model, dataset=process.dataset))
+    again.begin(np.arange(IMAGES))
+    again.step(actions[0])
+    assert not np.array_equal(stale["pooled"], fresh["pooled"])
+    for key, values in again.observe().items():
+        np.testing.assert_array_equal(values, fresh[key])
+
+
+def test_fresh_weights_are_always_the_same_and_disturb_no_random_state() -> None:
+    state = torch.get_rng_state()
+    first, second = (Process("both", Settings(dataset=tiny_data(), width=4)).model for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, second.state_dict()[key]) for key, value in first.state_dict().items())
+
+
+def test_a_run_is_loaded_from_its_folder(tmp_path: Path) -> None:
+    model = tiny_model()
+    save_model(model, tmp_path / "model.safetensors")
+    loaded = Process("both", Settings(dataset=tiny_data(), run=tmp_path)).model
+    assert loaded.spec == model.spec
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in loaded.state_dict().items())
+
+
+@pytest.mark.parametrize("decides", ENV_IDS)
+def test_a_model_with_other_decisions_is_refused_with_the_right_id(decides: Decides) -> None:
+    for other in set(ENV_IDS) - {decides}:
+        with pytest.raises(UserError, match=f"needs {ENV_IDS[decides]}, not {ENV_IDS[other]}"):
+            Process(other, Settings(**tiny(decides)))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"price": -0.1}, "price must be >= 0"),
+        ({"price": float("nan")}, "price must be >= 0"),
+        ({"run": "somewhere"}, "not both"),
+        ({"width": 8}, "has width 4, but 8"),
+        ({"backbone": "resnet20"}, "has backbone resnet8"),
+        ({"reward": "linaer"}, "did you mean linear"),
+        ({"dataset": "shape"}, "did you mean shapes"),
+        ({"dataset": tiny_data().subset([])}, "holds no image"),
+        ({"dataset": Dataset("two", "train", tiny_data(2).images, torch.arange(2), ("a", "b"))}, "3 classes apart"),
+        ({"device": "tpu"}, "device"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        Process("both", Settings(**tiny(**wrong)))
+
+
+def test_a_run_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no model"):
+        Process("both", Settings(dataset=tiny_data(), run=tmp_path / "nothing"))
+
+
+@pytest.mark.parametrize("action", [np.ones(3), np.ones((IMAGES, 2)), np.full((IMAGES, 3), 0.5)])
+def test_actions_of_another_kind_are_refused(action: np.ndarray) -> None:
+    process = tiny_process()
+    process.begin(np.arange(IMAGES))
+    with pytest.raises(ValueError, match="actions must"):
+        process.step(action)
+
+
+def test_steps_without_an_image_are_refused() -> None:
+    process = tiny_process()
+    with pytest.raises(ResetNeeded):
+        process.step(np.ones((IMAGES, 3)))
+    process.begin(np.arange(IMAGES))
+    for action in random_actions(process, seed=11):
+        process.step(action)
+    with pytest.raises(ResetNeeded):
+        process.step(np.ones((IMAGES, 3)))

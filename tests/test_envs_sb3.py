@@ -1,0 +1,130 @@
+"""The adapter keeps stable-baselines3's contracts for vectorised environments."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from stable_baselines3 import A2C, PPO
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import VecCheckNan
+from test_envs_process import tiny
+from test_envs_vector import arrays
+
+from envs.sb3 import SB3VecEnv
+from envs.vector import LayerChannelSkipVectorEnv
+
+
+def make(**settings: object) -> SB3VecEnv:
+    return SB3VecEnv(LayerChannelSkipVectorEnv(4, **tiny(**settings)))
+
+
+def some_actions(number: int) -> np.ndarray:
+    return np.random.default_rng(number).integers(0, 2, (4, 3))
+
+
+def test_an_episode_is_reported_as_monitor_does() -> None:
+    env = make()
+    env.seed(1)
+    first = env.reset()
+    assert isinstance(first, dict)
+    returns = np.zeros(4)
+    depth = env.env.process.model.depth
+    for block in range(depth):
+        observation, rewards, dones, infos = env.step(some_actions(block))
+        returns += rewards
+        assert rewards.dtype == np.float32
+        assert all(info["TimeLimit.truncated"] is False for info in infos)
+        assert dones.tolist() == [block == depth - 1] * 4
+        assert all(("episode" in info) == ("terminal_observation" in info) == bool(dones[0]) for info in infos)
+    for row, info in enumerate(infos):
+        assert info["terminal_observation"] in env.observation_space
+        assert not info["terminal_observation"]["block"].any()
+        assert type(info["is_success"]) is bool
+        assert type(info["macs_ratio"]) is float
+        assert info["episode"]["r"] == pytest.approx(returns[row], abs=1e-6)
+        assert info["episode"]["l"] == depth
+        assert info["episode"]["t"] >= 0
+    assert observation["block"].argmax(1).tolist() == [0] * 4
+    assert [info["index"] for info in env.reset_infos] == env.env.process.indices.tolist()
+
+
+def test_returns_start_over_with_each_image() -> None:
+    env = make(price=1.0)
+    env.reset()
+    earned = [env.step(np.ones((4, 3)))[3][0].get("episode", {}).get("r") for _ in range(6)]
+    assert earned[2] == pytest.approx(earned[5], abs=1.0)  # apart from one right prediction
+    assert earned[5] > -1.5
+
+
+def test_nothing_is_shared_between_steps() -> None:
+    env = make()
+    env.reset()
+    calls = []
+    for number in range(4):
+        observation, rewards, dones, infos = env.step(some_actions(number))
+        calls.append(arrays((observation, rewards, dones, *(info.get("terminal_observation", {}) for info in infos))))
+    for number, call in enumerate(calls):
+        for other in calls[number + 1 :]:
+            assert not any(np.shares_memory(one, two) for one in call for two in other)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int8, np.int64, bool])
+def test_actions_of_any_number_type_mean_the_same(kind: type) -> None:
+    env = make()
+    env.set_options({"indices": [0, 1, 2, 3]})
+    env.reset()
+    rewards = env.step(some_actions(0).astype(kind))[1]
+    env.set_options({"indices": [0, 1, 2, 3]})
+    env.reset()
+    np.testing.assert_array_equal(env.step(some_actions(0))[1], rewards)
+
+
+def test_a_seed_holds_for_one_reset() -> None:
+    env = make()
+
+    def numbers() -> list[int]:
+        env.reset()
+        return [info["index"] for info in env.reset_infos]
+
+    env.seed(5)
+    first, then = numbers(), numbers()
+    env.seed(5)
+    assert numbers() == first
+    assert then != first
+
+
+def test_attributes_and_methods_are_those_of_the_environment_behind() -> None:
+    env = make()
+    env.reset()
+    assert env.get_attr("process") == [env.env.process] * 4
+    env.set_attr("price", 0.9)
+    assert env.get_attr("price", indices=[0, 2]) == [0.9, 0.9]
+    assert len(env.env_method("refresh", indices=1)) == 1
+    assert env.env_is_wrapped(Monitor) == [True] * 4
+    assert not env.has_attr("no_such_thing")
+    with pytest.raises(AssertionError, match="step_async"):
+        env.step_wait()
+    env.close()
+    assert env.env.closed
+
+
+def test_frames_are_tiled() -> None:
+    env = SB3VecEnv(LayerChannelSkipVectorEnv(4, render_mode="rgb_array", **tiny()))
+    env.reset()
+    one, frames = env.get_images()[0], env.render()
+    assert one is not None
+    assert frames is not None
+    assert frames.shape == (2 * one.shape[0], 2 * one.shape[1], 3)
+    assert make().get_images() == [None] * 4
+
+
+@pytest.mark.parametrize(("algorithm", "settings"), [(PPO, {"batch_size": 12}), (A2C, {})])
+def test_stable_baselines3_trains_on_it_and_counts_returns_and_successes(algorithm: type, settings: dict) -> None:
+    env = make()
+    watched = VecCheckNan(env, raise_exception=True)
+    agent = algorithm("MultiInputPolicy", watched, n_steps=6, seed=0, device="cpu", **settings)
+    agent.learn(48)
+    assert len(agent.ep_info_buffer) == len(agent.ep_success_buffer) == 16
+    mean, _ = evaluate_policy(agent, env, n_eval_episodes=4)
+    assert -1 <= mean <= 1

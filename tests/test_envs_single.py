@@ -1,0 +1,125 @@
+"""The single environments against both libraries' checkers, their seeds and their pictures."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from stable_baselines3.common.env_checker import check_env as check_env_sb3
+from test_envs_process import tiny
+
+from envs.process import ENV_IDS
+from envs.single import ChannelSkipEnv, LayerChannelSkipEnv, LayerSkipEnv
+from lcnet_rl.drawing import draw_trace, tile
+from lcnet_rl.errors import UserError
+from lcnet_rl.model import Decides
+
+IDS = sorted(ENV_IDS.items())
+
+
+def episode(env: gymnasium.Env, seed: int) -> list[Any]:
+    """All that an episode under seeded actions returns."""
+    env.action_space.seed(seed)
+    seen: list[Any] = [env.reset(seed=seed)]
+    while True:
+        seen.append(env.step(env.action_space.sample()))
+        if seen[-1][2]:
+            return seen
+
+
+@pytest.mark.parametrize(("decides", "env_id"), IDS)
+@pytest.mark.parametrize("reward", ["linear", "quadratic"])
+def test_both_checkers_pass(decides: Decides, env_id: str, reward: str) -> None:
+    env = gymnasium.make(f"lcnet_rl:{env_id}", **tiny(decides, reward=reward))
+    check_env(env.unwrapped)
+    check_env_sb3(env.unwrapped)
+
+
+@pytest.mark.parametrize("env_id", ENV_IDS.values())
+def test_every_id_works_without_arguments(env_id: str) -> None:
+    env = gymnasium.make(f"lcnet_rl:{env_id}")
+    info = episode(env, seed=1)[-1][4]
+    assert env.get_wrapper_attr("process").dataset.name == "shapes"
+    assert {"is_success", "label", "prediction", "macs", "macs_ratio", "kept_blocks"} <= info.keys()
+
+
+@pytest.mark.parametrize(
+    ("env_class", "decides", "bits"), [(LayerSkipEnv, "layers", 1), (ChannelSkipEnv, "channels", 2)]
+)
+def test_an_action_has_a_bit_a_decision(env_class: type, decides: Decides, bits: int) -> None:
+    assert env_class(**tiny(decides)).action_space == gymnasium.spaces.MultiBinary(bits)
+
+
+def test_a_seed_decides_the_whole_episode() -> None:
+    env = LayerChannelSkipEnv(**tiny())
+    first, second, other = episode(env, seed=4), episode(env, seed=4), episode(env, seed=5)
+    assert repr(first) == repr(second)
+    assert repr(first) != repr(other)
+
+
+def test_the_flags_at_the_end_are_plain_python() -> None:
+    *_, reward, terminated, truncated, info = episode(LayerChannelSkipEnv(**tiny()), seed=6)[-1]
+    assert type(reward) is float
+    assert (terminated, truncated) == (True, False)
+    assert type(info["is_success"]) is bool
+    assert info["is_success"] == (info["prediction"] == info["label"])
+    assert all(type(value) in (bool, int, float) for value in info.values())
+
+
+def test_an_image_can_be_chosen() -> None:
+    env = LayerChannelSkipEnv(**tiny())
+    _, info = env.reset(options={"index": 7})
+    assert (info["index"], info["label"]) == (7, 1)
+    for wrong in (12, -1, 0.5, "seven"):
+        with pytest.raises(UserError, match="image number"):
+            env.reset(options={"index": wrong})
+
+
+def test_all_images_are_drawn() -> None:
+    env = LayerChannelSkipEnv(**tiny())
+    env.reset(seed=0)
+    assert {env.reset()[1]["index"] for _ in range(150)} == set(range(12))
+
+
+def test_the_text_tells_what_ran() -> None:
+    env = LayerChannelSkipEnv(render_mode="ansi", **tiny())
+    env.reset(options={"index": 7})
+    assert "image 7 of tiny/train: b" in env.render()
+    for action in ([1, 0, 1], [0, 1, 1], [1, 1, 1]):
+        *_, info = env.step(action)
+    lines = env.render().splitlines()
+    assert [line.split()[-1] for line in lines[1:4]] == ["[.#]", "skip", "[##]"]
+    assert f"{info['macs']:,}" in lines[4]
+    assert lines[5].endswith("(right)" if info["is_success"] else "(wrong)")
+
+
+def test_pictures_keep_their_size_and_change_with_what_ran() -> None:
+    env = LayerChannelSkipEnv(render_mode="rgb_array", **tiny())
+    env.reset(options={"index": 0})
+    frames = [env.render()]
+    for action in ([1, 0, 1], [0, 1, 1], [1, 1, 1]):
+        env.step(action)
+        frames.append(env.render())
+    assert all(frame.dtype == np.uint8 and frame.shape == frames[0].shape for frame in frames)
+    assert all(not np.array_equal(one, two) for one, two in itertools.pairwise(frames))
+
+
+def test_rendering_without_a_mode_gives_nothing_and_an_unknown_mode_is_refused() -> None:
+    env = LayerChannelSkipEnv(**tiny())
+    env.reset()
+    assert env.render() is None
+    with pytest.raises(UserError, match="render mode"):
+        LayerChannelSkipEnv(render_mode="human", **tiny())
+
+
+def test_traces_of_any_depth_and_number_of_filters_are_drawn_in_one_size_and_tiled() -> None:
+    image = np.zeros((3, 32, 32), dtype=np.uint8)
+    deep = draw_trace(image, [(True, [True, False] * 32)] * 54, depth=54, caption="a caption " * 20, right=True)
+    shallow = draw_trace(image, [(False, [False])], depth=3)
+    assert deep.shape == shallow.shape
+    height, width, _ = deep.shape
+    assert tile([deep, shallow, deep], columns=2).shape == (2 * height, 2 * width, 3)

@@ -1,0 +1,185 @@
+"""The native vector environments: the same as single ones, in lockstep, with gymnasium's SAME_STEP conventions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from test_envs_process import tiny
+
+from envs.process import ENV_IDS
+from envs.single import LayerChannelSkipEnv
+from envs.vector import LayerChannelSkipVectorEnv, SkipVectorEnv
+from lcnet_rl.errors import UserError
+from lcnet_rl.model import Decides
+
+IDS = sorted(ENV_IDS.items())
+INDICES = [3, 0, 11, 3]
+
+
+def make_vec(decides: Decides = "both", **others: Any) -> SkipVectorEnv:
+    env = gymnasium.make_vec(f"lcnet_rl:{ENV_IDS[decides]}", num_envs=4, **tiny(decides), **others)
+    assert isinstance(env, SkipVectorEnv)
+    return env
+
+
+def arrays(tree: Any) -> list[np.ndarray]:
+    """Every array in nested dictionaries, tuples and object arrays."""
+    if isinstance(tree, dict):
+        return [leaf for value in tree.values() for leaf in arrays(value)]
+    if isinstance(tree, tuple) or (isinstance(tree, np.ndarray) and tree.dtype == object):
+        return [leaf for value in tree for leaf in arrays(value)]
+    return [tree] if isinstance(tree, np.ndarray) else []
+
+
+def assert_same(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    """Equal keys, types and, up to rounding, values, however nested."""
+    assert ours.keys() == theirs.keys()
+    for key, value in theirs.items():
+        if isinstance(value, dict):
+            assert_same(ours[key], value)
+        elif value.dtype == object:
+            for one, two in zip(ours[key], value, strict=True):
+                assert_same(one, two)
+        else:
+            assert ours[key].dtype == value.dtype, key
+            np.testing.assert_allclose(ours[key], value, rtol=1e-4, atol=1e-5, err_msg=key)
+
+
+@pytest.mark.parametrize(("decides", "env_id"), IDS)
+@pytest.mark.parametrize("reward", ["linear", "quadratic", "confidence"])
+def test_an_episode_equals_gymnasiums_vector_of_single_environments(decides: Decides, env_id: str, reward: str) -> None:
+    same = tiny(decides, reward=reward)
+    ours = gymnasium.make_vec(f"lcnet_rl:{env_id}", num_envs=4, vectorization_mode="vector_entry_point", **same)
+    theirs = SyncVectorEnv(
+        [lambda: gymnasium.make(f"lcnet_rl:{env_id}", **same)] * 4, autoreset_mode=AutoresetMode.SAME_STEP
+    )
+    # SyncVectorEnv hands the same options to all, so its sub-environments are reset one by one.
+    begun = [env.reset(options={"index": index}) for env, index in zip(theirs.envs, INDICES, strict=True)]
+    observation, infos = ours.reset(options={"indices": INDICES})
+    assert infos["index"].tolist() == INDICES
+    for row, (first, info) in enumerate(begun):
+        assert_same({key: values[row] for key, values in observation.items()}, first)
+        assert {key: infos[key][row] for key in info} == pytest.approx(info)
+    ours.action_space.seed(2)
+    while True:
+        actions = ours.action_space.sample()
+        one, two = ours.step(actions), theirs.step(actions)
+        ended = one[2].all()
+        for mine, other in zip(one[1:4], two[1:4], strict=True):
+            assert mine.dtype == other.dtype
+            np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-6)
+        if ended:
+            break
+        assert_same(one[0], two[0])
+        assert_same(one[4], two[4])
+    assert one[4].keys() == two[4].keys()
+    assert_same(
+        {"obs": one[4]["final_obs"], **one[4]["final_info"]}, {"obs": two[4]["final_obs"], **two[4]["final_info"]}
+    )
+
+
+def test_the_step_that_ends_an_image_shows_the_next_one() -> None:
+    env = make_vec()
+    assert env.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
+    env.reset(seed=1, options={"indices": INDICES})
+    depth = env.process.model.depth
+    for block in range(2 * depth):
+        observation, rewards, terminations, truncations, infos = env.step(env.action_space.sample())
+        assert terminations.all() == terminations.any() == (block % depth == depth - 1)
+        assert not truncations.any()
+        assert ("final_info" in infos) == terminations.all()
+        assert observation["block"].argmax(1).tolist() == [(block + 1) % depth] * 4
+        if block == depth - 1:
+            final = infos["final_info"]
+            assert final["index"].tolist() == INDICES
+            np.testing.assert_allclose(final["reward_task"] + final["reward_cost"], rewards)
+            assert infos["_final_obs"].all()
+            assert not infos["final_obs"][2]["block"].any()
+            assert infos["final_obs"][0] in env.single_observation_space
+            alone = LayerChannelSkipEnv(model=env.process.model, dataset=env.process.dataset)
+            for row, index in enumerate(infos["index"]):
+                first, info = alone.reset(options={"index": index})
+                assert info["label"] == infos["label"][row]
+                assert_same({key: values[row] for key, values in observation.items()}, first)
+
+
+def test_a_seed_decides_all_episodes() -> None:
+    def played(seed: int) -> str:
+        env = make_vec()
+        env.action_space.seed(0)
+        seen = [env.reset(seed=seed)]
+        return repr([*seen, *(env.step(env.action_space.sample()) for _ in range(7))])
+
+    assert played(3) == played(3)
+    assert played(3) != played(4)
+
+
+def test_everything_returned_is_new() -> None:
+    env = make_vec()
+    calls = [arrays(env.reset(seed=0))]
+    calls += [arrays(env.step(env.action_space.sample())) for _ in range(4)]
+    for number, call in enumerate(calls):
+        for other in calls[number + 1 :]:
+            assert not any(np.shares_memory(one, two) for one in call for two in other)
+
+
+def test_observations_are_in_their_space() -> None:
+    env = make_vec()
+    observation, _ = env.reset()
+    assert observation in env.observation_space
+    for _ in range(4):
+        assert env.step(env.action_space.sample())[0] in env.observation_space
+
+
+def test_images_in_lockstep_are_not_reset_one_by_one() -> None:
+    env = make_vec()
+    env.reset(options={"reset_mask": np.ones(4, dtype=np.bool_)})
+    with pytest.raises(UserError, match="lockstep"):
+        env.reset(options={"reset_mask": np.array([True, False, True, True])})
+
+
+@pytest.mark.parametrize("indices", [[0, 1], [0, 1, 2, 12], [[0, 1, 2, 3]]])
+def test_wrong_image_numbers_are_refused(indices: list) -> None:
+    with pytest.raises(UserError, match="image number"):
+        make_vec().reset(options={"indices": indices})
+
+
+def test_the_price_can_be_raised_between_images() -> None:
+    env = make_vec(price=0.0)
+    env.reset()
+    env.price = 0.5
+    assert (env.reset()[0]["price"] == np.float32(0.5)).all()
+
+
+def test_refresh_observes_the_images_in_flight_anew() -> None:
+    env = make_vec()
+    env.reset(seed=0)
+    seen = env.step(env.action_space.sample())[0]
+    again = env.refresh()
+    for key, values in seen.items():
+        np.testing.assert_array_equal(again[key], values)
+        assert not np.shares_memory(again[key], values)
+
+
+def test_make_vecs_step_limit_and_a_render_mode_are_accepted() -> None:
+    env = make_vec(max_episode_steps=1, render_mode="ansi")
+    env.reset()
+    assert not env.step(env.action_space.sample())[3].any()
+    assert len(env.render() or ()) == 4
+    assert make_vec().render() is None
+
+
+def test_no_environment_at_all_is_refused() -> None:
+    with pytest.raises(UserError, match="num_envs"):
+        LayerChannelSkipVectorEnv(0, **tiny())
+
+
+@pytest.mark.parametrize("env_id", ENV_IDS.values())
+def test_every_id_works_without_arguments(env_id: str) -> None:
+    env = gymnasium.make_vec(f"lcnet_rl:{env_id}", num_envs=2)
+    env.reset(seed=0)
+    assert env.step(env.action_space.sample())[1].shape == (2,)
