@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from stable_baselines3.common.distributions import Distribution
-from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.policies import MultiInputActorCriticPolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
@@ -14,11 +14,11 @@ from envs.observations import block_numbers, gate_features
 from lcnet_rl.model import LCNet
 
 
-class GatePolicy(ActorCriticPolicy):
+class GatePolicy(MultiInputActorCriticPolicy):
     """An actor-critic policy whose actor is the keep layers of an LCNet's gates, shared with the network, not copied."""
 
     def __init__(self, *args: Any, lcnet: LCNet, **kwargs: Any) -> None:
-        """As ``ActorCriticPolicy``, and ``lcnet``, whose gates decide."""
+        """As ``MultiInputActorCriticPolicy``, and ``lcnet``, whose gates decide."""
         # In a tuple, so that torch does not count the backbone among the policy's parameters.
         self._lcnet = (lcnet,)
         super().__init__(*args, net_arch={"pi": [], "vf": [64, 64]}, **kwargs)

@@ -129,7 +129,7 @@ class Reinforce:
         if self.step < schedule.polish:
             # Later the decisions have to stay what the backbone settles on, so what the gates read stays too.
             loss = loss + probe
-        if not math.isfinite(float(loss)):
+        if not math.isfinite(float(loss.detach())):
             raise self.diverged("loss")
 
         self.finetuner.zero_grad()
@@ -234,7 +234,7 @@ class Reinforce:
         if settled and (self.best is None or reward >= self.best.reward(self.reward, self.price)):
             self.best = results
             save_model(model, self.run / BEST)
-        collapsed = results.spread < COLLAPSED and self.step > self.schedule.policy
+        collapsed = settled and results.spread < COLLAPSED
         if collapsed:
             console.print(
                 f"[yellow]step {self.step}: collapsed decisions, the MACs of validation images differ by "

@@ -88,7 +88,6 @@ def train_sb3(
         joint.interrupt, joint.bar = interrupt, bar
         if not resume:
             joint.warm_up()
-            env.refresh()
         left = config.timesteps - algorithm.num_timesteps
         if left > 0:
             algorithm.learn(left, callback=joint, log_interval=1, reset_num_timesteps=not resume)
@@ -120,12 +119,17 @@ def create_algorithm(
     if isinstance(config, PPOConfig):
         return PPO(
             **common,
-            batch_size=config.minibatch,
+            batch_size=largest_divisor(config.num_envs * config.episodes * model.depth, config.minibatch),
             n_epochs=config.passes,
             clip_range=config.clip,
             target_kl=config.target_kl,
         )
     return A2C(**common, use_rms_prop=False)
+
+
+def largest_divisor(rows: int, most: int) -> int:
+    """The largest divisor of ``rows`` up to ``most``: minibatches of one size, as PPO wants them."""
+    return max(size for size in range(1, min(rows, most) + 1) if rows % size == 0)
 
 
 class JointFinetuning(BaseCallback):
@@ -167,7 +171,7 @@ class JointFinetuning(BaseCallback):
         self.finetuner.zero_grad()
         loss.backward()
         norm = self.finetuner.clip()
-        if not math.isfinite(float(loss) + norm):
+        if not math.isfinite(float(loss.detach()) + norm):
             raise UserError(
                 f"the loss is not a number (lr {config.lr} too high?); last good state: {self.run / CHECKPOINT}"
             )

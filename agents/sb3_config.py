@@ -56,7 +56,7 @@ class PPOConfig(SB3Config):
     """Proximal policy optimisation (Schulman et al., 2017)."""
 
     minibatch: int = 1152
-    """Rows of an optimiser step."""
+    """Rows of an optimiser step, at most; the largest divisor of a rollout's rows up to this is used."""
     passes: int = 4
     """Passes over each rollout."""
     clip: float = 0.2

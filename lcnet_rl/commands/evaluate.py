@@ -1,0 +1,88 @@
+"""``lcnet-rl evaluate``: accuracy, compute and controls of a run, on the screen, as JSON and as pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import tyro
+
+from agents.controls import run_controls
+from lcnet_rl.commands.train import START
+from lcnet_rl.data import Dataset, load_dataset
+from lcnet_rl.device import resolve_device
+from lcnet_rl.errors import UserError
+from lcnet_rl.evaluate import calibrate_threshold, evaluate, recalibrate
+from lcnet_rl.model import LCNet
+from lcnet_rl.plots import picture_paths, plot_tradeoff
+from lcnet_rl.pretrain import dense_accuracy
+from lcnet_rl.progress import console
+from lcnet_rl.report import print_summary, summarize
+from lcnet_rl.runs import BEST, MODEL, read_config, write_json
+from lcnet_rl.weights import load_backbone, load_model
+
+CURVE = (0.05, 0.2, 0.35, 0.65, 0.8, 0.95)
+"""Keep thresholds of the plotted line."""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Evaluate a run greedily, beside its dense backbone and four controls."""
+
+    run: tyro.conf.Positional[Path]
+    """The run folder."""
+    split: Literal["val", "test"] = "test"
+    """val, or test for final figures."""
+    budget: float | None = None
+    """Mean share of dense MACs to meet: the keep threshold is calibrated for it on validation images."""
+    which: Literal["final", "best"] = "final"
+    """The final model, or the best by validation reward."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    data_root: Path | None = None
+    """Where data sets are kept."""
+    seed: int = 0
+    """Of the random and shuffled controls."""
+
+
+def run(config: Evaluate) -> None:
+    """Evaluate, print, and write ``evaluation-SPLIT.json``, ``tradeoff-SPLIT.png`` and ``paths-SPLIT.png``."""
+    if config.budget is not None and not 0 < config.budget:
+        raise UserError(f"budget is a share of dense MACs > 0, got {config.budget}")
+    settings = read_config(config.run)
+    model = load_model(config.run / (MODEL if config.which == "final" else BEST))
+    train, val = (load_dataset(settings["dataset"], split, config.data_root) for split in ("train", "val"))
+    dataset = load_dataset(settings["dataset"], config.split, config.data_root) if config.split == "test" else val
+    summary = evaluate_run(config, model, train, val, dataset)
+    print_summary(summary)
+    for name in ("tradeoff", "paths"):
+        console.print(f"picture: {config.run / f'{name}-{config.split}.png'}", soft_wrap=True)
+    console.print(f"figures: {config.run / f'evaluation-{config.split}.json'}", soft_wrap=True)
+
+
+def evaluate_run(config: Evaluate, model: LCNet, train: Dataset, val: Dataset, dataset: Dataset) -> dict[str, Any]:
+    """The figures of ``report.summarize``, written with their pictures into the run folder."""
+    device = resolve_device(config.device)
+    model.to(device)
+    threshold = 0.5
+    if config.budget is not None:
+        threshold = calibrate_threshold(model, val, config.budget, device)
+        recalibrate(model, train, model.greedy(threshold), device)
+        threshold = calibrate_threshold(model, val, config.budget, device)
+    policy = evaluate(model, dataset, model.greedy(threshold), device)
+    start = load_backbone(str(config.run / START), classes=model.classes).to(device)
+    controls = run_controls(model, dataset, policy, train, val, device, config.seed)
+    summary = summarize(model, dataset, policy, dense_accuracy(start, dataset, device), controls)
+    summary |= {"threshold": threshold, "budget": config.budget, "which": config.which, "seed": config.seed}
+    summary["train_seed"] = read_config(config.run)["seed"]
+    write_json(config.run / f"evaluation-{config.split}.json", summary)
+    curve = [(summary["macs_mean"], summary["accuracy"])]
+    few = dataset.subset(torch.arange(min(2000, len(dataset))))
+    for other in CURVE:
+        point = evaluate(model, few, model.greedy(other), device)
+        curve.append((float(point.macs.mean()), point.accuracy))
+    plot_tradeoff(summary, curve, config.run / f"tradeoff-{config.split}.png")
+    picture_paths(model, dataset, policy, config.run / f"paths-{config.split}.png")
+    return summary

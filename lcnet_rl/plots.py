@@ -1,0 +1,85 @@
+"""Pictures of an evaluation: accuracy against compute, and what ran for the easiest and hardest images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+
+from lcnet_rl.data import Dataset
+from lcnet_rl.drawing import draw_trace, tile
+from lcnet_rl.evaluate import Results
+from lcnet_rl.model import LCNet
+
+mpl.use("Agg")
+
+
+def plot_tradeoff(summary: dict[str, Any], curve: list[tuple[float, float]], path: Path) -> None:
+    """Accuracy over MMACs an image: the policy, its controls, the dense backbone, and the policy at other thresholds.
+
+    Args:
+        summary: of ``report.summarize``.
+        curve: (MACs, accuracy) of the policy at other keep thresholds.
+        path: the PNG to write.
+    """
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    if curve:
+        macs, accuracies = zip(*sorted(curve), strict=True)
+        axes.plot([m / 1e6 for m in macs], [100 * a for a in accuracies], "-", color="tab:blue", lw=1.5, alpha=0.6)
+    axes.plot(summary["macs_mean"] / 1e6, 100 * summary["accuracy"], "o", color="tab:blue", ms=9, label="policy")
+    axes.plot(summary["dense_macs"] / 1e6, 100 * summary["dense_accuracy"], "k*", ms=12, label="dense backbone")
+    for (name, control), marker in zip(summary["controls"].items(), "sv^DPX", strict=False):
+        axes.plot(control["macs_mean"] / 1e6, 100 * control["accuracy"], marker, ms=8, ls="", label=f"control: {name}")
+    axes.set_xlabel("MMACs per image, gates included")
+    axes.set_ylabel("accuracy, %")
+    axes.set_title(f"{summary['backbone']} on {summary['dataset']}/{summary['split']}; line: other keep thresholds")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=130)
+
+
+def picture_paths(model: LCNet, dataset: Dataset, policy: Results, path: Path, count: int = 8) -> None:
+    """What ran for the easiest images (upper row) and the hardest (lower row).
+
+    Easy and hard are the data set's known difficulty, or else the policy's own log-probability of the label.
+
+    Args:
+        model: the network.
+        dataset: N images.
+        policy: the greedy policy's results on them.
+        path: the PNG to write.
+        count: images a row.
+    """
+    known = dataset.difficulty is not None
+    difficulty = dataset.difficulty if dataset.difficulty is not None else -policy.log_prob
+    order = difficulty.argsort(stable=True)
+    pictures = []
+    for index in torch.cat((order[:count], order[-count:])).tolist():
+        how = f"difficulty {difficulty[index]:.2f}" if known else f"-log p {difficulty[index]:.2f}"
+        caption = f"{policy.shares[index]:.0%} MACs, {how}"
+        pictures.append(
+            draw_trace(
+                dataset.images[index].numpy(),
+                trace(model, policy, index),
+                model.depth,
+                caption,
+                bool(policy.correct[index]),
+            )
+        )
+    Image.fromarray(tile(pictures, count)).save(path)
+
+
+def trace(model: LCNet, policy: Results, index: int) -> list[tuple[bool, list[bool]]]:
+    """For each block, whether it ran for image ``index``, and which of its filter groups did."""
+    rows = []
+    for t, action in enumerate(policy.actions[:, index : index + 1]):
+        keep, filters = model.split(action, t)
+        groups = filters[0].view(model.group_counts[t], -1)[:, 0] if model.has_c_net else filters[0, :1]
+        bits = [bool(keep) and bool(bit) for bit in groups]
+        rows.append((any(bits), bits))
+    return rows

@@ -1,0 +1,140 @@
+"""What an evaluation says: one dictionary for JSON, and the tables for the screen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from rich.table import Table
+from scipy.stats import spearmanr
+from torch import Tensor
+
+from lcnet_rl.data import Dataset
+from lcnet_rl.evaluate import Results
+from lcnet_rl.model import LCNet
+from lcnet_rl.progress import console
+
+PERCENTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+def summarize(
+    model: LCNet, dataset: Dataset, policy: Results, dense_accuracy: float, controls: dict[str, Results]
+) -> dict[str, Any]:
+    """All figures of an evaluation.
+
+    Args:
+        model: the network.
+        dataset: N images, with their known difficulty if there is one.
+        policy: the greedy policy's results on them.
+        dense_accuracy: of the backbone that the run started from, all of it, on the same images.
+        controls: results of the controls, by name.
+
+    Returns:
+        Accuracies in [0, 1]; MACs per image with gates, and as shares ("ratio") of the dense backbone's; kept blocks and
+        filters as shares; plain numbers, lists and dictionaries.
+    """
+    blocks, filters = model.kept(policy.actions)
+    paths = torch.unique(policy.actions.transpose(0, 1).flatten(1), dim=0)
+    quantiles = policy.macs.quantile(torch.tensor(PERCENTILES, dtype=torch.float64))
+    summary: dict[str, Any] = {
+        "accuracy": policy.accuracy,
+        "dense_accuracy": dense_accuracy,
+        "macs_mean": float(policy.macs.mean()),
+        "macs_ratio": policy.macs_ratio,
+        "macs_std": float(policy.macs.std(correction=0)),
+        "macs_ratio_std": policy.spread,
+        "macs_percentiles": {f"{p:.0%}": float(q) for p, q in zip(PERCENTILES, quantiles, strict=True)},
+        "dense_macs": model.costs.dense,
+        "gate_macs": model.costs.gates,
+        "distinct_paths": len(paths),
+        "backbone": model.spec.backbone.name,
+        "width": model.spec.backbone.width,
+        "decides": model.spec.decides,
+        "groups": model.spec.groups,
+        "dataset": dataset.name,
+        "split": dataset.split,
+        "images": len(dataset),
+        "correct": int(policy.correct.sum()),
+        "controls": {
+            name: {"accuracy": r.accuracy, "macs_ratio": r.macs_ratio, "macs_mean": float(r.macs.mean())}
+            for name, r in controls.items()
+        },
+        "kept_blocks": blocks.mean(1).tolist(),
+        "kept_filters": filters.mean(1).tolist(),
+        "classes": per_class(dataset, policy),
+    }
+    if dataset.difficulty is not None:
+        summary["difficulty_correlation"] = rank_correlation(policy.macs, dataset.difficulty)
+    return summary
+
+
+def per_class(dataset: Dataset, policy: Results) -> dict[str, dict[str, float]]:
+    """Accuracy and mean share of dense MACs of each class."""
+    table = {}
+    for index, name in enumerate(dataset.classes):
+        rows = dataset.labels == index
+        if bool(rows.any()):
+            accuracy, share = policy.correct[rows].double().mean(), policy.shares[rows].mean()
+            table[name] = {"accuracy": float(accuracy), "macs_ratio": float(share)}
+    return table
+
+
+def rank_correlation(macs: Tensor, difficulty: Tensor) -> float:
+    """Spearman's correlation of compute and difficulty, (N,) each; 0 where all images cost the same."""
+    if float(macs.max()) == float(macs.min()):
+        return 0.0
+    return float(spearmanr(macs.numpy(), difficulty.numpy()).statistic)
+
+
+def looks_at_image(summary: dict[str, Any]) -> bool:
+    """Whether the policy beats its own decisions shuffled among images."""
+    return summary["accuracy"] > summary["controls"]["shuffled"]["accuracy"]
+
+
+def print_summary(summary: dict[str, Any]) -> None:
+    """The tables of an evaluation, on the screen."""
+    title = f"{summary['backbone']} on {summary['dataset']}/{summary['split']}, {summary['images']:,} images"
+    table = Table(title=title, title_justify="left")
+    for column in ("who decides", "accuracy", "MMACs/image", "share of dense"):
+        table.add_column(column, justify="left" if column == "who decides" else "right")
+
+    def row(name: str, accuracy: float, macs: float, style: str | None = None) -> None:
+        share = macs / summary["dense_macs"]
+        table.add_row(name, f"{accuracy:.2%}", f"{macs / 1e6:.2f}", f"{share:.1%}", style=style)
+
+    row("dense backbone, no gates", summary["dense_accuracy"], summary["dense_macs"])
+    row("policy (greedy)", summary["accuracy"], summary["macs_mean"], "bold")
+    for name, control in summary["controls"].items():
+        row(f"control: {name}", control["accuracy"], control["macs_mean"])
+    console.print(table)
+
+    blocks = Table(title="kept per block, share of images and of filters", title_justify="left")
+    blocks.add_column("block", justify="right")
+    for index in range(len(summary["kept_blocks"])):
+        blocks.add_column(str(index), justify="right")
+    blocks.add_row("runs", *(f"{share:.2f}" for share in summary["kept_blocks"]))
+    blocks.add_row("filters", *(f"{share:.2f}" for share in summary["kept_filters"]))
+    console.print(blocks)
+
+    classes = Table(title="per class", title_justify="left")
+    for column in ("class", "accuracy", "share of dense"):
+        classes.add_column(column, justify="left" if column == "class" else "right")
+    for name, figures in summary["classes"].items():
+        classes.add_row(name, f"{figures['accuracy']:.1%}", f"{figures['macs_ratio']:.1%}")
+    console.print(classes)
+
+    spread = ", ".join(f"{name} {macs / 1e6:.2f}" for name, macs in summary["macs_percentiles"].items())
+    console.print(
+        f"MMACs over images: std {summary['macs_std'] / 1e6:.2f}, percentiles {spread}; "
+        f"{summary['distinct_paths']:,} distinct paths (gates included, {summary['gate_macs']:,} MACs if all run)"
+    )
+    if "difficulty_correlation" in summary:
+        console.print(f"rank correlation of MACs with known difficulty: {summary['difficulty_correlation']:+.3f}")
+    gain = summary["accuracy"] - summary["controls"]["shuffled"]["accuracy"]
+    if looks_at_image(summary):
+        console.print(f"The decisions depend on the image: {gain:+.2%} over the same decisions shuffled among images.")
+    else:
+        console.print(
+            f"[yellow]The policy does not look at the image: shuffled decisions do as well ({gain:+.2%}). "
+            "This is a static pruning.[/]"
+        )

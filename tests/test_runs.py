@@ -1,0 +1,150 @@
+"""Run folders: what is in them, and a metrics log that survives a resume."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lcnet_rl.errors import UserError
+from lcnet_rl.runs import CONFIG, PROGRESS, RUN, MetricsLog, create_run, plain, read_config, write_json
+
+STEP = "time/total_timesteps"
+
+
+@dataclass(frozen=True)
+class Inner:
+    price: float = 5e-4
+    root: Path | None = Path("data")
+
+
+@dataclass(frozen=True)
+class Outer:
+    seed: int = 3
+    agent: Inner = field(default_factory=Inner)
+    sizes: tuple[int, ...] = (1, 2)
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    with (run / PROGRESS).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_folder_is_named_by_environment_algorithm_seed_and_time(tmp_path: Path) -> None:
+    run = create_run(tmp_path, "LayerSkip", "reinforce", 3, Outer())
+    assert run.parent == tmp_path
+    assert re.fullmatch(r"LayerSkip__reinforce__3__\d{8}-\d{6}", run.name)
+
+
+def test_a_run_folder_tells_the_settings_the_command_and_the_versions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["/usr/bin/lcnet-rl", "train", "--init", "my weights"])
+    run = create_run(tmp_path, "LayerSkip", "ppo", 0, Outer())
+    assert read_config(run) == {"seed": 3, "agent": {"price": 5e-4, "root": "data"}, "sizes": [1, 2]}
+    about = json.loads((run / RUN).read_text())
+    assert about["command"] == "lcnet-rl train --init 'my weights'"
+    assert about["versions"]["torch"] == torch.__version__
+    assert {"python", "gymnasium", "stable-baselines3", "numpy"} <= set(about["versions"])
+    assert about["started"]
+    assert about["machine"]["threads"] == torch.get_num_threads()
+
+
+def test_settings_keep_their_order(tmp_path: Path) -> None:
+    run = create_run(tmp_path, "LayerSkip", "ppo", 0, Outer(), tmp_path / "here")
+    assert run == tmp_path / "here"
+    assert list(yaml.safe_load((run / CONFIG).read_text())) == ["seed", "agent", "sizes"]
+
+
+def test_a_folder_that_holds_a_run_is_refused_and_left_alone(tmp_path: Path) -> None:
+    run = create_run(tmp_path, "LayerSkip", "ppo", 0, Outer(seed=1), tmp_path / "here")
+    with pytest.raises(UserError, match=r"already holds a run.*--resume"):
+        create_run(tmp_path, "LayerSkip", "ppo", 0, Outer(seed=2), run)
+    assert read_config(run)["seed"] == 1
+
+
+def test_a_folder_that_holds_something_else_is_used(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    create_run(tmp_path, "LayerSkip", "ppo", 0, Outer(), tmp_path)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"no run folder: it holds no {CONFIG}"):
+        read_config(tmp_path)
+    with pytest.raises(UserError, match="no run folder"):
+        read_config(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(("text", "reason"), [("a: [1", "not valid YAML"), ("- 1\n- 2\n", "no settings"), ("", "no se")])
+def test_a_broken_configuration_is_refused_in_one_line(tmp_path: Path, text: str, reason: str) -> None:
+    (tmp_path / CONFIG).write_text(text)
+    with pytest.raises(UserError, match=reason) as caught:
+        read_config(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_dataclasses_become_plain_values(tmp_path: Path) -> None:
+    content = {"config": Outer(), "path": tmp_path, "none": None}
+    write_json(tmp_path / "x.json", content)
+    assert json.loads((tmp_path / "x.json").read_text()) == plain(content)
+    assert plain({1: (Path("a"),)}) == {"1": ["a"]}
+
+
+def test_a_logged_row_is_on_disk_at_once(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path)
+    log.write(10, {"eval/accuracy": 0.5})
+    assert rows(tmp_path) == [{STEP: "10", "eval/accuracy": "0.5"}]
+    log.close()
+
+
+def test_columns_may_appear_at_any_time(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path)
+    log.write(1, {"a": 1})
+    log.write(2, {"b": 2.5})
+    log.write(3, {"b": 3, "a": 1e-7})
+    log.close()
+    assert rows(tmp_path) == [
+        {STEP: "1", "a": "1", "b": ""},
+        {STEP: "2", "a": "", "b": "2.5"},
+        {STEP: "3", "a": "1e-07", "b": "3"},
+    ]
+
+
+def test_a_resumed_log_drops_the_rows_past_the_checkpoint_and_goes_on(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path)
+    for step in (10, 20, 30):
+        log.write(step, {"a": step})
+    log.close()
+    log = MetricsLog(tmp_path, resume_at=20)
+    assert [row[STEP] for row in rows(tmp_path)] == ["10", "20"]
+    log.write(30, {"a": 31})
+    log.close()
+    assert [(row[STEP], row["a"]) for row in rows(tmp_path)] == [("10", "10"), ("20", "20"), ("30", "31")]
+
+
+def test_a_fresh_log_starts_empty_and_a_resumed_one_needs_no_file(tmp_path: Path) -> None:
+    (tmp_path / PROGRESS).write_text(f"{STEP},a\n5,1\n")
+    MetricsLog(tmp_path).close()
+    assert rows(tmp_path) == []
+    MetricsLog(tmp_path / "new", resume_at=3).close()
+    assert rows(tmp_path / "new") == []
+
+
+def test_values_that_are_no_numbers_are_in_the_table_but_not_in_tensorboard(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path)
+    log.write(1, {"good": 0.25, "bad": float("nan"), "worse": float("inf")})
+    log.close()
+    assert rows(tmp_path) == [{STEP: "1", "good": "0.25", "bad": "nan", "worse": "inf"}]
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert events.Tags()["scalars"] == ["good"]
+    assert [(event.step, event.value) for event in events.Scalars("good")] == [(1, 0.25)]

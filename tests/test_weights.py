@@ -1,0 +1,207 @@
+"""Weights files: what is saved comes back, and what is no weights file is refused in one line."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from test_backbones import noise, tiny_backbone
+from torch import Tensor
+
+from lcnet_rl.backbones import Backbone, BackboneSpec, create_backbone
+from lcnet_rl.data import load_dataset
+from lcnet_rl.errors import UserError
+from lcnet_rl.model import Decides, LCNet, ModelSpec
+from lcnet_rl.pretrain import dense_accuracy
+from lcnet_rl.weights import load_backbone, load_model, save_backbone, save_model
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "weights" / "resnet20-12fca82f.th"
+AKAMASTER = Path(os.environ.get("LCNET_RL_AKAMASTER", SHARED))
+
+
+def refusal(init: Path, **expected: Any) -> str:
+    """The message with which a file is refused."""
+    with pytest.raises(UserError) as caught:
+        load_backbone(str(init), **{"classes": 4, **expected})
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def akamaster_state(backbone: Backbone) -> dict[str, Tensor]:
+    """A He network's weights under the names that akamaster's training gives them."""
+    count = len(backbone.blocks) // 3
+    renamed = {}
+    for key, tensor in backbone.state_dict().items():
+        block = re.fullmatch(r"blocks\.(\d+)\.(.*)", key)
+        if block:
+            stage, index = divmod(int(block[1]), count)
+            key = f"layer{stage + 1}.{index}.{block[2]}"
+        key = key.replace("stem.conv", "conv1").replace("stem.bn", "bn1").replace("head.", "linear.")
+        renamed[f"module.{key}"] = tensor
+    return renamed
+
+
+def write_akamaster(path: Path, old_format: bool) -> Backbone:
+    backbone = tiny_backbone("resnet14")
+    content = {"state_dict": akamaster_state(backbone), "best_prec1": 91.73}
+    torch.save(content, path, _use_new_zipfile_serialization=not old_format)
+    return backbone
+
+
+@pytest.mark.parametrize("name", ["resnet8", "resnet18"])
+def test_a_saved_backbone_comes_back_exactly(tmp_path: Path, name: str) -> None:
+    backbone = tiny_backbone(name)
+    save_backbone(backbone, tmp_path / "w.safetensors")
+    loaded = load_backbone(str(tmp_path / "w.safetensors"), classes=4).eval()
+    assert loaded.spec == backbone.spec
+    assert torch.equal(loaded(noise()), backbone(noise()))
+
+
+def test_half_precision_halves_the_file_and_is_float32_once_loaded(tmp_path: Path) -> None:
+    backbone = tiny_backbone()
+    save_backbone(backbone, tmp_path / "full.safetensors")
+    save_backbone(backbone, tmp_path / "half.safetensors", half=True)
+    assert (tmp_path / "half.safetensors").stat().st_size < 0.7 * (tmp_path / "full.safetensors").stat().st_size
+    loaded = load_backbone(str(tmp_path / "half.safetensors"), classes=4).eval()
+    for key, tensor in loaded.state_dict().items():
+        original = backbone.state_dict()[key]
+        assert tensor.dtype == original.dtype
+        torch.testing.assert_close(tensor, original, rtol=2**-11, atol=1e-7)
+    torch.testing.assert_close(loaded(noise()), backbone(noise()), rtol=0.01, atol=0.01)
+
+
+@pytest.mark.parametrize(("decides", "groups"), [("layers", 2), ("channels", 0), ("both", 2)])
+def test_a_saved_model_comes_back_exactly(tmp_path: Path, decides: Decides, groups: int) -> None:
+    model = LCNet(tiny_backbone(), decides, groups).eval()
+    model.price.fill_(0.4)
+    with torch.no_grad():
+        for parameter in [*model.policy_parameters(), *model.scale_parameters()]:
+            parameter.add_(torch.randn_like(parameter))
+    save_model(model, tmp_path / "model.safetensors")
+    loaded = load_model(tmp_path)
+    assert loaded.spec == ModelSpec(BackboneSpec("resnet8", 4, 4), decides, groups)
+    assert not loaded.training
+    ours, theirs = (m.run(noise(), m.greedy()) for m in (model, loaded))
+    assert torch.equal(ours.logits, theirs.logits)
+    assert torch.equal(ours.actions, theirs.actions)
+    assert float(loaded.price) == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("old_format", [True, False], ids=["legacy", "zip"])
+def test_an_akamaster_checkpoint_gives_the_network_that_it_was_made_from(tmp_path: Path, old_format: bool) -> None:
+    backbone = write_akamaster(tmp_path / "w.th", old_format)
+    loaded = load_backbone(str(tmp_path / "w.th"), classes=4).eval()
+    assert loaded.spec == BackboneSpec("resnet14", 4, 4)
+    assert torch.equal(loaded(noise()), backbone(noise()))
+
+
+@pytest.mark.cifar
+def test_the_public_resnet20_classifies_9173_of_the_cifar_test_images_rightly() -> None:
+    if not AKAMASTER.is_file():
+        pytest.skip(f"no {AKAMASTER}; name the file in LCNET_RL_AKAMASTER")
+    test = load_dataset("cifar10", "test")
+    accuracy = dense_accuracy(load_backbone(str(AKAMASTER), "resnet20"), test, torch.device("cpu"))
+    assert round(accuracy * len(test)) == 9173
+    assert len(test) == 10_000
+
+
+def test_a_pretrain_run_folder_stands_for_its_backbone(tmp_path: Path) -> None:
+    backbone = tiny_backbone()
+    save_backbone(backbone, tmp_path / "backbone.safetensors")
+    assert torch.equal(load_backbone(str(tmp_path), classes=4).eval()(noise()), backbone(noise()))
+
+
+def test_missing_files_are_refused_by_name(tmp_path: Path) -> None:
+    assert str(tmp_path / "no.safetensors") in refusal(tmp_path / "no.safetensors")
+    assert str(tmp_path) in refusal(tmp_path)
+    with pytest.raises(UserError, match="no model at"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("share", [0, 0.001, 0.1, 0.5, 0.999])
+def test_a_truncated_safetensors_file_is_refused(tmp_path: Path, share: float) -> None:
+    path = tmp_path / "model.safetensors"
+    save_backbone(tiny_backbone(), path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    assert "damaged" in refusal(path)
+    with pytest.raises(UserError, match="damaged"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("share", [0, 0.001, 0.1, 0.5, 0.999])
+@pytest.mark.parametrize("old_format", [True, False], ids=["legacy", "zip"])
+def test_a_truncated_akamaster_checkpoint_is_refused(tmp_path: Path, old_format: bool, share: float) -> None:
+    path = tmp_path / "w.th"
+    write_akamaster(path, old_format)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    assert "damaged" in refusal(path)
+
+
+@pytest.mark.parametrize("content", [b"hello", b"# Weights\n\nNot weights.\n", bytes(range(256)), b"\x80\x02"])
+def test_a_file_of_another_kind_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "w.th"
+    path.write_bytes(content)
+    assert str(path) in refusal(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [1, 2],
+        {"weight": torch.zeros(2)},
+        {"state_dict": 3},
+        {1: torch.zeros(2)},
+        {"layer1.0.conv1.weight": torch.zeros(4, 4, 3, 3), "linear.weight": torch.zeros(4, 16)},
+    ],
+)
+def test_a_checkpoint_of_another_program_is_refused(tmp_path: Path, content: Any) -> None:
+    torch.save(content, tmp_path / "w.th")
+    assert str(tmp_path / "w.th") in refusal(tmp_path / "w.th")
+
+
+def test_safetensors_of_another_program_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    save_file({"weight": torch.zeros(2)}, path)
+    assert "header names no architecture" in refusal(path)
+    with pytest.raises(UserError, match="header names no architecture"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("header", ["{", "3", '{"name": "resnet8"}'])
+@pytest.mark.parametrize("kind", ["backbone", "model"])
+def test_a_header_that_names_half_an_architecture_is_refused(tmp_path: Path, kind: str, header: str) -> None:
+    path = tmp_path / "w.safetensors"
+    save_file({"weight": torch.zeros(2)}, path, metadata={kind: header})
+    with pytest.raises(UserError):
+        load_backbone(str(path)) if kind == "backbone" else load_model(path)
+
+
+def test_a_model_is_no_backbone_and_a_backbone_no_model(tmp_path: Path) -> None:
+    save_model(LCNet(tiny_backbone()), tmp_path / "model.safetensors")
+    save_backbone(tiny_backbone(), tmp_path / "backbone.safetensors")
+    assert "no backbone" in refusal(tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match="no model"):
+        load_model(tmp_path / "backbone.safetensors")
+
+
+@pytest.mark.parametrize("expected", [{"name": "resnet20"}, {"classes": 10}, {"width": 16}])
+def test_weights_of_another_network_than_asked_for_are_refused(tmp_path: Path, expected: dict[str, Any]) -> None:
+    save_backbone(tiny_backbone(), tmp_path / "w.safetensors")
+    message = refusal(tmp_path / "w.safetensors", **expected)
+    assert "holds resnet8 (width 4, 4 classes)" in message
+    assert str(next(iter(expected.values()))) in message
+
+
+def test_tensors_that_do_not_fit_the_named_architecture_are_refused(tmp_path: Path) -> None:
+    wrong = create_backbone("resnet14", 4, 4)
+    wrong.spec = BackboneSpec("resnet8", 4, 4)
+    save_backbone(wrong, tmp_path / "w.safetensors")
+    assert "does not fit" in refusal(tmp_path / "w.safetensors")
