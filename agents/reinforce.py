@@ -146,7 +146,7 @@ class Reinforce:
         share = float(rollout.shares.mean())
         if learning and config.target is not None:
             aim = 1 + (config.target - 1) * schedule.ramped(self.step)
-            self.price = max(0.0, self.price + config.price_rate * (share - aim))
+            self.price = max(0.0, self.price + config.price_rate / schedule.ramp * (share - aim))
         correct = (rollout.logits.argmax(2) == labels).float()
         return {
             "rollout/ep_rew_mean": float(self.rewards(rollout, labels).mean()),

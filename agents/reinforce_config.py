@@ -26,8 +26,8 @@ class ReinforceConfig(FinetuneConfig):
     """Reward lost by spending the dense model's MACs once."""
     target: float | None = None
     """Mean share of dense MACs to reach: the price then moves by itself to where the policy spends just that."""
-    price_rate: float = 0.02
-    """With a target: how much the price moves a step for each unit of overspending."""
+    price_rate: float = 6.0
+    """With a target: how much the price moves, over as many steps as the ramp has, for each unit of overspending."""
     ramp: float = 0.3
     """Share of the policy phase over which price or target go from free to their final value."""
     warmup: float = 0.15

@@ -195,11 +195,13 @@ class JointFinetuning(BaseCallback):
         if self._random_state:
             set_random_state(env, self._random_state)
             self._random_state = {}
-        elif self.rollouts % self.config.eval_every == 0 or self.interrupt.requested:
+        else:
             # Here the last update is done and nothing of the next has begun, so this state can be gone on from exactly.
-            if self.rollouts:
+            due = self.rollouts % self.config.eval_every == 0
+            if due and self.rollouts:
                 self.validate()
-            self.save()
+            if due or self.interrupt.requested:
+                self.save()
         if self.rollouts:
             for _ in range(self.config.finetune):
                 self.finetune_step(step_generator(self.seed + 1, self.step, self.device))

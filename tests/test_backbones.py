@@ -31,8 +31,10 @@ def tiny_backbone(name: str = "resnet8", classes: int = 4, width: int = 4, seed:
 
 
 def noise(count: int = 3, seed: int = 0) -> Tensor:
-    """Random images, uint8 (count, 3, 32, 32)."""
-    return torch.randint(256, (count, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+    """Random images of random brightness, uint8 (count, 3, 32, 32)."""
+    random = torch.Generator().manual_seed(seed)
+    brightness = torch.rand(count, 3, 1, 1, generator=random)
+    return (256 * brightness * torch.rand(count, 3, 32, 32, generator=random)).to(torch.uint8)
 
 
 def meta_backbone(name: str, width: int | None = None) -> Backbone:

@@ -1,0 +1,232 @@
+"""Every estimator that claims to be unbiased, against the exact gradient of a network small enough to enumerate.
+
+Three blocks of three bits give 512 decision strings. One pass over all of them gives the exact gradient of the expected reward;
+the estimators see strings drawn from the policy.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, fields
+
+import pytest
+import torch
+from torch import Tensor
+
+from agents.estimators import (
+    batch_mean,
+    bernoulli_entropy,
+    decision_information,
+    leave_one_out,
+    policy_entropy,
+    policy_loss,
+)
+from agents.rollout import MeanField, Rollout, mean_field, sample
+from lcnet_rl.backbones import create_backbone
+from lcnet_rl.model import LCNet
+from lcnet_rl.rewards import Reward, create_reward, judge
+
+PRICE = 0.7
+BOUND = 0.02
+BATCHES, IMAGES, ROLLOUTS = 40, 2048, 2
+
+
+@dataclass
+class Toy:
+    model: LCNet
+    images: Tensor
+    labels: Tensor
+    rollout: Rollout
+    """Every decision string once, (T, 1, 512, A)."""
+    weights: Tensor
+    """(512,), their probabilities, with gradients."""
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        return list(self.model.policy_parameters())
+
+    def flat(self, value: Tensor) -> Tensor:
+        gradients = torch.autograd.grad(value, self.parameters, retain_graph=True, allow_unused=True)
+        return torch.cat([torch.zeros(p.numel()) if g is None else g.flatten() for p, g in zip(self.parameters, gradients)])
+
+
+@pytest.fixture(scope="module")
+def toy() -> Toy:
+    torch.manual_seed(3)
+    model = LCNet(create_backbone("resnet8", 3, 4), "both", groups=2).eval()
+    for gate in [*model.l_nets, *model.c_nets]:
+        torch.nn.init.normal_(gate.keep.weight, std=0.6)
+        torch.nn.init.normal_(gate.keep.bias, std=0.6)
+    strings = torch.tensor(list(itertools.product((0.0, 1.0), repeat=9))).view(512, 3, 3).transpose(0, 1)
+    images = torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8)
+    labels = torch.tensor([1])
+    rollout = sample(
+        model, images.expand(512, -1, -1, -1), PRICE, 1, BOUND, None, lambda p, seen: strings[seen.block]
+    )
+    p = rollout.probabilities[:, 0]
+    weights = torch.where(strings > 0, p, 1 - p).prod(2).prod(0)
+    return Toy(model, images, labels, rollout, weights)
+
+
+def exact_gradient(toy: Toy, reward: Reward) -> Tensor:
+    correct, log_prob = judge(toy.rollout.logits[0].detach(), toy.labels.expand(512))
+    earned = reward(correct, log_prob, toy.rollout.shares[0], torch.full((512,), PRICE))
+    return toy.flat((toy.weights * earned).sum())
+
+
+def draw(toy: Toy, generator: torch.Generator, rollouts: int = ROLLOUTS) -> Rollout:
+    """Passes of one image repeated, as ``sample`` would return them, picked from the enumeration."""
+    chosen = torch.multinomial(toy.weights.detach(), rollouts * IMAGES, replacement=True, generator=generator)
+
+    def pick(name: str) -> Tensor:
+        whole = getattr(toy.rollout, name)
+        images_dim = 1 if name in ("logits", "shares") else 2
+        return whole.index_select(images_dim, chosen).unflatten(images_dim, (rollouts, IMAGES)).squeeze(images_dim - 1)
+
+    return Rollout(**{field.name: pick(field.name) for field in fields(Rollout)})
+
+
+def estimates(toy: Toy, reward: Reward, baseline: str, cost_gradient: str, control_variate: str) -> Tensor:
+    """Gradient estimates of ``BATCHES`` independent batches, (BATCHES, parameters)."""
+    one = mean_field(toy.model, toy.images, toy.labels, PRICE, reward, BOUND)
+    field = MeanField(one.slopes.expand(-1, IMAGES, -1), one.task.expand(IMAGES), one.costs.expand(-1, IMAGES))
+    greedy = sample(toy.model, toy.images, PRICE, 1, 0.0, None, lambda p, _: (p > 0.5).float())
+    expanded = Rollout(
+        **{
+            f.name: getattr(greedy, f.name).expand(
+                *[
+                    IMAGES if axis == (1 if f.name in ("logits", "shares") else 2) else -1
+                    for axis in range(getattr(greedy, f.name).ndim)
+                ]
+            )
+            for f in fields(Rollout)
+        }
+    )
+    generator = torch.Generator().manual_seed(1)
+    labels = toy.labels.expand(IMAGES)
+    rows = []
+    for _ in range(BATCHES):
+        loss = policy_loss(
+            draw(toy, generator), labels, PRICE, reward, baseline, cost_gradient, field, expanded, control_variate
+        )
+        rows.append(-toy.flat(loss))
+    return torch.stack(rows)
+
+
+COMBINATIONS = [
+    (reward, baseline, cost_gradient, control_variate)
+    for reward in ("linear", "confidence", "quadratic:penalty=0.5")
+    for baseline in ("leave-one-out", "batch-mean", "self-critical", "mean-field")
+    for cost_gradient in ("exact", "sampled")
+    for control_variate in ("none", "first-order")
+    if cost_gradient == "sampled" or not reward.startswith("quadratic")
+]
+
+
+@pytest.mark.parametrize(("reward", "baseline", "cost_gradient", "control_variate"), COMBINATIONS)
+def test_mean_estimate_equals_the_exact_gradient_within_its_standard_error(
+    toy: Toy, reward: str, baseline: str, cost_gradient: str, control_variate: str
+) -> None:
+    shape = create_reward(reward)
+    exact = exact_gradient(toy, shape)
+    rows = estimates(toy, shape, baseline, cost_gradient, control_variate)
+    error = rows.std(0) / BATCHES**0.5
+    deviation = (rows.mean(0) - exact).abs()
+    assert error.norm() < 0.1 * exact.norm(), "too noisy to tell anything"
+    assert (deviation <= 4.5 * error + 1e-6).all(), f"off by {(deviation / error).max():.1f} standard errors"
+
+
+@pytest.mark.parametrize("cost_gradient", ["exact", "sampled"])
+def test_the_comparison_notices_a_wrong_price(toy: Toy, cost_gradient: str) -> None:
+    shape = create_reward("linear")
+    wrong = exact_gradient(toy, shape) * 1.05
+    rows = estimates(toy, shape, "leave-one-out", cost_gradient, "none")
+    error = rows.std(0) / BATCHES**0.5
+    assert ((rows.mean(0) - wrong).abs() > 4.5 * error).any()
+
+
+@pytest.mark.parametrize("cost_gradient", ["exact", "sampled"])
+def test_the_control_variate_lowers_the_variance(toy: Toy, cost_gradient: str) -> None:
+    shape = create_reward("confidence")
+
+    def variance(control_variate: str) -> float:
+        return float(estimates(toy, shape, "leave-one-out", cost_gradient, control_variate).var(0).sum())
+
+    assert variance("first-order") < 0.8 * variance("none")
+
+
+def test_sampled_decisions_come_at_their_probabilities() -> None:
+    torch.manual_seed(0)
+    model = LCNet(create_backbone("resnet8", 3, 4), "both", groups=2, keep_bias=0.4).eval()
+    images = torch.zeros(4000, 3, 32, 32, dtype=torch.uint8)
+    with torch.no_grad():
+        rollout = sample(model, images, 0.0, 1, 0.1, torch.Generator().manual_seed(0))
+    rate, p = rollout.actions.mean((1, 2)), rollout.probabilities[:, 0, 0]
+    assert torch.allclose(p, torch.tensor(0.1 + 0.8 * 0.4).add(0.8 * (torch.tensor(0.4).sigmoid() - 0.4)), atol=1e-6)
+    assert ((rate - p).abs() < 4.5 * (p * (1 - p) / 4000).sqrt()).all()
+
+
+def test_filters_of_a_dropped_block_are_not_consulted(toy: Toy) -> None:
+    dropped = toy.rollout.actions[..., 0] == 0
+    assert (toy.rollout.consulted[..., 1:][dropped] == 0).all()
+    assert (toy.rollout.consulted[..., 1:][~dropped] == 1).all()
+    assert (toy.rollout.consulted[..., 0] == 1).all()
+
+
+def test_mean_field_slopes_match_finite_differences() -> None:
+    torch.manual_seed(1)
+    model = LCNet(create_backbone("resnet8", 3, 4), "layers").eval()
+    images, labels = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8), torch.tensor([0, 2])
+    reward = create_reward("confidence:floor=50")
+    field = mean_field(model, images, labels, 0.0, reward, 0.0)
+    p = torch.full((model.depth, 2, 1), float(torch.tensor(2.0).sigmoid()))
+
+    def value(actions: Tensor) -> Tensor:
+        with torch.no_grad():
+            return judge(model.run(images, lambda seen: actions[seen.block]).logits, labels)[1]
+
+    for block in range(model.depth):
+        step = torch.zeros_like(p)
+        step[block] = 1e-2
+        slope = (value(p + step) - value(p - step)) / 2e-2
+        assert torch.allclose(field.slopes[block, :, 0], slope, rtol=0.05, atol=1e-3)
+
+
+def test_mean_field_leaves_running_statistics_and_gradients_alone() -> None:
+    model = LCNet(create_backbone("resnet8", 3, 4), "both", groups=2).train()
+    before = {key: value.clone() for key, value in model.state_dict().items() if "running" in key}
+    images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    mean_field(model, images, torch.tensor([0, 1, 2, 0]), 0.0, create_reward("linear"), 0.0)
+    assert all(torch.equal(model.state_dict()[key], value) for key, value in before.items())
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_leave_one_out_compares_with_the_mean_of_the_others() -> None:
+    returns = torch.tensor([[1.0, 5.0], [2.0, 7.0], [6.0, 0.0]])
+    expected = torch.stack([returns[k] - (returns.sum(0) - returns[k]) / 2 for k in range(3)])
+    assert torch.allclose(leave_one_out(returns), expected)
+    with pytest.raises(ValueError, match="at least 2 rollouts"):
+        leave_one_out(returns[:1])
+
+
+def test_batch_mean_leaves_each_pass_out_of_its_own_baseline() -> None:
+    returns = torch.tensor([[1.0, 5.0, 3.0]])
+    expected = torch.tensor([[1 - 4.0, 5 - 2.0, 3 - 3.0]])
+    assert torch.allclose(batch_mean(returns), expected)
+
+
+def test_entropy_has_both_of_its_terms() -> None:
+    p = torch.tensor([0.1, 0.5, 0.9])
+    assert torch.allclose(bernoulli_entropy(p), torch.distributions.Bernoulli(p).entropy())
+
+
+def test_entropy_and_information_of_known_policies(toy: Toy) -> None:
+    def with_probabilities(p: Tensor) -> Rollout:
+        values = {f.name: getattr(toy.rollout, f.name) for f in fields(Rollout)}
+        return Rollout(**{**values, "probabilities": p, "consulted": torch.ones_like(p)})
+
+    same = torch.full((3, 1, 512, 3), 0.3)
+    assert decision_information(with_probabilities(same)).abs() < 1e-6
+    split = torch.cat((torch.zeros(3, 1, 256, 3), torch.ones(3, 1, 256, 3)), 2)
+    assert abs(float(decision_information(with_probabilities(split))) - torch.log(torch.tensor(2.0))) < 1e-3
+    assert policy_entropy(with_probabilities(split)) < 1e-3

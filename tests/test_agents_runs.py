@@ -1,0 +1,188 @@
+"""Runs that are stopped, killed, resumed or diverge."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from agents.reinforce import Reinforce
+from agents.reinforce_config import ReinforceConfig
+from agents.sb3 import train_sb3
+from agents.sb3_config import A2CConfig, PPOConfig
+from lcnet_rl.backbones import create_backbone
+from lcnet_rl.data import Dataset
+from lcnet_rl.errors import UserError
+from lcnet_rl.interrupt import Interrupted
+from lcnet_rl.model import LCNet
+from lcnet_rl.runs import CHECKPOINT, MODEL, PROGRESS
+from lcnet_rl.tree import load_tree
+
+CPU = torch.device("cpu")
+
+
+def noise(count: int, split: str) -> Dataset:
+    generator = torch.Generator().manual_seed(count)
+    images = torch.randint(0, 256, (count, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    return Dataset("noise", split, images, torch.arange(count) % 4, tuple("abcd"))
+
+
+def small_model() -> LCNet:
+    torch.manual_seed(0)
+    return LCNet(create_backbone("resnet8", 4, 4), "both", groups=2)
+
+
+def joint(run: Path, **settings: object) -> Reinforce:
+    run.mkdir(exist_ok=True)
+    config = ReinforceConfig(**{"epochs": 3, "batch_size": 32, "target": 0.6, "save_every": 5, "evals": 3, **settings})
+    return Reinforce(small_model(), config, noise(256, "train"), noise(64, "val"), run, 7, CPU)
+
+
+def stop_after(agent: Reinforce, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while step number ``steps`` runs."""
+    one_step = agent.joint_step
+
+    def step() -> dict[str, float]:
+        if agent.step == steps:
+            signal.raise_signal(signal.SIGINT)
+        return one_step()
+
+    monkeypatch.setattr(agent, "joint_step", step)
+
+
+@pytest.mark.parametrize("flags", [{}, {"rollouts": 1, "baseline": "mean-field", "control_variate": "first-order"}])
+@pytest.mark.parametrize("steps", [2, 13, 21], ids=["warm-up", "policy", "polish"])
+def test_resumed_reinforce_equals_an_uninterrupted_run_bit_for_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int, flags: dict
+) -> None:
+    whole = joint(tmp_path / "whole", **flags)
+    whole.train()
+    first = joint(tmp_path / "parts", **flags)
+    stop_after(first, steps, monkeypatch)
+    with pytest.raises(Interrupted, match=f"stopped at step {steps + 1} of 24.*--resume"):
+        first.train()
+    second = joint(tmp_path / "parts", **flags)
+    second.restore()
+    assert second.step == steps + 1
+    second.train()
+    one, other = whole.model.state_dict(), second.model.state_dict()
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    assert (tmp_path / "whole" / MODEL).read_bytes() == (tmp_path / "parts" / MODEL).read_bytes()
+    steps_logged = [
+        [line.split(",")[0] for line in (tmp_path / run / PROGRESS).read_text().splitlines()] for run in ("whole", "parts")
+    ]
+    assert steps_logged[0] == steps_logged[1]
+
+
+def test_another_seed_gives_another_run(tmp_path: Path) -> None:
+    runs = []
+    for seed in (7, 8):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        config = ReinforceConfig(epochs=1, batch_size=32)
+        agent = Reinforce(small_model(), config, noise(256, "train"), noise(64, "val"), folder, seed, CPU)
+        agent.train()
+        runs.append(agent.model.backbone.stem.conv.weight)
+    assert not torch.equal(*runs)
+
+
+def interrupted_sb3(config: PPOConfig | A2CConfig, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from agents import sb3
+
+    whole_step = sb3.JointFinetuning.finetune_step
+
+    def step(self: sb3.JointFinetuning, *arguments: object, **options: object) -> None:
+        if self.step == 8:
+            signal.raise_signal(signal.SIGINT)
+        whole_step(self, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sb3.JointFinetuning, "finetune_step", step)
+        with pytest.raises(Interrupted):
+            train_sb3(small_model(), config, noise(256, "train"), noise(64, "val"), run, 7, CPU)
+
+
+@pytest.mark.parametrize("kind", [PPOConfig, A2CConfig])
+def test_resumed_sb3_equals_an_uninterrupted_run_bit_for_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type
+) -> None:
+    config = kind(timesteps=32 * 3 * 8, num_envs=32, episodes=1, batch_size=32, warmup=4, finetune=2, eval_every=100)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for folder in (whole, parts):
+        folder.mkdir()
+    train_sb3(small_model(), config, noise(256, "train"), noise(64, "val"), whole, 7, CPU)
+    interrupted_sb3(config, parts, monkeypatch)
+    assert 0 < load_tree(parts / CHECKPOINT)["timesteps"] < config.timesteps
+    train_sb3(small_model(), config, noise(256, "train"), noise(64, "val"), parts, 7, CPU, resume=True)
+    assert (whole / MODEL).read_bytes() == (parts / MODEL).read_bytes()
+
+
+def test_a_loss_that_is_no_number_stops_with_the_last_good_checkpoint(tmp_path: Path) -> None:
+    agent = joint(tmp_path / "run")
+    one_step = agent.joint_step
+
+    def poisoned() -> dict[str, float]:
+        if agent.step == 12:
+            agent.model.backbone.head.weight.data.fill_(float("nan"))
+        return one_step()
+
+    agent.joint_step = poisoned  # type: ignore[method-assign]
+    with pytest.raises(UserError, match="not a number at step 12.*last good state"):
+        agent.train()
+    state = load_tree(tmp_path / "run" / CHECKPOINT)
+    assert state["step"] == 10
+    assert all(torch.isfinite(value).all() for value in state["model"].values())
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
+    agent = joint(tmp_path / "run")
+    agent.save()
+    torch.manual_seed(0)
+    other = LCNet(create_backbone("resnet14", 4, 4), "both", groups=2)
+    config = ReinforceConfig(batch_size=32)
+    wrong = Reinforce(other, config, noise(256, "train"), noise(64, "val"), tmp_path / "run", 0, CPU)
+    with pytest.raises(UserError, match="another network"):
+        wrong.restore()
+
+
+def test_a_truncated_checkpoint_is_refused(tmp_path: Path) -> None:
+    agent = joint(tmp_path / "run")
+    agent.save()
+    path = tmp_path / "run" / CHECKPOINT
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(UserError, match="damaged"):
+        agent.restore()
+
+
+TRAINING = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_agents_runs import joint
+joint(Path({run!r}), epochs=1000, save_every=1).train()
+"""
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_a_random_moment_leaves_a_usable_checkpoint(tmp_path: Path) -> None:
+    moments = random.Random(0)
+    for attempt in range(4):
+        run = tmp_path / str(attempt)
+        code = TRAINING.format(tests=str(Path(__file__).parent), run=str(run))
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while not (run / CHECKPOINT).exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(moments.uniform(0, 3))
+        process.kill()
+        process.wait()
+        agent = joint(run, epochs=1000)
+        agent.restore()
+        agent.joint_step()
+        assert all(torch.isfinite(value).all() for value in agent.model.state_dict().values())

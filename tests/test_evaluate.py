@@ -1,0 +1,186 @@
+"""Evaluation: equal to a loop by hand, honest statistics, and thresholds that meet a budget."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import pytest
+import torch
+from test_backbones import noise
+from test_model import coins, replayed, undecided_lcnet
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lcnet_rl import evaluate as module
+from lcnet_rl.data import Dataset
+from lcnet_rl.errors import UserError
+from lcnet_rl.evaluate import calibrate_threshold, evaluate, recalibrate, replay
+from lcnet_rl.model import Decides, LCNet
+from lcnet_rl.rewards import Quadratic
+
+CPU = torch.device("cpu")
+
+
+def tiny_set(count: int = 13) -> Dataset:
+    return Dataset("noise", "val", noise(count), torch.arange(count) % 4, ("a", "b", "c", "d"))
+
+
+@pytest.fixture(autouse=True)
+def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three batches, the last one shorter, for thirteen images."""
+    monkeypatch.setattr(module, "BATCH", 5)
+
+
+def norms(model: nn.Module) -> list[nn.BatchNorm2d]:
+    return [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+
+
+def test_results_equal_a_loop_by_hand() -> None:
+    model, data = undecided_lcnet(), tiny_set()
+    results = evaluate(model, data, model.greedy(), CPU)
+    correct, log_probs, macs = [], [], []
+    with torch.no_grad():
+        for image, label in zip(data.images, data.labels, strict=True):
+            outcome = model.run(image[None], model.greedy())
+            correct.append(float(outcome.logits.argmax() == label))
+            log_probs.append(-F.cross_entropy(outcome.logits, label[None]))
+            macs.append(float(outcome.macs))
+    shares = [bill / model.costs.dense for bill in macs]
+    mean = sum(shares) / 13
+    assert results.correct.tolist() == correct
+    assert results.macs.tolist() == macs
+    torch.testing.assert_close(results.log_prob, torch.stack(log_probs), rtol=1e-4, atol=1e-5)
+    assert results.accuracy == pytest.approx(sum(correct) / 13)
+    assert results.macs_ratio == pytest.approx(mean)
+    assert results.spread == pytest.approx(math.sqrt(sum((share - mean) ** 2 for share in shares) / 13))
+    assert results.spread > 0
+    by_hand = [c * (1 - 0.5 * s**2) - (1 - c) * 0.7 for c, s in zip(correct, shares, strict=True)]
+    assert results.reward(Quadratic(0.7), 0.5) == pytest.approx(sum(by_hand) / 13, rel=1e-5)
+
+
+def test_the_greedy_policy_is_deterministic() -> None:
+    model = undecided_lcnet()
+    first, second = (evaluate(model, tiny_set(), model.greedy(), CPU) for _ in range(2))
+    assert torch.equal(first.actions, second.actions)
+    assert torch.equal(first.log_prob, second.log_prob)
+
+
+@pytest.mark.parametrize(("decides", "groups"), [("layers", 2), ("channels", 2), ("both", 0)])
+def test_replaying_a_policys_actions_gives_its_results(decides: Decides, groups: int) -> None:
+    model = undecided_lcnet(decides, groups)
+    policy = evaluate(model, tiny_set(), model.greedy(), CPU)
+    replayed = evaluate(model, tiny_set(), policy.actions, CPU)
+    assert torch.equal(replayed.actions, policy.actions)
+    assert torch.equal(replayed.log_prob, policy.log_prob)
+    assert torch.equal(replayed.predictions, policy.predictions)
+    assert torch.equal(replayed.macs, policy.macs)
+    with torch.no_grad():
+        by_hand = model.run(tiny_set().images, replay(policy.actions))
+    torch.testing.assert_close(by_hand.macs, policy.macs, rtol=0, atol=0)
+
+
+def test_evaluation_leaves_weights_and_statistics_alone() -> None:
+    model = undecided_lcnet().train()
+    before = copy.deepcopy(model.state_dict())
+    evaluate(model, tiny_set(), model.greedy(), CPU)
+    assert not model.training
+    for key, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[key]), key
+
+
+def test_recalibration_gives_the_stem_the_mean_statistics_of_its_batches() -> None:
+    model, data = undecided_lcnet(), tiny_set()
+    with torch.no_grad():
+        x = (data.images.float() / 255 - model.backbone.stem.mean) / model.backbone.stem.std
+        convolved = F.conv2d(x, model.backbone.stem.conv.weight, padding=1)
+    batches = convolved.split(5)
+    recalibrate(model, data, torch.ones(model.depth, 1, model.action_size), CPU)
+    norm = model.backbone.stem.bn
+    mean = torch.stack([batch.mean((0, 2, 3)) for batch in batches]).mean(0)
+    variance = torch.stack([batch.var((0, 2, 3)) for batch in batches]).mean(0)
+    torch.testing.assert_close(norm.running_mean, mean, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(norm.running_var, variance, rtol=1e-4, atol=1e-5)
+
+
+def test_recalibration_follows_the_given_decisions() -> None:
+    model, data = undecided_lcnet(), tiny_set()
+    static = coins(model, 1)
+    static[:, :, 0] = 1
+    recalibrate(model, data, static, CPU, images=5)
+    recalibrated = copy.deepcopy(model)
+    for norm in norms(model):
+        norm.reset_running_stats()
+        norm.momentum = 1.0  # the statistics of the one batch
+    with torch.no_grad():
+        model.train().run(data.images[:5], replayed(static.expand(-1, 5, -1)))
+    for ours, theirs in zip(norms(model), norms(recalibrated), strict=True):
+        torch.testing.assert_close(theirs.running_mean, ours.running_mean)
+        torch.testing.assert_close(theirs.running_var, ours.running_var)
+
+
+def test_recalibration_uses_no_more_images_than_asked_for() -> None:
+    data = tiny_set()
+    models = [undecided_lcnet() for _ in range(2)]
+    recalibrate(models[0], data, models[0].greedy(), CPU, images=7)
+    recalibrate(models[1], data.subset(range(7)), models[1].greedy(), CPU)
+    for a, b in zip(norms(models[0]), norms(models[1]), strict=True):
+        assert torch.equal(a.running_mean, b.running_mean)
+
+
+def test_recalibration_restores_momentum_and_changes_statistics_only() -> None:
+    model = undecided_lcnet()
+    for index, norm in enumerate(norms(model)):
+        norm.momentum = 0.1 + 0.01 * index
+    before = [norm.momentum for norm in norms(model)]
+    weights = copy.deepcopy(dict(model.named_parameters()))
+    recalibrate(model, tiny_set(), model.greedy(), CPU)
+    assert [norm.momentum for norm in norms(model)] == before
+    assert not model.training
+    assert all(torch.equal(p, weights[name]) for name, p in model.named_parameters())
+
+
+@pytest.mark.parametrize("share_of_range", [0.2, 0.5, 0.9])
+def test_the_threshold_is_the_smallest_that_meets_the_budget(share_of_range: float) -> None:
+    model, data = undecided_lcnet(), tiny_set()
+
+    def share(threshold: float) -> float:
+        return evaluate(model, data, model.greedy(threshold), CPU).macs_ratio
+
+    loosest, strictest = share(1 / (1 + math.exp(12))), share(1 / (1 + math.exp(-12)))
+    budget = strictest + share_of_range * (loosest - strictest)
+    threshold = calibrate_threshold(model, data, budget, CPU)
+    assert share(threshold) <= budget
+    slightly_smaller = math.log(threshold / (1 - threshold)) - 0.006
+    assert share(1 / (1 + math.exp(-slightly_smaller))) > budget
+
+
+def test_a_generous_budget_keeps_everything() -> None:
+    model = undecided_lcnet()
+    threshold = calibrate_threshold(model, tiny_set(), 2.0, CPU)
+    assert threshold < 1e-5
+
+
+def test_calibration_may_measure_otherwise() -> None:
+    threshold = calibrate_threshold(undecided_lcnet(), tiny_set(), 0.3, CPU, measure=lambda threshold: 1 - threshold)
+    assert threshold == pytest.approx(0.7, abs=0.002)
+    assert 1 - threshold <= 0.3
+
+
+@pytest.mark.parametrize(("decides", "groups"), [("layers", 2), ("channels", 2), ("both", 2)])
+def test_an_impossible_budget_is_refused_with_the_least_possible_one(decides: Decides, groups: int) -> None:
+    model = undecided_lcnet(decides, groups)
+    nothing: Any = torch.zeros(model.depth, 13, model.action_size)
+    least = evaluate(model, tiny_set(), nothing, CPU).macs_ratio
+    with pytest.raises(UserError, match=rf"budget of 0\.010: skipping every block still costs {least:.3f}"):
+        calibrate_threshold(model, tiny_set(), 0.01, CPU)
+
+
+def test_bf16_changes_logits_but_no_bill_of_fixed_decisions() -> None:
+    model: LCNet = undecided_lcnet()
+    actions: Tensor = coins(model, 13)
+    exact, rough = (evaluate(model, tiny_set(), actions, CPU, precision) for precision in ("fp32", "bf16"))
+    assert torch.equal(exact.macs, rough.macs)
+    assert not torch.equal(exact.log_prob, rough.log_prob)
+    torch.testing.assert_close(exact.log_prob, rough.log_prob, rtol=0.1, atol=0.1)

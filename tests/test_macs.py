@@ -1,0 +1,141 @@
+"""Bills: hand counts on a tiny model, linearity, limits, and torch's own count of the gates."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_backbones import tiny_backbone
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from lcnet_rl.macs import convolution_macs, linear_macs
+from lcnet_rl.model import Decides, LCNet
+
+COMBINATIONS: list[tuple[Decides, int]] = [("layers", 2), ("channels", 2), ("channels", 0), ("both", 2), ("both", 0)]
+
+
+def total(model: LCNet, actions: Tensor) -> int:
+    """The bill of one image under ``actions`` (depth, action_size)."""
+    blocks = sum(model.bill(actions[t][None], t) for t in range(model.depth))
+    return int(model.costs.stem + blocks + model.costs.head)
+
+
+def test_a_convolution_and_a_linear_layer_cost_their_multiplications() -> None:
+    assert convolution_macs(nn.Conv2d(3, 8, 3), 10) == 3 * 8 * 9 * 10 * 10
+    assert convolution_macs(nn.Conv2d(4, 8, (1, 3), groups=2), 5) == 2 * 8 * 3 * 25
+    assert linear_macs(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 5))) == 12 + 20
+
+
+def test_a_bill_equals_a_hand_count() -> None:
+    # resnet8, width 4, 4 classes, 2 groups: blocks 4 -> 4 at 32x32, 4 -> 8 at 16x16, 8 -> 16 at 8x8.
+    model = LCNet(tiny_backbone(), "both", 2)
+    stem = 3 * 4 * 9 * 1024
+    head = 16 * 4
+    assert (model.costs.stem, model.costs.head) == (stem, head) == (110_592, 64)
+
+    # A gate reads the block's channels and 4 numbers more; each has a keep and a scale layer.
+    # The probe reads the channels and has 4 classes.
+    first_probe_and_l_net, first_c_net = 4 * 4 + 8 * (1 + 1), 8 * (2 + 4)
+    second_probe_and_l_net = 4 * 4 + 8 * (1 + 1)
+    third_probe_and_l_net, third_c_net = 8 * 4 + 12 * (1 + 1), 12 * (2 + 16)
+
+    # One of two groups kept: 2 of 4 filters, each 4 -> 1 in the first convolution and 1 -> 4 in the second.
+    first = first_probe_and_l_net + first_c_net + 2 * (4 * 9 * 1024 + 4 * 9 * 1024)
+    second = second_probe_and_l_net  # dropped, and its shortcut has no convolution
+    third = third_probe_and_l_net + third_c_net + 8 * 16 * 9 * 64 + 16 * 16 * 9 * 64
+    actions = torch.tensor([[1.0, 0, 1], [0, 1, 1], [1, 1, 1]])
+    assert total(model, actions) == stem + first + second + third + head == 479_680
+
+
+def test_a_projection_is_billed_whether_or_not_the_block_runs() -> None:
+    model = LCNet(tiny_backbone("resnet18"), "layers")
+    # Third block: 4 -> 8 channels, 32x32 -> 16x16, with a 1x1 projection.
+    gates = 4 * 4 + 8 * 2
+    projection = 4 * 8 * 16 * 16
+    convolutions = 4 * 8 * 9 * 256 + 8 * 8 * 9 * 256
+    assert model.bill(torch.zeros(1, 1), 2).item() == projection + gates
+    assert model.bill(torch.ones(1, 1), 2).item() == projection + gates + convolutions
+
+
+def test_deciding_layers_only_bills_whole_blocks_and_no_c_net() -> None:
+    model = LCNet(tiny_backbone(), "layers")
+    gates = 4 * 4 + 8 * 2
+    assert model.bill(torch.ones(1, 1), 0).item() == gates + 2 * 4 * 4 * 9 * 1024
+    assert model.bill(torch.zeros(1, 1), 0).item() == gates
+
+
+def test_deciding_channels_only_always_bills_the_c_net() -> None:
+    model = LCNet(tiny_backbone(), "channels", 2)
+    probe, c_net = 4 * 4, 8 * (2 + 4)
+    assert model.bill(torch.tensor([[0.0, 0]]), 0).item() == probe + c_net
+    assert model.bill(torch.tensor([[0.0, 1]]), 0).item() == probe + c_net + 2 * (2 * 4 * 9 * 1024)
+
+
+@pytest.mark.parametrize("name", ["resnet8", "resnet14", "resnet18"])
+@pytest.mark.parametrize(("decides", "groups"), COMBINATIONS)
+def test_keeping_all_costs_the_ceiling_and_dropping_all_the_floor(decides: Decides, groups: int, name: str) -> None:
+    model = LCNet(tiny_backbone(name), decides, groups)
+    costs, shape = model.costs, (model.depth, model.action_size)
+    assert total(model, torch.ones(shape)) == costs.ceiling == costs.dense + costs.gates
+    floor = costs.stem + costs.head + sum(block.shortcut + block.l_net for block in costs.blocks)
+    if decides == "channels":
+        floor += sum(block.c_net for block in costs.blocks)  # it ran, to drop its filters
+    assert total(model, torch.zeros(shape)) == floor
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sampled_from(COMBINATIONS), st.integers(0, 2), st.integers(0, 2**31), st.floats(0, 1))
+def test_a_bill_is_linear_in_every_bit(combination: tuple[Decides, int], block: int, seed: int, share: float) -> None:
+    model = LCNet(tiny_backbone(), *combination)
+    action = torch.rand(1, model.action_size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    for bit in range(model.action_size):
+        bills = []
+        for value in (0.0, 1.0, share):
+            action[0, bit] = value
+            bills.append(model.bill(action, block).item())
+        assert bills[2] == pytest.approx((1 - share) * bills[0] + share * bills[1], rel=1e-12)
+        assert bills[0] <= bills[1]
+
+
+@pytest.mark.parametrize("block", [0, 1, 2])
+def test_the_bill_of_keep_probabilities_is_the_expected_bill(block: int) -> None:
+    model = LCNet(tiny_backbone(), "both", 4)
+    p = torch.tensor([0.7, 0.1, 0.5, 0.9, 0.3], dtype=torch.float64)
+    expected = 0.0
+    for bits in itertools.product((0.0, 1.0), repeat=5):
+        action = torch.tensor(bits, dtype=torch.float64)
+        expected += float((p * action + (1 - p) * (1 - action)).prod() * model.bill(action[None], block)[0])
+    assert model.bill(p[None], block).item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["resnet8", "resnet18"])
+@pytest.mark.parametrize(("decides", "groups"), COMBINATIONS)
+def test_the_gates_cost_what_torch_counts(decides: Decides, groups: int, name: str) -> None:
+    model = LCNet(tiny_backbone(name), decides, groups)
+    with torch.no_grad():
+        for t, block in enumerate(model.backbone.blocks):
+            features = torch.zeros(1, block.in_channels + 4)
+            with FlopCounterMode(display=False) as always:
+                model.probes[t](features[:, : block.in_channels])
+                if model.has_l_net:
+                    model.l_nets[t].logits(features)
+                    model.l_nets[t].scales(features)
+            with FlopCounterMode(display=False) as if_kept:
+                if model.has_c_net:
+                    model.c_nets[t].logits(features)
+                    model.c_nets[t].scales(features)
+            assert model.costs.blocks[t].l_net * 2 == always.get_total_flops()
+            assert model.costs.blocks[t].c_net * 2 == if_kept.get_total_flops()
+
+
+@pytest.mark.parametrize("name", ["resnet8", "resnet18"])
+def test_the_filters_of_a_block_share_its_convolutions_without_remainder(name: str) -> None:
+    model = LCNet(tiny_backbone(name))
+    for block, cost in zip(model.backbone.blocks, model.costs.blocks, strict=True):
+        size = cost.filter * cost.filters
+        weights = block.conv1.weight.numel() + block.conv2.weight.numel()
+        assert size % weights == 0

@@ -1,0 +1,206 @@
+"""Dense training: schedule, exact resume, and a stop when the loss is no number."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_backbones import noise, tiny_backbone
+
+from lcnet_rl import pretrain
+from lcnet_rl.backbones import Backbone, create_backbone
+from lcnet_rl.data import Dataset
+from lcnet_rl.errors import UserError
+from lcnet_rl.pretrain import Recipe, decayed, dense_accuracy, train_dense, triangle
+from lcnet_rl.runs import CHECKPOINT, PROGRESS
+from lcnet_rl.tree import load_tree, save_tree
+
+CPU = torch.device("cpu")
+RECIPE = Recipe(epochs=4, batch_size=8, lr=0.1, precision="fp32")
+
+
+class Stopped(Exception):  # noqa: N818 (a kill, not an error)
+    """The machine went away."""
+
+
+def coloured(count: int = 24, split: str = "train") -> Dataset:
+    """Noise with a colour cast that is the label."""
+    labels = torch.arange(count) % 3
+    images = noise(count, seed=len(split)) // 2
+    images[torch.arange(count), labels] += 100
+    return Dataset("colours", split, images, labels, ("red", "green", "blue"))
+
+
+def train(backbone: Backbone, run: Path, recipe: Recipe = RECIPE, resume: bool = False) -> float:
+    return train_dense(backbone, coloured(), coloured(12, "val"), recipe, run, 0, CPU, resume)
+
+
+def fresh(seed: int = 0) -> Backbone:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return create_backbone("resnet8", classes=3, width=4)
+
+
+def logged(run: Path) -> list[dict[str, str]]:
+    """progress.csv without its clock."""
+    with (run / PROGRESS).open(newline="") as file:
+        return [{key: value for key, value in row.items() if key != "time/fps"} for row in csv.DictReader(file)]
+
+
+def assert_same_state(a: dict[str, Any], b: dict[str, Any]) -> None:
+    assert a.keys() == b.keys()
+    for key in a:
+        assert torch.equal(a[key], b[key]), key
+
+
+def test_the_learning_rate_rises_to_one_and_falls_to_almost_zero() -> None:
+    factors = [triangle(step, 1000, 0.2) for step in range(1000)]
+    top = max(range(1000), key=factors.__getitem__)
+    assert abs(top - 200) <= 1
+    assert factors[top] == pytest.approx(1, abs=0.002)
+    assert factors[0] == pytest.approx(1 / 200)
+    assert 0 < factors[-1] <= 1 / 800 + 1e-9
+    assert factors[100] == pytest.approx(0.5, abs=0.01)
+    assert factors[600] == pytest.approx(0.5, abs=0.01)
+    assert factors[: top + 1] == sorted(factors[: top + 1])
+    assert factors[top:] == sorted(factors[top:], reverse=True)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 300), st.floats(0, 1, exclude_max=True))
+def test_the_learning_rate_never_exceeds_its_peak(total: int, warmup: float) -> None:
+    assert all(0 < triangle(step, total, warmup) <= 1 + 1e-9 for step in range(total))
+
+
+def test_batchnorm_and_biases_do_not_decay() -> None:
+    backbone = fresh()
+    matrices, vectors = decayed(backbone, 5e-4)
+    assert (matrices["weight_decay"], vectors["weight_decay"]) == (5e-4, 0)
+    names = {id(p): name for name, p in backbone.named_parameters()}
+    decaying = {names[id(p)] for p in matrices["params"]}  # type: ignore[attr-defined]
+    assert decaying == {name for name in names.values() if "conv" in name or name == "head.weight"}
+    assert len(names) == len(matrices["params"]) + len(vectors["params"])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("stop_after", [1, 3])
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int
+) -> None:
+    whole = fresh()
+    accuracy = train(whole, tmp_path / "whole")
+
+    saves = 0
+
+    def save_then_stop(tree: dict[str, Any], path: Path) -> None:
+        nonlocal saves
+        save_tree(tree, path)
+        saves += 1
+        if saves == stop_after:
+            raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pretrain, "save_tree", save_then_stop)
+        with pytest.raises(Stopped):
+            train(fresh(), tmp_path / "parts")
+    resumed = fresh(seed=1)  # its weights must come from the checkpoint
+    assert train(resumed, tmp_path / "parts", resume=True) == accuracy
+
+    assert_same_state(resumed.state_dict(), whole.state_dict())
+    assert logged(tmp_path / "parts") == logged(tmp_path / "whole")
+    ours, theirs = (load_tree(tmp_path / run / CHECKPOINT) for run in ("parts", "whole"))
+    assert ours["step"] == theirs["step"] == 12
+    assert ours["optimizer"]["param_groups"] == theirs["optimizer"]["param_groups"]
+    for index, state in theirs["optimizer"]["state"].items():
+        assert_same_state(ours["optimizer"]["state"][index], state)
+
+
+def test_a_run_stopped_between_checkpoints_repeats_the_lost_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = fresh()
+    train(whole, tmp_path / "whole")
+
+    def stop(step: int, total: int, warmup: float) -> float:
+        if step == 7:  # of three steps an epoch
+            raise Stopped
+        return triangle(step, total, warmup)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pretrain, "triangle", stop)
+        with pytest.raises(Stopped):
+            train(fresh(), tmp_path / "parts")
+    assert load_tree(tmp_path / "parts" / CHECKPOINT)["step"] == 6
+    resumed = fresh(seed=1)
+    train(resumed, tmp_path / "parts", resume=True)
+    assert_same_state(resumed.state_dict(), whole.state_dict())
+    assert logged(tmp_path / "parts") == logged(tmp_path / "whole")
+
+
+def test_two_runs_with_one_seed_are_equal(tmp_path: Path) -> None:
+    backbones = [fresh(), fresh()]
+    for index, backbone in enumerate(backbones):
+        train(backbone, tmp_path / str(index), Recipe(epochs=1, batch_size=8, precision="fp32"))
+    assert_same_state(backbones[0].state_dict(), backbones[1].state_dict())
+
+
+def test_a_loss_that_is_no_number_stops_and_leaves_the_last_good_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pretrain, "triangle", lambda step, *_: 1e30 if step >= 3 else 0.1)
+    with pytest.raises(UserError, match="loss is not a number") as caught:
+        train(fresh(), tmp_path)
+    assert "\n" not in str(caught.value)
+    assert str(tmp_path / CHECKPOINT) in str(caught.value)
+    checkpoint = load_tree(tmp_path / CHECKPOINT)
+    assert checkpoint["step"] == 3
+    assert all(tensor.isfinite().all() for tensor in checkpoint["backbone"].values())
+
+
+def test_training_learns_an_easy_set_and_logs_every_epoch(tmp_path: Path) -> None:
+    recipe = Recipe(epochs=12, batch_size=8, lr=0.1, label_smoothing=0.1, precision="fp32")
+    backbone = fresh()
+    accuracy = train(backbone, tmp_path, recipe)
+    assert accuracy > 0.9
+    assert accuracy == dense_accuracy(backbone, coloured(12, "val"), CPU)
+    assert not backbone.training
+    rows = logged(tmp_path)
+    assert [row["time/total_timesteps"] for row in rows] == [str(24 * (epoch + 1)) for epoch in range(12)]
+    assert float(rows[-1]["train/loss"]) < float(rows[0]["train/loss"])
+
+
+def test_dense_accuracy_counts_right_images_whatever_the_batch_size() -> None:
+    backbone = tiny_backbone(classes=3).train()
+    data = coloured(20)
+    with torch.no_grad():
+        predictions = [int(backbone.eval()(image[None]).argmax()) for image in data.images]
+    right = sum(p == label for p, label in zip(predictions, data.labels.tolist(), strict=True))
+    for batch_size in (1, 7, 500):
+        assert dense_accuracy(backbone.train(), data, CPU, batch_size=batch_size) == right / 20
+    assert not backbone.training
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"epochs": 0}, "epochs must be >= 1"),
+        ({"batch_size": 1}, "batch_size >= 2"),
+        ({"lr": 0.0}, "lr must be > 0"),
+        ({"lr": float("nan")}, "lr must be > 0"),
+        ({"warmup": 1.0}, "warmup"),
+        ({"weight_decay": -1.0}, "weight_decay"),
+        ({"label_smoothing": 1.0}, "label_smoothing"),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_name(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Recipe(**wrong)
+
+
+def test_a_batch_larger_than_the_set_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="batch size 25 exceeds the 24 images"):
+        train(fresh(), tmp_path, Recipe(epochs=1, batch_size=25))
