@@ -1,12 +1,12 @@
 """Policy-gradient estimators for keep decisions, as losses whose gradient is the (negated) estimate.
 
-The policy's value is J = E[task reward - price * sum of costs]. Decisions are Bernoulli, costs are known and additive, and
-every image can be run several times: each fact removes variance without bias.
+The policy's value is J = E[task reward - price * sum of costs]. Decisions are Bernoulli, costs are known and
+additive, and every image can be run several times: each fact removes variance without bias.
 
-    dJ = E[ sum_t  dlog pi(a_t | s_t) * (G_t - baseline - first-order part)  +  d(first-order part)  -  price * d(expected cost) ]
+    dJ = E[ sum_t dlog pi(a_t | s_t) * (G_t - baseline - linear part) + d(linear part) - price * d(expected cost) ]
 
-with G_t the rewards from step t on. ``tests/test_agents_estimators.py`` compares every combination with the exact gradient,
-by enumerating all decisions of a small network.
+with G_t the rewards from step t on. ``tests/test_agents_estimators.py`` compares every combination with the exact
+gradient, by enumerating all decisions of a small network.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def leave_one_out(returns: Tensor) -> Tensor:
 
 
 def batch_mean(returns: Tensor) -> Tensor:
-    """Advantage over the mean of all other passes of the batch, (..., rollouts, images); unbiased, as its own is left out."""
+    """Advantage over the mean of all other passes of the batch, (..., rollouts, images); unbiased, as its own is left
+    out."""
     passes = returns.shape[-2] * returns.shape[-1]
     if passes < 2:
         raise ValueError("batch_mean needs at least 2 passes in the batch")
@@ -53,7 +54,7 @@ def batch_mean(returns: Tensor) -> Tensor:
 
 
 def bernoulli_entropy(probabilities: Tensor) -> Tensor:
-    """Entropy of each decision in nats, both of its terms: -p log p - (1 - p) log(1 - p). Same shape as the argument."""
+    """Entropy of each decision in nats, both of its terms, -p log p - (1 - p) log(1 - p); of the argument's shape."""
     p = probabilities.clamp(1e-6, 1 - 1e-6)
     return -(p * p.log() + (1 - p) * (1 - p).log())
 
@@ -130,7 +131,8 @@ def policy_loss(
         labels: (B,).
         price: reward lost by spending the dense MACs once.
         reward: the shape; ``exact`` needs one with ``pays_by_step``.
-        baseline: what a return is compared with: the image's other rollouts, the batch, the greedy pass, or the mean-field pass.
+        baseline: what a return is compared with: the image's other rollouts, the batch, the greedy pass, or the mean-
+            field pass.
         cost_gradient: differentiate each step's expected cost, or reinforce its sampled one.
         field: the mean-field pass, where baseline or control variate needs it.
         greedy: the greedy pass (K = 1), for ``self-critical``.

@@ -1,4 +1,5 @@
-"""The half of joint training that every agent shares: cross-entropy through the executed path, into backbone, scales and probes."""
+"""The half of joint training that every agent shares: cross-entropy through the executed path, into backbone, scales
+and probes."""
 
 from __future__ import annotations
 
@@ -121,7 +122,8 @@ def greedy_keeps(probabilities: Tensor, observation: Observation) -> Tensor:
 
 
 def random_keeps(lowest: float, generator: torch.Generator) -> Callable[[Tensor, Observation], Tensor]:
-    """Decisions that ignore the policy: every image has a keep rate of its own, uniform in [lowest, 1], for all its bits."""
+    """Decisions that ignore the policy: every image has a keep rate of its own, uniform in [lowest, 1], for all its
+    bits."""
     rates: list[Tensor] = []
 
     def decide(probabilities: Tensor, observation: Observation) -> Tensor:

@@ -1,4 +1,5 @@
-"""L-Net and C-Net as a stable-baselines3 policy: the action logits are the gates', the value head is the algorithm's own."""
+"""L-Net and C-Net as a stable-baselines3 policy: the action logits are the gates', the value head is the algorithm's
+own."""
 
 from __future__ import annotations
 
@@ -15,20 +16,21 @@ from lcnet_rl.model import LCNet
 
 
 class GatePolicy(MultiInputActorCriticPolicy):
-    """An actor-critic policy whose actor is the keep layers of an LCNet's gates, shared with the network, not copied."""
+    """An actor-critic policy whose actor is the keep layers of an LCNet's gates, shared with it, not copied."""
 
     def __init__(self, *args: Any, lcnet: LCNet, **kwargs: Any) -> None:
         """As ``MultiInputActorCriticPolicy``, and ``lcnet``, whose gates decide."""
         # In a tuple, so that torch does not count the backbone among the policy's parameters.
         self._lcnet = (lcnet,)
-        super().__init__(*args, net_arch={"pi": [], "vf": [64, 64]}, **kwargs)
+        super().__init__(*args, **{**kwargs, "net_arch": {"pi": [], "vf": [64, 64]}})
 
     def _build(self, lr_schedule: Schedule) -> None:
         super()._build(lr_schedule)
         (lcnet,) = self._lcnet
-        self.action_net = nn.Identity()  # type: ignore[assignment]
-        self.keeps = nn.ModuleList([gate.keep for gate in [*lcnet.l_nets, *lcnet.c_nets]])
-        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
+        self.action_net = nn.Identity()
+        self.keeps = nn.ModuleList([gate.keep for gate in lcnet.gates()])
+        options: dict[str, Any] = {**self.optimizer_kwargs, "lr": lr_schedule(1)}
+        self.optimizer = self.optimizer_class(self.parameters(), **options)
 
     def keep_logits(self, obs: dict[str, Tensor]) -> Tensor:
         """Logits (rows, action_size) of observations that may be before different blocks."""
@@ -46,7 +48,7 @@ class GatePolicy(MultiInputActorCriticPolicy):
         assert isinstance(obs, dict)
         return self.action_dist.proba_distribution(action_logits=self.keep_logits(obs))
 
-    def forward(self, obs: PyTorchObs, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
+    def forward(self, obs: PyTorchObs, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Actions (rows, action_size), values (rows, 1) and log-probabilities (rows,)."""
         distribution = self.get_distribution(obs)
         actions = distribution.get_actions(deterministic=deterministic)

@@ -103,7 +103,6 @@ class Reinforce:
                     raise Interrupted(self.run, self.step, schedule.total)
                 bar.advance()
         self.center_threshold()
-        recalibrate(self.model, self.train_set, self.model.greedy(), self.device)
         save_model(self.model, self.run / MODEL)
         log.close()
 
@@ -210,21 +209,25 @@ class Reinforce:
     def center_threshold(self) -> None:
         """Shift all keep logits so that greedy decisions at 1/2 spend the target on validation images, if there is one.
 
-        Before polishing, because the sampled share is not the greedy one; at the end, because features have moved since.
+        Before polishing, because the sampled share is not the greedy one; at the end, because features have moved
+        since.
         """
         model, config = self.model, self.config
         model.price.fill_(self.price)
-        recalibrate(model, self.train_set, model.greedy(), self.device, config.precision)
-        if config.target is None:
-            return
         sampled = self.val_set.subset(torch.arange(min(2000, len(self.val_set))))
-        threshold = calibrate_threshold(model, sampled, config.target, self.device, config.precision)
-        with torch.no_grad():
-            for gate in [*model.l_nets, *model.c_nets]:
-                gate.keep.bias -= math.log(threshold / (1 - threshold))
+        # Twice, because BatchNorm's statistics depend on the decisions, and the decisions on BatchNorm's statistics.
+        for _ in range(2):
+            recalibrate(model, self.train_set, model.greedy(), self.device, config.precision)
+            if config.target is None:
+                return
+            threshold = calibrate_threshold(model, sampled, config.target, self.device, config.precision)
+            with torch.no_grad():
+                for gate in model.gates():
+                    gate.keep.bias.sub_(math.log(threshold / (1 - threshold)))
 
     def validate(self) -> dict[str, float]:
-        """Evaluate greedily on validation images, keep the best model, and sound the alarm if decisions have collapsed."""
+        """Evaluate greedily on validation images, keep the best model, and sound the alarm if decisions have
+        collapsed."""
         model = self.model
         recalibrate(model, self.train_set, model.greedy(), self.device, self.config.precision, images=2000)
         results = evaluate(model, self.val_set, model.greedy(), self.device, self.config.precision)

@@ -1,4 +1,5 @@
-"""Settings of the joint policy-gradient agent; the command line, the presets and the run's config.yaml are these fields."""
+"""Settings of the joint policy-gradient agent; the command line, the presets and the run's config.yaml are these
+fields."""
 
 from __future__ import annotations
 
@@ -13,8 +14,8 @@ from lcnet_rl.rewards import create_reward
 
 @dataclass(frozen=True)
 class ReinforceConfig(FinetuneConfig):
-    """Three phases: random skips teach the backbone to live with them (``warmup``), then policy and backbone learn together,
-    then the backbone settles on the greedy decisions (``polish``)."""
+    """Three phases: random skips teach the backbone to live with them (``warmup``), then policy and backbone learn
+    together, then the backbone settles on the greedy decisions (``polish``)."""
 
     epochs: float = 12.0
     """Passes over the training images, all phases together."""

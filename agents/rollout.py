@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -35,13 +36,15 @@ class Rollout:
 
 
 def keep_probabilities(model: LCNet, observation: Observation, bound: float) -> Tensor:
-    """The exploring policy: keep probabilities (B, A) squeezed into [bound, 1 - bound], so no decision is ever certain."""
+    """The exploring policy: keep probabilities (B, A) squeezed into [bound, 1 - bound], so no decision is ever
+    certain."""
     logits = model.keep_logits(observation.block, observation.gate_input)
     return bound + (1 - 2 * bound) * logits.sigmoid()
 
 
 def repeat_state(state: State, times: int) -> State:
-    """The same images ``times`` times over, one copy after the other, so that the stem runs only once for all rollouts."""
+    """The same images ``times`` times over, one copy after the other, so that the stem runs only once for all
+    rollouts."""
     if times == 1:
         return state
     return State(
@@ -129,8 +132,8 @@ def mean_field(model: LCNet, images: Tensor, labels: Tensor, price: float, rewar
     """First-order knowledge of what each decision is worth, for the control variate of MuProp and Q-Prop.
 
     Gu et al., 2016, "MuProp: unbiased backpropagation for stochastic neural networks", equation 4: the linear
-    part of the reward around the mean-field path has a known gradient, so only what it leaves needs sampling. Weights get no
-    gradient here, and BatchNorm's running statistics are left alone.
+    part of the reward around the mean-field path has a known gradient, so only what it leaves needs sampling. Weights
+    get no gradient here, and BatchNorm's running statistics are left alone.
 
     Args:
         model: as for ``sample``.
@@ -158,17 +161,17 @@ def mean_field(model: LCNet, images: Tensor, labels: Tensor, price: float, rewar
     return MeanField(slopes, task.detach(), torch.stack(costs))
 
 
-class running_statistics_kept:  # noqa: N801 (reads as a statement)
-    """Context in which BatchNorm in train mode uses batch statistics but does not move its running ones."""
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        self._norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
-
-    def __enter__(self) -> None:
-        self._momenta = [norm.momentum for norm in self._norms]
-        for norm in self._norms:
-            norm.momentum = 0.0
-
-    def __exit__(self, *_: object) -> None:
-        for norm, momentum in zip(self._norms, self._momenta, strict=True):
+@contextmanager
+def running_statistics_kept(model: LCNet) -> Iterator[None]:
+    """Let a pass in train mode use batch statistics, but not move any running ones."""
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    model.statistics_kept = True
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        model.statistics_kept = False
+        for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum

@@ -1,8 +1,8 @@
 """stable-baselines3's PPO and A2C around L-Net and C-Net, with the backbone fine-tuned between rollouts.
 
-The environment is the native vector one; the policy is the gates (``agents.gate_policy``). Between two rollouts a callback
-trains backbone, scales and probes by cross-entropy on decisions sampled from the policy, and then lets the environment
-recompute what that made stale.
+The environment is the native vector one; the policy is the gates (``agents.gate_policy``). Between two rollouts a
+callback trains backbone, scales and probes by cross-entropy on decisions sampled from the policy, and then lets the
+environment begin anew, as its features are stale.
 """
 
 from __future__ import annotations

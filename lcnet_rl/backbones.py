@@ -1,7 +1,8 @@
 """Residual networks for 32x32 images, as stem, blocks and head.
 
-He's CIFAR networks (He et al., 2016, "Deep Residual Learning for Image Recognition", section 4.2: 6n + 2 layers, 16-32-64
-filters, parameter-free shortcut, "option A") and ResNet-18 in the CIFAR form that the LC-Net paper plots (3x3 stem, no
+He's CIFAR networks (He et al., 2016, "Deep Residual Learning for Image Recognition", section 4.2: 6n + 2 layers,
+16-32-64 filters, parameter-free shortcut, "option A") and ResNet-18 in the CIFAR form that the LC-Net paper plots
+(3x3 stem, no
 max-pooling, 64-128-256-512 filters, 1x1 projection where the shape changes).
 
 Images go in as uint8; scaling and normalisation are the first thing a backbone does, so nobody else needs to know them.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +21,8 @@ from torch.nn import functional as F
 from lcnet_rl.errors import UserError, unknown_name
 
 IMAGE_SIZE = 32
-# The ImageNet channel statistics: the public CIFAR checkpoints were trained with them, and BatchNorm makes others equivalent.
+# The ImageNet channel statistics: the public CIFAR checkpoints were trained with them, and BatchNorm makes others
+# equivalent.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
@@ -40,6 +43,9 @@ class PaddedShortcut(nn.Module):
 class Stem(nn.Module):
     """Normalisation, a 3x3 convolution, BatchNorm and ReLU."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, out_channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(3, out_channels, 3, padding=1, bias=False)
@@ -56,8 +62,8 @@ class Stem(nn.Module):
 class Block(nn.Module):
     """A basic residual block whose first convolution's filters can be scaled or dropped.
 
-    ``F(x; g) = BN2(conv2(g * ReLU(BN1(conv1(x)))))`` (LC-Net, section 3): ``g`` multiplies after the ReLU, so a filter with
-    ``g = 0`` hands zeros to the second convolution and needs no arithmetic in either.
+    ``F(x; g) = BN2(conv2(g * ReLU(BN1(conv1(x)))))`` (LC-Net, section 3): ``g`` multiplies after the ReLU, so a
+    filter with ``g = 0`` hands zeros to the second convolution and needs no arithmetic in either.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, projection: bool) -> None:
@@ -125,6 +131,10 @@ class Backbone(nn.Module):
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight)
         self.to(memory_format=torch.channels_last)
+
+    def block(self, index: int) -> Block:
+        """Block number ``index``, counted from the stem."""
+        return cast(Block, self.blocks[index])
 
     def classify(self, features: Tensor) -> Tensor:
         """Logits (B, classes), in float32, from the last block's output (B, C, H, W)."""

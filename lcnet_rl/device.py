@@ -38,12 +38,13 @@ def has_fast_bf16(device: torch.device) -> bool:
     """
     if device.type == "cuda":
         return True
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("amx_bf16", False))
 
 
 def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager:
-    """Mixed precision on ``device``: bfloat16 autocast for ``bf16``, none for ``fp32``, the faster of them for ``auto``."""
+    """Mixed precision on ``device``: bfloat16 autocast for ``bf16``, none for ``fp32``, the faster of them for
+    ``auto``."""
     if precision == "bf16" or (precision == "auto" and has_fast_bf16(device)):
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return contextlib.nullcontext()
@@ -52,8 +53,8 @@ def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractC
 def step_generator(seed: int, step: int, device: torch.device | str = "cpu") -> torch.Generator:
     """The random numbers of one training step.
 
-    Every step's randomness follows from (seed, step) alone, so a resumed run draws what an uninterrupted one would have drawn,
-    and a checkpoint's random state is its step.
+    Every step's randomness follows from (seed, step) alone, so a resumed run draws what an uninterrupted one would
+    have drawn, and a checkpoint's random state is its step.
     """
     # A large odd stride keeps (seed, step) pairs of neighbouring seeds apart.
     return torch.Generator(device=device).manual_seed((seed * 0x9E3779B97F4A7C15 + step) % 2**63)

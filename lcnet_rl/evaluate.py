@@ -83,15 +83,15 @@ def evaluate(
         correct, log_prob = judge(outcome.logits.cpu(), dataset.labels[rows])
         predictions = outcome.logits.argmax(1)
         parts.append((predictions.cpu(), correct, log_prob, outcome.macs.cpu(), outcome.actions.cpu()))
-    predictions, correct, log_prob, macs, actions = zip(*parts, strict=True)
-    bills = torch.cat(macs)
+    columns = list(zip(*parts, strict=True))
+    bills = torch.cat(columns[3])
     return Results(
-        predictions=torch.cat(predictions),
-        correct=torch.cat(correct),
-        log_prob=torch.cat(log_prob),
+        predictions=torch.cat(columns[0]),
+        correct=torch.cat(columns[1]),
+        log_prob=torch.cat(columns[2]),
         macs=bills,
         shares=bills / model.costs.dense,
-        actions=torch.cat(actions, 1),
+        actions=torch.cat(columns[4], 1),
     )
 
 
@@ -111,8 +111,8 @@ def recalibrate(
 ) -> None:
     """Set BatchNorm's running statistics to those of the given decisions, on training images.
 
-    Statistics gathered while decisions were sampled belong to other paths than the ones that will run; accuracy can collapse
-    over it. Uses the first ``images`` of ``training`` without augmentation.
+    Statistics gathered while decisions were sampled belong to other paths than the ones that will run; accuracy can
+    collapse over it. Uses the first ``images`` of ``training`` without augmentation.
 
     Args:
         model: changed in place and left in eval mode.
@@ -128,15 +128,14 @@ def recalibrate(
         norm.reset_running_stats()
         norm.momentum = None  # torch's spelling of a cumulative average
     model.train()
-    for batch in training.images[:images].split(BATCH):
-        if callable(decisions):
-            decide = decisions
-        else:
-            decide = replay(decisions.to(device).expand(-1, len(batch), -1))
-        with autocast(device, precision):
-            model.run(batch.to(device), decide)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+    try:
+        for batch in training.images[:images].split(BATCH):
+            decide = decisions if callable(decisions) else replay(decisions.to(device).expand(-1, len(batch), -1))
+            with autocast(device, precision):
+                model.run(batch.to(device), decide)
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
     model.eval()
 
 
@@ -173,10 +172,7 @@ def calibrate_threshold(
 
     low, high = -12.0, 12.0
     if share(high) > budget:
-        floor = (model.costs.stem + model.costs.head + sum(b.shortcut + b.l_net for b in model.costs.blocks)) / (
-            model.costs.dense
-        )
-        raise UserError(f"no threshold meets a budget of {budget:.3f}: skipping every block still costs {floor:.3f}")
+        raise UserError(f"no threshold meets a budget of {budget:.3f}: keeping nothing still costs {share(high):.3f}")
     if share(low) <= budget:
         return 1 / (1 + math.exp(-low))
     for _ in range(12):

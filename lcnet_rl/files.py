@@ -13,7 +13,8 @@ from pathlib import Path
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place once the block ends without an error.
 
-    The content is flushed to disk before the rename, so a kill or a power cut at any moment leaves the old file or the new one.
+    The content is flushed to disk before the rename, so a kill or a power cut at any moment leaves the old file or
+    the new one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)

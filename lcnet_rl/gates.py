@@ -13,6 +13,46 @@ import torch
 from torch import Tensor, nn
 
 
+def relu1(x: Tensor) -> Tensor:
+    """ReLU-1, ``clamp(x, 0, 1)``, with gradient 1 at both ends.
+
+    Scales start at exactly 1, and torch's clamp has gradient 0 there: they would never leave it.
+    """
+    return torch.where((x >= 0) & (x <= 1), x, x.detach().clamp(0, 1))
+
+
+class Standardize(nn.Module):
+    """Centres and scales the gates' inputs by running statistics of the training images.
+
+    Pooled features are all positive, so without it every weight of a gate acts like one more bias: one decision for
+    all images is learned first, and exploration ends before differences between images are. At inference the two
+    vectors fold
+    into the gates' linear layers, so it costs no MACs.
+    """
+
+    mean: Tensor
+    var: Tensor
+    count: Tensor
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("var", torch.ones(features))
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, features) to the same shape; an image's output does not depend on the rest of the batch."""
+        return (x - self.mean) * (self.var + 1e-3).rsqrt()
+
+    @torch.no_grad()
+    def update(self, x: Tensor) -> None:
+        """Count in a training batch (B, features): a plain mean over the first 100 batches, then a moving one."""
+        self.count += 1
+        share = max(1 / int(self.count), 0.01)
+        self.mean.lerp_(x.mean(0), share)
+        self.var.lerp_(x.var(0, correction=0), share)
+
+
 class Gate(nn.Module):
     """Keep logits and scales from features; L-Net has one of each, C-Net one a group and one a filter."""
 
@@ -40,7 +80,7 @@ class Gate(nn.Module):
     def scales(self, features: Tensor) -> Tensor:
         """Scales in [0, 1], (B, features) to (B, scales)."""
         with torch.autocast(features.device.type, enabled=False):
-            return self.scale(features.float()).clamp(0, 1)
+            return relu1(self.scale(features.float()))
 
 
 class LNet(Gate):
@@ -60,8 +100,8 @@ class CNet(Gate):
 class Probe(nn.Module):
     """A linear classifier on the pooled features: how sure would the network be if it stopped here?
 
-    Its confidence tells hard images from easy ones, which pooled features alone hardly do for a linear gate. It is billed
-    with L-Net.
+    Its confidence tells hard images from easy ones, which pooled features alone hardly do for a linear gate. It is
+    billed with L-Net.
     """
 
     measures = 2

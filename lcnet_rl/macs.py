@@ -1,4 +1,5 @@
-"""What every part of a dynamic network costs. The unit is the MAC: one multiply and one add of a convolution or linear layer.
+"""What every part of a dynamic network costs. The unit is the MAC: one multiply and one add of a convolution or
+linear layer.
 
 A bill of one image covers stem, shortcuts, gates that ran, kept filters in both convolutions of a kept block, and head.
 Additions, BatchNorm (folded at inference), ReLU, pooling and normalisation are not MACs, here as in the papers.
@@ -102,7 +103,8 @@ def cost_table(
         image_size: height and width of the images, in pixels.
     """
     size, blocks = image_size, []
-    for block, l_net, c_net in zip(backbone.blocks, always, if_kept, strict=True):
+    for index, (l_net, c_net) in enumerate(zip(always, if_kept, strict=True)):
+        block = backbone.block(index)
         size //= block.stride
         blocks.append(block_cost(block, size, l_net, c_net))
     return CostTable(convolution_macs(backbone.stem.conv, image_size), tuple(blocks), linear_macs(backbone.head))

@@ -6,15 +6,15 @@
         state = model.advance(state, action)     # run or skip one block for every image of the batch
     logits = model.classify(state)
 
-Environments, agents and evaluation all use these four (LC-Net: arXiv 2007.15151). ``advance`` here is the masked one: it
-computes every block for all images and zeroes what was dropped, which is what training needs and saves no time.
+Environments, agents and evaluation all use these four (LC-Net: arXiv 2007.15151). ``advance`` here is the masked one:
+it computes every block for all images and zeroes what was dropped, which is what training needs and saves no time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from lcnet_rl.backbones import Backbone, BackboneSpec, create_backbone, pool
 from lcnet_rl.errors import UserError, unknown_name
-from lcnet_rl.gates import CNet, LNet, Probe
+from lcnet_rl.gates import CNet, Gate, LNet, Probe, Standardize
 from lcnet_rl.macs import cost_table
 
 Decides = Literal["layers", "channels", "both"]
@@ -73,7 +73,7 @@ class Observation:
 
     @property
     def gate_input(self) -> Tensor:
-        """(B, C + 4), the features that L-Net and C-Net read."""
+        """(B, C + 4), the features that L-Net and C-Net read, as they are before standardising."""
         return gate_input(self.pooled, self.confidence, self.spent, self.price)
 
 
@@ -97,9 +97,9 @@ def gate_input(pooled: Tensor, confidence: Tensor, spent: Tensor, price: Tensor)
 class LCNet(nn.Module):
     """A backbone whose blocks and filters are kept or dropped, image by image.
 
-    An action is a row of ``action_size`` numbers, 1 = keep: L-Net's bit (unless ``decides="channels"``), then C-Net's bits,
-    one a group (unless ``decides="layers"``). With ``groups=0`` the row is as long as the widest block needs, and narrower
-    blocks ignore the rest; ``action_mask`` says which bits a block has.
+    An action is a row of ``action_size`` numbers, 1 = keep: L-Net's bit (unless ``decides="channels"``), then C-Net's
+    bits, one a group (unless ``decides="layers"``). With ``groups=0`` the row is as long as the widest block needs, and
+    narrower blocks ignore the rest; ``action_mask`` says which bits a block has.
     """
 
     price: Tensor
@@ -122,11 +122,14 @@ class LCNet(nn.Module):
         super().__init__()
         if decides not in get_args(Decides):
             raise unknown_name("decides", decides, get_args(Decides))
-        blocks = list(backbone.blocks)
+        blocks = [backbone.block(t) for t in range(len(backbone.blocks))]
         for block in blocks:
-            if groups < 0 or (groups and block.filters % groups):
+            if decides != "layers" and (groups < 0 or (groups and block.filters % groups)):
                 raise UserError(f"groups must divide the {block.filters} filters of a block, or be 0, got {groups}")
         self.spec = ModelSpec(backbone.spec, decides, groups)
+        # Set while a pass in train mode must not count towards running statistics; BatchNorm's have their momentum for
+        # that.
+        self.statistics_kept = False
         self.backbone = backbone
         self.depth = len(blocks)
         self.group_counts = tuple(groups or block.filters for block in blocks)
@@ -135,6 +138,8 @@ class LCNet(nn.Module):
         self.classes = backbone.spec.classes
         self.probes = nn.ModuleList(Probe(block.in_channels, self.classes) for block in blocks)
         extras = Probe.measures + 2
+        # The price is the one input that training sets and that does not vary over images: it is left as it is.
+        self.standardizers = nn.ModuleList(Standardize(block.in_channels + extras - 1) for block in blocks)
         self.l_nets = nn.ModuleList(LNet(block.in_channels + extras, keep_bias) for block in blocks if self.has_l_net)
         self.c_nets = nn.ModuleList(
             CNet(block.in_channels + extras, count, block.filters, keep_bias)
@@ -184,7 +189,7 @@ class LCNet(nn.Module):
         )
 
     def keep_logits(self, block: int, features: Tensor) -> Tensor:
-        """The policy: Bernoulli logits of the keep decisions, from a gate input.
+        """The policy: Bernoulli logits of the keep decisions, from a gate input (standardised here).
 
         Args:
             block: which block.
@@ -193,11 +198,12 @@ class LCNet(nn.Module):
         Returns:
             (B, action_size); bits that the block does not have are 0.
         """
+        features = self._standardized(block, features)
         parts = []
         if self.has_l_net:
-            parts.append(self.l_nets[block].logits(features))
+            parts.append(self._l_net(block).logits(features))
         if self.has_c_net:
-            parts.append(self.c_nets[block].logits(features))
+            parts.append(self._c_net(block).logits(features))
         logits = torch.cat(parts, 1)
         return F.pad(logits, (0, self.action_size - logits.shape[1]))
 
@@ -211,7 +217,7 @@ class LCNet(nn.Module):
         Returns:
             L-Net's bit (B,) and the filters' bits (B, filters).
         """
-        filters, groups = self.backbone.blocks[block].filters, self.group_counts[block]
+        filters, groups = self.backbone.block(block).filters, self.group_counts[block]
         keep = action[:, 0] if self.has_l_net else action.new_ones(action.shape[0])
         if not self.has_c_net:
             return keep, action.new_ones(action.shape[0], filters)
@@ -221,7 +227,8 @@ class LCNet(nn.Module):
     def bill(self, action: Tensor, block: int) -> Tensor:
         """MACs that ``action`` costs in ``block``: (B, action_size) to (B,), float64.
 
-        Linear in every bit, so with keep probabilities in place of bits it is the exact expected bill of independent decisions.
+        Linear in every bit, so with keep probabilities in place of bits it is the exact expected bill of independent
+        decisions.
         """
         keep, filters = self.split(action.double(), block)
         cost = self.costs.blocks[block]
@@ -237,13 +244,16 @@ class LCNet(nn.Module):
             action: (B, action_size), 1 = keep; numbers between 0 and 1 give a mean-field pass, with gradients to them.
         """
         t = state.block
-        block = self.backbone.blocks[t]
+        block = self.backbone.block(t)
         keep, filters = self.split(action, t)
-        features = self.observe(state).gate_input
+        raw = self.observe(state).gate_input
+        if self.training and torch.is_grad_enabled() and not self.statistics_kept:
+            cast(Standardize, self.standardizers[t]).update(raw[:, :-1])
+        features = self._standardized(t, raw)
         scale = keep * (filters.detach().amax(1) > 0)
         if self.has_l_net:
-            scale = scale * self.l_nets[t].scales(features)[:, 0]
-        filter_scale = filters * self.c_nets[t].scales(features) if self.has_c_net else None
+            scale = scale * self._l_net(t).scales(features)[:, 0]
+        filter_scale = filters * self._c_net(t).scales(features) if self.has_c_net else None
         residual = block.residual(state.features, filter_scale)
         x = F.relu(block.shortcut(state.features) + residual * scale.to(residual.dtype)[:, None, None, None])
         return State(x, pool(x), t + 1, state.spent + self.bill(action, t), state.price)
@@ -298,14 +308,24 @@ class LCNet(nn.Module):
 
     def policy_parameters(self) -> list[nn.Parameter]:
         """What policy gradients train: the keep layers of the gates."""
-        return [p for gate in self._gates() for p in gate.keep.parameters()]
+        return [p for gate in self.gates() for p in gate.keep.parameters()]
 
     def scale_parameters(self) -> list[nn.Parameter]:
         """The scale layers of the gates, which back-propagation trains."""
-        return [p for gate in self._gates() for p in gate.scale.parameters()]
+        return [p for gate in self.gates() for p in gate.scale.parameters()]
 
-    def _gates(self) -> Sequence[nn.Module]:
-        return [*self.l_nets, *self.c_nets]
+    def _standardized(self, block: int, features: Tensor) -> Tensor:
+        return torch.cat((self.standardizers[block](features[:, :-1]), features[:, -1:]), 1)
+
+    def gates(self) -> list[Gate]:
+        """All L-Nets, then all C-Nets, in the order of the blocks."""
+        return [cast(Gate, gate) for gate in (*self.l_nets, *self.c_nets)]
+
+    def _l_net(self, block: int) -> LNet:
+        return cast(LNet, self.l_nets[block])
+
+    def _c_net(self, block: int) -> CNet:
+        return cast(CNet, self.c_nets[block])
 
 
 def create_model(spec: ModelSpec) -> LCNet:

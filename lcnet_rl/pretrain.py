@@ -1,7 +1,7 @@
 """Supervised training of a dense backbone, the start of every skipping agent.
 
-A short modern recipe: SGD with Nesterov momentum, a triangular learning rate, label smoothing, no decay on BatchNorm and biases,
-crops and flips as batched tensor operations, channels-last features.
+A short modern recipe: SGD with Nesterov momentum, a triangular learning rate, label smoothing, no decay on BatchNorm
+and biases, crops and flips as batched tensor operations, channels-last features.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ class Recipe:
 def triangle(step: int, total: int, warmup: float) -> float:
     """Learning-rate factor: rises linearly to 1 over ``warmup`` of the steps, then falls linearly to 0."""
     peak = warmup * total
-    return (step + 1) / peak if step + 1 < peak else (total - step) / (total - peak)
+    rise = (step + 1) / peak if peak else 1.0
+    return min(1.0, rise, (total - step) / (total - peak))
 
 
 def decayed(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:
@@ -131,7 +132,8 @@ def train_dense(
                 mean_loss = loss_sum.item() / batches.steps_per_epoch
                 if not math.isfinite(mean_loss):
                     raise UserError(
-                        f"the loss is not a number at step {step + 1} (lr {recipe.lr} too high?); {run / CHECKPOINT} is the last good one"
+                        f"the loss is not a number at step {step + 1} (lr {recipe.lr} too high?); stopped, and "
+                        f"{run / CHECKPOINT}, if there is one, is the last good state"
                     )
                 images_seen = (step + 1) * recipe.batch_size
                 values = {

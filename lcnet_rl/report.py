@@ -30,8 +30,8 @@ def summarize(
         controls: results of the controls, by name.
 
     Returns:
-        Accuracies in [0, 1]; MACs per image with gates, and as shares ("ratio") of the dense backbone's; kept blocks and
-        filters as shares; plain numbers, lists and dictionaries.
+        Accuracies in [0, 1]; MACs per image with gates, and as shares ("ratio") of the dense backbone's; kept blocks
+        and filters as shares; plain numbers, lists and dictionaries.
     """
     blocks, filters = model.kept(policy.actions)
     paths = torch.unique(policy.actions.transpose(0, 1).flatten(1), dim=0)

@@ -1,7 +1,8 @@
 """Reward shapes: what a classified image was worth, given what it cost. Pure functions, looked up by name.
 
-A shape sees whether the prediction was right, the log-probability of the true class, the share of the dense model's MACs
-that was spent (gates included, so it can pass 1), and the price of spending all of them once. At equal correctness no
+A shape sees whether the prediction was right, the log-probability of the true class, the share of the dense model's
+MACs that was spent (gates included, so it can pass 1), and the price of spending all of them once. At equal
+correctness no
 reward rises with compute.
 
 To add one: write a frozen dataclass with the members of ``Reward`` and put it into ``REWARDS``.
@@ -10,6 +11,7 @@ To add one: write a frozen dataclass with the members of ``Reward`` and put it i
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -115,7 +117,7 @@ def create_reward(text: str) -> Reward:
             parameters[key] = float(value)
         except ValueError as error:
             raise UserError(f"reward {name}: {key} must be a number, got {value!r}") from error
-        if not parameters[key] >= 0:
+        if not 0 <= parameters[key] < math.inf:
             raise UserError(f"reward {name}: {key} must be >= 0, got {value}")
     return shape(**parameters)
 

@@ -98,7 +98,8 @@ class MetricsLog:
     """Scalars of a run, to progress.csv and TensorBoard; a resumed run goes on in the same files."""
 
     def __init__(self, run: Path, resume_at: int | None = None) -> None:
-        """Open the log of ``run``; on resume, rows past the checkpoint's step ``resume_at`` are dropped (they come again)."""
+        """Open the log of ``run``; on resume, rows past the checkpoint's step ``resume_at`` are dropped (they come
+        again)."""
         self._path = run / PROGRESS
         self._rows: list[dict[str, str]] = []
         if resume_at is not None and self._path.exists():

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 import dacite
 import yaml
@@ -25,13 +26,21 @@ def from_dict(kind: type[T], values: dict[str, Any], source: str) -> T:
     Raises:
         UserError: for a setting that does not exist, or a value of the wrong type.
     """
+    _refuse_unknown(kind, values, source)
     try:
         return dacite.from_dict(kind, values, dacite.Config(strict=True, cast=[Path, float]))
-    except dacite.UnexpectedDataError as error:
-        wrong = min(error.keys)
-        raise UserError(f"{source}: {unknown_name('setting', wrong, kind.__dataclass_fields__)}") from error  # type: ignore[attr-defined]
     except (dacite.DaciteError, ValueError, TypeError) as error:
         raise UserError(f"{source}: {error}") from error
+
+
+def _refuse_unknown(kind: Any, values: dict[Any, Any], source: str) -> None:
+    """Complain about the first setting that ``kind`` or a dataclass in it does not have."""
+    types = get_type_hints(kind)
+    for name, value in values.items():
+        if name not in types:
+            raise UserError(f"{source}: {unknown_name('setting', str(name), types)}")
+        if dataclasses.is_dataclass(types[name]) and isinstance(value, dict):
+            _refuse_unknown(types[name], value, source)
 
 
 def preset_names() -> list[str]:

@@ -1,7 +1,7 @@
 """Nested state (dicts, lists, tensors, numbers) in one safetensors file: no pickle, written atomically.
 
-PyTorch's state dicts are such trees. The tensors become the file's tensors, under their path in the tree; the rest is JSON
-in the header, where each tensor leaves a placeholder.
+PyTorch's state dicts are such trees. The tensors become the file's tensors, under their path in the tree; the rest is
+JSON in the header, where each tensor leaves a placeholder.
 """
 
 from __future__ import annotations
@@ -32,11 +32,12 @@ def save_tree(tree: dict[str, Any], path: Path) -> None:
     def strip(node: Any, name: str) -> Any:
         if isinstance(node, Tensor):
             # A copy of its own: safetensors refuses tensors that share memory.
-            tensors[name] = node.detach().cpu().contiguous().clone()
-            return {_TENSOR: name}
+            unique = f"{len(tensors)}:{name}"
+            tensors[unique] = node.detach().cpu().contiguous().clone()
+            return {_TENSOR: unique}
         if isinstance(node, dict):
             stripped = {str(key): strip(value, f"{name}/{key}") for key, value in node.items()}
-            if node and all(isinstance(key, int) for key in node):
+            if node and all(type(key) is int for key in node):
                 return {_INT_KEYS: stripped}
             return stripped
         if isinstance(node, list | tuple):
@@ -76,4 +77,7 @@ def load_tree(path: Path) -> dict[str, Any]:
             return [restore(value) for value in node]
         return node
 
-    return restore(json.loads(metadata["tree"]))
+    try:
+        return restore(json.loads(metadata["tree"]))
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{path} is damaged: its header does not fit its tensors ({error})") from error

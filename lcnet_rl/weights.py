@@ -1,13 +1,13 @@
-"""Weights files: the project's own (safetensors with the architecture in the header) and the public akamaster checkpoints.
+"""Weights files: the project's own (safetensors with the architecture in the header) and the public akamaster
+checkpoints.
 
-akamaster: github.com/akamaster/pytorch_resnet_cifar10, ResNet-20 to 110 trained on CIFAR-10, a pickle with ``module.`` keys.
-It is the one pickle that the project reads, only when asked to, and with ``weights_only=True``.
+akamaster: github.com/akamaster/pytorch_resnet_cifar10, ResNet-20 to 110 trained on CIFAR-10, a pickle with
+``module.`` keys. It is the one pickle that the project reads, only when asked to, and with ``weights_only=True``.
 """
 
 from __future__ import annotations
 
 import json
-import pickle
 import re
 from dataclasses import asdict
 from pathlib import Path
@@ -49,8 +49,12 @@ def load_model(path: Path) -> LCNet:
     metadata, state = _read_safetensors(path)
     if "model" not in metadata:
         raise UserError(f"{path} is no model of this project (its header names no architecture)")
-    spec = json.loads(metadata["model"])
-    model = create_model(ModelSpec(BackboneSpec(**spec["backbone"]), spec["decides"], spec["groups"]))
+    try:
+        values = json.loads(metadata["model"])
+        spec = ModelSpec(BackboneSpec(**values["backbone"]), values["decides"], values["groups"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path} names no architecture that this version knows ({error})") from error
+    model = create_model(spec)
     _load_state(model, state, str(path))
     return model.eval()
 
@@ -118,13 +122,20 @@ def _read(path: Path) -> tuple[dict[str, Tensor], BackboneSpec]:
         metadata, state = _read_safetensors(path)
         if "backbone" not in metadata:
             raise UserError(f"{path} is no backbone of this project (its header names no architecture)")
-        spec = BackboneSpec(**json.loads(metadata["backbone"]))
+        spec = _architecture(metadata["backbone"], path)
         return {key: t.float() if t.is_floating_point() else t for key, t in state.items()}, spec
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
-        raise UserError(f"{path} is damaged or not a checkpoint: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # torch raises a different type for each way in which a file can be broken
+        raise UserError(f"{path} is damaged, or neither safetensors nor a checkpoint of plain tensors") from error
     return _from_akamaster(content, str(path))
+
+
+def _architecture(header: str, path: Path) -> BackboneSpec:
+    try:
+        return BackboneSpec(**json.loads(header))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} names no architecture that this version knows ({error})") from error
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -138,10 +149,11 @@ def _read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 def _from_akamaster(content: dict[str, Tensor], source: str) -> tuple[dict[str, Tensor], BackboneSpec]:
     """Rename an akamaster checkpoint's tensors: ``layer2.0.conv1`` is block ``n + 0``, with n blocks in a stage."""
     state = content.get("state_dict", content) if isinstance(content, dict) else {}
-    state = {key.removeprefix("module."): tensor for key, tensor in state.items()}
+    items = state.items() if isinstance(state, dict) else ()
+    state = {key.removeprefix("module."): tensor for key, tensor in items if isinstance(key, str)}
     stage_blocks = len({key.split(".")[1] for key in state if key.startswith("layer1.")})
-    if not stage_blocks or "linear.weight" not in state:
-        raise UserError(f"{source} is no akamaster CIFAR checkpoint (no layer1.* or linear.weight in it)")
+    if not stage_blocks or not {"conv1.weight", "linear.weight"} <= state.keys():
+        raise UserError(f"{source} is no akamaster CIFAR checkpoint (it lacks conv1.weight, layer1.* or linear.weight)")
 
     def renamed(key: str) -> str:
         key = re.sub(r"^conv1\.", "stem.conv.", key)

@@ -1,7 +1,7 @@
 """Every estimator that claims to be unbiased, against the exact gradient of a network small enough to enumerate.
 
-Three blocks of three bits give 512 decision strings. One pass over all of them gives the exact gradient of the expected reward;
-the estimators see strings drawn from the policy.
+Three blocks of three bits give 512 decision strings. One pass over all of them gives the exact gradient of the
+expected reward; the estimators see strings drawn from the policy.
 """
 
 from __future__ import annotations
@@ -47,7 +47,12 @@ class Toy:
 
     def flat(self, value: Tensor) -> Tensor:
         gradients = torch.autograd.grad(value, self.parameters, retain_graph=True, allow_unused=True)
-        return torch.cat([torch.zeros(p.numel()) if g is None else g.flatten() for p, g in zip(self.parameters, gradients)])
+        return torch.cat(
+            [
+                torch.zeros(p.numel()) if g is None else g.flatten()
+                for p, g in zip(self.parameters, gradients, strict=True)
+            ]
+        )
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +65,7 @@ def toy() -> Toy:
     strings = torch.tensor(list(itertools.product((0.0, 1.0), repeat=9))).view(512, 3, 3).transpose(0, 1)
     images = torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8)
     labels = torch.tensor([1])
-    rollout = sample(
-        model, images.expand(512, -1, -1, -1), PRICE, 1, BOUND, None, lambda p, seen: strings[seen.block]
-    )
+    rollout = sample(model, images.expand(512, -1, -1, -1), PRICE, 1, BOUND, None, lambda p, seen: strings[seen.block])
     p = rollout.probabilities[:, 0]
     weights = torch.where(strings > 0, p, 1 - p).prod(2).prod(0)
     return Toy(model, images, labels, rollout, weights)
@@ -145,12 +148,11 @@ def test_the_comparison_notices_a_wrong_price(toy: Toy, cost_gradient: str) -> N
     assert ((rows.mean(0) - wrong).abs() > 4.5 * error).any()
 
 
-@pytest.mark.parametrize("cost_gradient", ["exact", "sampled"])
-def test_the_control_variate_lowers_the_variance(toy: Toy, cost_gradient: str) -> None:
+def test_the_control_variate_lowers_the_variance(toy: Toy) -> None:
     shape = create_reward("confidence")
 
     def variance(control_variate: str) -> float:
-        return float(estimates(toy, shape, "leave-one-out", cost_gradient, control_variate).var(0).sum())
+        return float(estimates(toy, shape, "leave-one-out", "exact", control_variate).var(0).sum())
 
     assert variance("first-order") < 0.8 * variance("none")
 

@@ -1,8 +1,9 @@
 """All three algorithms on a problem whose best decisions are known.
 
-The network is built by hand: the stem's first channel is brightness; block 0 copies it into the second channel; blocks 1 and 2
-add nothing; the head calls an image bright iff the second channel is on. So for bright images block 0 is worth its price, for dark
-ones it is not, and blocks 1 and 2 never are.
+The network is built by hand: the stem's first channel is brightness; block 0 copies it into the second channel;
+blocks 1 and 2 add nothing; the head calls an image bright iff the second channel is on. So for bright images block 0
+is worth its
+price, for dark ones it is not, and blocks 1 and 2 never are.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ def bright_or_dark(count: int, split: str) -> Dataset:
     generator = torch.Generator().manual_seed(count)
     labels = torch.arange(count) % 2
     noise = torch.randint(0, 40, (count, 3, 32, 32), generator=generator)
-    return Dataset("brightness", split, (noise + 180 * labels[:, None, None, None]).to(torch.uint8), labels, ("dark", "bright"))
+    return Dataset(
+        "brightness", split, (noise + 180 * labels[:, None, None, None]).to(torch.uint8), labels, ("dark", "bright")
+    )
 
 
 def hand_built() -> LCNet:
@@ -71,7 +74,16 @@ def assert_solved(model: LCNet) -> None:
 def test_reinforce_finds_the_best_decisions(tmp_path: Path, flags: dict) -> None:
     torch.manual_seed(0)
     config = ReinforceConfig(
-        **FROZEN, **flags, epochs=14, batch_size=64, reward="linear", price=1.0, gate_lr=0.05, warmup=0.05, polish=0.05, evals=2
+        **FROZEN,
+        **flags,
+        epochs=14,
+        batch_size=64,
+        reward="linear",
+        price=1.0,
+        gate_lr=0.05,
+        warmup=0.05,
+        polish=0.05,
+        evals=2,
     )
     model = hand_built()
     train, val = bright_or_dark(512, "train"), bright_or_dark(200, "val")
@@ -83,7 +95,15 @@ def test_reinforce_finds_the_best_decisions(tmp_path: Path, flags: dict) -> None
     "config",
     [
         PPOConfig(
-            **FROZEN, timesteps=24_000, num_envs=128, reward="linear", price=1.0, gate_lr=0.01, warmup=10, finetune=1, minibatch=192
+            **FROZEN,
+            timesteps=24_000,
+            num_envs=128,
+            reward="linear",
+            price=1.0,
+            gate_lr=0.01,
+            warmup=10,
+            finetune=1,
+            minibatch=192,
         ),
         A2CConfig(
             **FROZEN, timesteps=60_000, num_envs=128, reward="linear", price=1.0, gate_lr=0.02, warmup=10, finetune=1

@@ -65,7 +65,7 @@ def test_resumed_reinforce_equals_an_uninterrupted_run_bit_for_bit(
     whole.train()
     first = joint(tmp_path / "parts", **flags)
     stop_after(first, steps, monkeypatch)
-    with pytest.raises(Interrupted, match=f"stopped at step {steps + 1} of 24.*--resume"):
+    with pytest.raises(Interrupted, match=rf"stopped at step {steps + 1} of 24.*--resume"):
         first.train()
     second = joint(tmp_path / "parts", **flags)
     second.restore()
@@ -75,7 +75,8 @@ def test_resumed_reinforce_equals_an_uninterrupted_run_bit_for_bit(
     assert all(torch.equal(one[key], other[key]) for key in one)
     assert (tmp_path / "whole" / MODEL).read_bytes() == (tmp_path / "parts" / MODEL).read_bytes()
     steps_logged = [
-        [line.split(",")[0] for line in (tmp_path / run / PROGRESS).read_text().splitlines()] for run in ("whole", "parts")
+        [line.split(",")[0] for line in (tmp_path / run / PROGRESS).read_text().splitlines()]
+        for run in ("whole", "parts")
     ]
     assert steps_logged[0] == steps_logged[1]
 
@@ -133,7 +134,7 @@ def test_a_loss_that_is_no_number_stops_with_the_last_good_checkpoint(tmp_path: 
         return one_step()
 
     agent.joint_step = poisoned  # type: ignore[method-assign]
-    with pytest.raises(UserError, match="not a number at step 12.*last good state"):
+    with pytest.raises(UserError, match=r"not a number at step 12.*last good state"):
         agent.train()
     state = load_tree(tmp_path / "run" / CHECKPOINT)
     assert state["step"] == 10

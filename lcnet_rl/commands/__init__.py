@@ -1,7 +1,7 @@
 """The command line, ``lcnet-rl COMMAND``: one short file a command, and the only place that imports envs and agents.
 
-A command is a module with ``run(config)``; the type of ``config``, a frozen dataclass, is its command-line interface (tyro),
-unless the module has a ``parse(arguments, prog)`` of its own.
+A command is a module with ``run(config)``; the type of ``config``, a frozen dataclass, is its command-line interface
+(tyro), unless the module has a ``parse(arguments, prog)`` of its own.
 """
 
 from __future__ import annotations

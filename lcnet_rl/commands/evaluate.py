@@ -49,7 +49,7 @@ class Evaluate:
 
 def run(config: Evaluate) -> None:
     """Evaluate, print, and write ``evaluation-SPLIT.json``, ``tradeoff-SPLIT.png`` and ``paths-SPLIT.png``."""
-    if config.budget is not None and not 0 < config.budget:
+    if config.budget is not None and not config.budget > 0:
         raise UserError(f"budget is a share of dense MACs > 0, got {config.budget}")
     settings = read_config(config.run)
     model = load_model(config.run / (MODEL if config.which == "final" else BEST))

@@ -48,7 +48,8 @@ class Train:
     width: int | None = None
     """Filters of the first stage; the published width when not given."""
     init: str = "auto"
-    """Weights to start from: a file, a pretrain run, 'akamaster', 'scratch', or 'auto' (the project's ResNet-20 on CIFAR-10)."""
+    """Weights to start from: a file, a pretrain run, 'akamaster', 'scratch', or 'auto' (the project's ResNet-20 on
+    CIFAR-10)."""
     decides: Decides = "both"
     """layers (L-Net), channels (C-Net), or both."""
     groups: int = DEFAULT_GROUPS

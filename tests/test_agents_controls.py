@@ -1,0 +1,66 @@
+"""The controls are what they say."""
+
+from __future__ import annotations
+
+import torch
+
+from agents.controls import bill_of, fill, keep_all, random, shuffled, static_paths
+from lcnet_rl.backbones import create_backbone
+from lcnet_rl.model import LCNet
+
+
+def actions(images: int = 400) -> torch.Tensor:
+    rates = torch.tensor([[0.9, 0.2, 0.7], [0.5, 0.5, 0.1], [0.3, 1.0, 0.0]])[:, None].expand(-1, images, -1)
+    return torch.bernoulli(rates, generator=torch.Generator().manual_seed(0))
+
+
+def small() -> LCNet:
+    return LCNet(create_backbone("resnet8", 4, 4), "both", groups=2).eval()
+
+
+def test_keep_all_keeps_everything() -> None:
+    assert (keep_all(actions()) == 1).all()
+
+
+def test_random_keeps_every_bit_at_the_policys_rate_but_other_images() -> None:
+    policy = actions(4000)
+    drawn = random(policy, seed=1)
+    assert torch.allclose(drawn.mean(1), policy.mean(1), atol=0.04)
+    assert not torch.equal(drawn, policy)
+    assert torch.equal(drawn, random(policy, seed=1))
+
+
+def test_shuffled_gives_every_image_the_whole_path_of_another() -> None:
+    numbered = torch.arange(50.0).expand(3, 50)[..., None]
+    mixed = shuffled(numbered, seed=0)
+    assert torch.equal(mixed[0, :, 0].sort().values, torch.arange(50.0))
+    assert (mixed != numbered).all()
+    assert torch.equal(mixed[0], mixed[2]), "paths stay whole"
+
+
+def test_static_paths_stay_within_the_budget_and_use_it() -> None:
+    model = small()
+    budget = 0.6 * model.costs.dense
+    paths = static_paths(model, actions(), budget, candidates=6, seed=0)
+    assert len(paths) > 1
+    assert all(bill_of(model, path) <= budget for path in paths)
+    dearest_filter = max(cost.filter * cost.filters // 2 + cost.c_net for cost in model.costs.blocks)
+    filled = fill(model, actions().mean(1), budget)
+    assert bill_of(model, filled) > budget - dearest_filter
+
+
+def test_the_bill_of_a_static_path_is_what_running_it_costs() -> None:
+    model = small()
+    path = fill(model, actions().mean(1), 0.7 * model.costs.dense)
+    images = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+    outcome = model.run(images, lambda seen: path[seen.block].expand(2, -1))
+    assert outcome.macs.tolist() == [bill_of(model, path)] * 2
+
+
+def test_a_filter_in_a_static_path_brings_its_block_along() -> None:
+    model = small()
+    priority = torch.zeros(3, 3)
+    priority[1, 2] = 1.0
+    path = fill(model, priority, model.costs.stem + model.costs.head + 0.4 * model.costs.dense)
+    assert path[1, 0].tolist()[0] == 1
+    assert path[1, 0].tolist()[2] == 1

@@ -1,0 +1,129 @@
+"""The command line: what a user's mistake looks like, and the whole path on a tiny image folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from lcnet_rl.commands import COMMANDS, main
+from lcnet_rl.commands.train import ALGOS
+from lcnet_rl.runs import CHECKPOINT, CONFIG, MODEL, PROGRESS
+from lcnet_rl.settings import from_dict, preset_names, read_preset
+
+
+def failing(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What the command prints as it ends with exit code 2."""
+    assert main(arguments) == 2
+    output = capsys.readouterr().out
+    assert output.startswith("error: ")
+    assert output.count("\n") == 1, "one line"
+    return output
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder of dark and bright images, as a data set's name."""
+    root = tmp_path_factory.mktemp("images")
+    generator = np.random.default_rng(0)
+    for part, count in (("train", 40), ("test", 10)):
+        for name, level in (("bright", 160), ("dark", 0)):
+            (root / part / name).mkdir(parents=True)
+            for index in range(count):
+                pixels = generator.integers(level, level + 90, (32, 32, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / part / name / f"{index}.png")
+    return f"folder:{root}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("tran",), "did you mean train"),
+        (("train", "--algo", "pp"), "did you mean ppo"),
+        (("train", "--preset", "dem"), "did you mean demo"),
+        (("train", "--price", "-1"), "price must be >= 0"),
+        (("train", "--rollouts", "1"), "--rollouts 2"),
+        (("train", "--reward", "quadratic"), "--cost-gradient sampled"),
+        (("train", "--dataset", "shapes", "--backbone", "resnet21", "--init", "scratch"), "did you mean resnet20"),
+        (("train", "--dataset", "shapes"), "lcnet-rl pretrain --dataset shapes"),
+        (("train", "--dataset", "cifar11"), "did you mean cifar10"),
+        (("train", "--dataset", "shapes", "--init", "/nowhere.safetensors"), "no weights file"),
+        (("train", "--resume", "/nowhere"), "no run folder"),
+        (("train", "--device", "tpu"), "use auto, cpu, cuda"),
+        (("evaluate", "/nowhere"), "no run folder"),
+        (("pretrain", "--recipe.epochs", "0"), "epochs must be >= 1"),
+        (("pretrain", "--resume"), "--run FOLDER"),
+    ],
+)
+def test_a_mistake_gets_one_clear_line_and_exit_code_2(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+) -> None:
+    assert message in failing(capsys, *arguments)
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, images: str, tmp_path: Path
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device", "checkpoint.safetensors")
+
+    monkeypatch.setattr("lcnet_rl.tree.save_file", full)
+    arguments = ("train", "--dataset", images, "--backbone", "resnet8", "--width", "4", "--init", "scratch")
+    assert main((*arguments, "--batch-size", "8", "--run", str(tmp_path / "run"))) == 2
+    assert "error: No space left on device (checkpoint.safetensors)" in capsys.readouterr().out
+    assert not list((tmp_path / "run").glob("*.part"))
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    output = capsys.readouterr().out
+    assert all(name in output for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_is_a_valid_setting_of_its_algorithm(name: str) -> None:
+    values = read_preset(name)
+    values.pop("pretrain", None)
+    config = from_dict(ALGOS[values["algo"]], values, name)
+    assert config.agent is not None
+
+
+def test_command_line_overrides_the_preset(tmp_path: Path) -> None:
+    from lcnet_rl.commands.train import parse
+
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({"algo": "reinforce", "agent": {"price": 0.7, "entropy": 0.5}}))
+    config = parse(["--preset", str(path), "--price", "0.1"], "train")
+    assert (config.agent.price, config.agent.entropy) == (0.1, 0.5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algo", ["reinforce", "ppo", "a2c"])
+def test_train_resume_and_evaluate_from_the_command_line(
+    capsys: pytest.CaptureFixture[str], images: str, tmp_path: Path, algo: str
+) -> None:
+    run = tmp_path / "run"
+    arguments = ["train", "--algo", algo, "--dataset", images, "--backbone", "resnet8", "--width", "4"]
+    arguments += ["--init", "scratch", "--groups", "2", "--batch-size", "8", "--run", str(run)]
+    if algo == "reinforce":
+        arguments += ["--epochs", "4"]
+    else:
+        arguments += ["--timesteps", "300", "--num-envs", "10", "--warmup", "2"]
+    assert main(arguments) == 0
+    assert {CONFIG, CHECKPOINT, MODEL, PROGRESS, "run.json", "start.safetensors"} <= {p.name for p in run.iterdir()}
+    assert list(run.glob("events.out.tfevents.*"))
+    header = (run / PROGRESS).read_text().splitlines()[0].split(",")
+    assert {"rollout/macs_ratio", "rollout/ep_rew_mean", "rollout/success_rate", "eval/accuracy"} <= set(header)
+    assert main(["train", "--resume", str(run)]) == 0
+    assert main(["evaluate", str(run)]) == 0
+    summary = json.loads((run / "evaluation-test.json").read_text())
+    assert {"accuracy", "dense_accuracy", "macs_mean", "macs_ratio", "backbone", "controls"} <= summary.keys()
+    assert set(summary["controls"]) == {"keep-all", "random", "shuffled", "static"}
+    assert all((run / f"{name}-test.png").stat().st_size > 5000 for name in ("tradeoff", "paths"))
+    assert main(["evaluate", str(run), "--split", "val", "--budget", "0.5"]) == 0
+    assert json.loads((run / "evaluation-val.json").read_text())["macs_ratio"] <= 0.5
+    assert "already holds a run" in failing(capsys, *arguments) if capsys.readouterr() else True
