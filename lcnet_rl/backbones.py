@@ -94,7 +94,7 @@ class Block(nn.Module):
         """
         hidden = F.relu(self.bn1(self.conv1(x)))
         if filter_scale is not None:
-            hidden = hidden * filter_scale.to(hidden.dtype)[:, :, None, None]
+            hidden = scale_channels(hidden, filter_scale)
         return self.bn2(self.conv2(hidden))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -148,9 +148,17 @@ class Backbone(nn.Module):
         return self.classify(x)
 
 
+def scale_channels(features: Tensor, scale: Tensor) -> Tensor:
+    """Multiply (B, C, H, W) by (B, C), image by image and channel by channel; (B, 1) scales whole images."""
+    return features * scale.to(features.dtype)[:, :, None, None]
+
+
 def pool(features: Tensor) -> Tensor:
-    """Global average pool, (B, C, H, W) to (B, C), in float32 whatever the features' type."""
-    return features.float().mean((2, 3))
+    """Global average pool, (B, C, H, W) to (B, C), in float32 whatever the features' type.
+
+    Written over the channels-last rows, so that its gradient has that layout too, as BatchNorm's fast path wants it.
+    """
+    return features.permute(0, 2, 3, 1).flatten(1, 2).float().mean(1)
 
 
 BACKBONES: dict[str, Callable[[int, int | None], Backbone]] = {}

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lcnet_rl.backbones import Backbone, BackboneSpec, create_backbone, pool
+from lcnet_rl.backbones import Backbone, BackboneSpec, create_backbone, pool, scale_channels
 from lcnet_rl.errors import UserError, unknown_name
 from lcnet_rl.gates import CNet, Gate, LNet, Probe, Standardize
 from lcnet_rl.macs import cost_table
@@ -254,8 +254,8 @@ class LCNet(nn.Module):
         if self.has_l_net:
             scale = scale * self._l_net(t).scales(features)[:, 0]
         filter_scale = filters * self._c_net(t).scales(features) if self.has_c_net else None
-        residual = block.residual(state.features, filter_scale)
-        x = F.relu(block.shortcut(state.features) + residual * scale.to(residual.dtype)[:, None, None, None])
+        residual = scale_channels(block.residual(state.features, filter_scale), scale[:, None])
+        x = F.relu(block.shortcut(state.features) + residual)
         return State(x, pool(x), t + 1, state.spent + self.bill(action, t), state.price)
 
     def classify(self, state: State) -> Tensor:

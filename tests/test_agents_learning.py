@@ -62,6 +62,7 @@ def assert_solved(model: LCNet) -> None:
     assert keeps[1:].sum() == 0, "blocks 1 and 2 are worth nothing"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flags",
     [
@@ -91,6 +92,7 @@ def test_reinforce_finds_the_best_decisions(tmp_path: Path, flags: dict) -> None
     assert_solved(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [

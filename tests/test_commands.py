@@ -48,7 +48,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> str:
         (("train", "--price", "-1"), "price must be >= 0"),
         (("train", "--rollouts", "1"), "--rollouts 2"),
         (("train", "--reward", "quadratic"), "--cost-gradient sampled"),
-        (("train", "--dataset", "shapes", "--backbone", "resnet21", "--init", "scratch"), "did you mean resnet20"),
+        (("train", "--dataset", "shapes", "--backbone", "resnet21", "--init", "scratch"), "or resnet20?"),
         (("train", "--dataset", "shapes"), "lcnet-rl pretrain --dataset shapes"),
         (("train", "--dataset", "cifar11"), "did you mean cifar10"),
         (("train", "--dataset", "shapes", "--init", "/nowhere.safetensors"), "no weights file"),
