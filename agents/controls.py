@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lcnet_rl.data import Dataset
 from lcnet_rl.evaluate import Results, evaluate, recalibrate
-from lcnet_rl.model import LCNet
+from lcnet_rl.model import LCNet, Observation
 
 CONTROLS = ("keep-all", "random", "shuffled", "static")
 
@@ -22,10 +22,17 @@ def keep_all(actions: Tensor) -> Tensor:
     return torch.ones_like(actions)
 
 
-def random(actions: Tensor, seed: int) -> Tensor:
-    """Every bit drawn by itself, at the rate at which the policy keeps it."""
-    rates = actions.mean(1, keepdim=True).expand_as(actions)
-    return torch.bernoulli(rates, generator=torch.Generator().manual_seed(seed))
+def random(model: LCNet, actions: Tensor, seed: int) -> Tensor:
+    """Every decision drawn by itself, at the rate at which the policy keeps it, C-Net's where the block is kept."""
+    generator = torch.Generator().manual_seed(seed)
+    draws = torch.bernoulli(keep_rates(model, actions)[:, None].expand_as(actions), generator=generator)
+    return model.executed(draws)
+
+
+def keep_rates(model: LCNet, actions: Tensor) -> Tensor:
+    """How often the policy keeps each bit when its gate is asked, (depth, action_size), from executed actions."""
+    asked = torch.stack([model.consulted(action, t) for t, action in enumerate(actions)]).sum(1)
+    return actions.sum(1) / asked.clamp(min=1)
 
 
 def shuffled(actions: Tensor, seed: int) -> Tensor:
@@ -69,8 +76,7 @@ def static_paths(model: LCNet, actions: Tensor, budget: float, candidates: int, 
 
 
 def fill(model: LCNet, priority: Tensor, budget: float) -> Tensor:
-    """The path (depth, 1, action_size) that keeps bits in order of ``priority`` (depth, action_size) within ``budget``
-    MACs."""
+    """The path (depth, 1, action_size) that keeps bits by ``priority`` (depth, action_size) within ``budget`` MACs."""
     path = torch.zeros(model.depth, 1, model.action_size)
     mask = model.action_mask.cpu()
     first = int(model.has_l_net)
@@ -78,10 +84,12 @@ def fill(model: LCNet, priority: Tensor, budget: float) -> Tensor:
         block, bit = divmod(index, model.action_size)
         if not mask[block, bit]:
             continue
+        if model.has_l_net and model.has_c_net and bit < first:
+            continue  # a block comes with its first filter group; without any it would do nothing and still ask C-Net
         trial = path.clone()
         trial[block, 0, bit] = 1
         if model.has_l_net and bit >= first:
-            trial[block, 0, 0] = 1  # a filter without its block would be no filter
+            trial[block, 0, 0] = 1
         if bill_of(model, trial) <= budget:
             path = trial
     return path
@@ -105,17 +113,30 @@ def run_controls(
 ) -> dict[str, Results]:
     """All controls on ``dataset``, at the cost of the policy's own results there.
 
-    The static path may cost 2 % more than the policy. It is the best of about ``candidates`` on validation images, with
-    BatchNorm recalibrated for it on training images, so it is the fairest static subnetwork of this model that a
-    short search finds.
+    Keep-all, random and static run with BatchNorm statistics of their own decisions, on training images.
+
+    The static path may cost 2 % more than the policy. It is the best of about ``candidates`` on validation images,
+    so it is the fairest static subnetwork of this model that a short search finds.
     """
     actions = policy.actions
-    results = {
-        "keep-all": evaluate(model, dataset, keep_all(actions), device),
-        "random": evaluate(model, dataset, random(actions, seed), device),
-        "shuffled": evaluate(model, dataset, shuffled(actions, seed), device),
-    }
-    judges = val.subset(torch.arange(min(1000, len(val))))
+    results = {}
+    rates = keep_rates(model, actions)
+    generator = torch.Generator(device=device).manual_seed(seed)
+
+    def draw(observation: Observation) -> Tensor:
+        rate = rates[observation.block].to(device).expand(len(observation.pooled), -1)
+        return torch.bernoulli(rate, generator=generator)
+
+    # Decisions of another distribution get BatchNorm statistics of their own; shuffled ones have the policy's.
+    for name, decide, fixed in (
+        ("keep-all", model.keep_everything, keep_all(actions)),
+        ("random", draw, random(model, actions, seed)),
+    ):
+        control = copy.deepcopy(model)
+        recalibrate(control, train, decide, device, images=2000)
+        results[name] = evaluate(control, dataset, fixed, device)
+    results["shuffled"] = evaluate(model, dataset, shuffled(actions, seed), device)
+    judges = val.sample(1000)
     best: tuple[float, Tensor, LCNet] | None = None
     for path in static_paths(model, actions, 1.02 * float(policy.macs.mean()), candidates, seed):
         static = copy.deepcopy(model)

@@ -45,8 +45,7 @@ def leave_one_out(returns: Tensor) -> Tensor:
 
 
 def batch_mean(returns: Tensor) -> Tensor:
-    """Advantage over the mean of all other passes of the batch, (..., rollouts, images); unbiased, as its own is left
-    out."""
+    """Advantage over the mean of the batch's other passes, (..., rollouts, images); unbiased, as its own is out."""
     passes = returns.shape[-2] * returns.shape[-1]
     if passes < 2:
         raise ValueError("batch_mean needs at least 2 passes in the batch")
@@ -131,8 +130,8 @@ def policy_loss(
         labels: (B,).
         price: reward lost by spending the dense MACs once.
         reward: the shape; ``exact`` needs one with ``pays_by_step``.
-        baseline: what a return is compared with: the image's other rollouts, the batch, the greedy pass, or the mean-
-            field pass.
+        baseline: what a return is compared with: the image's other rollouts, the batch, the greedy pass, or the
+            mean-field pass.
         cost_gradient: differentiate each step's expected cost, or reinforce its sampled one.
         field: the mean-field pass, where baseline or control variate needs it.
         greedy: the greedy pass (K = 1), for ``self-critical``.

@@ -1,5 +1,4 @@
-"""The half of joint training that every agent shares: cross-entropy through the executed path, into backbone, scales
-and probes."""
+"""The half of joint training that agents share: cross-entropy through the executed path, into all but the policy."""
 
 from __future__ import annotations
 
@@ -18,6 +17,9 @@ from lcnet_rl.device import Precision
 from lcnet_rl.errors import UserError, unknown_name
 from lcnet_rl.model import LCNet, Observation
 from lcnet_rl.pretrain import decayed
+
+DECISIONS = 1
+"""Number of the random stream that decisions are drawn from; 0 is that of images."""
 
 
 @dataclass(frozen=True)
@@ -122,8 +124,7 @@ def greedy_keeps(probabilities: Tensor, observation: Observation) -> Tensor:
 
 
 def random_keeps(lowest: float, generator: torch.Generator) -> Callable[[Tensor, Observation], Tensor]:
-    """Decisions that ignore the policy: every image has a keep rate of its own, uniform in [lowest, 1], for all its
-    bits."""
+    """Decisions that ignore the policy: each image has one keep rate for all its bits, uniform in [lowest, 1]."""
     rates: list[Tensor] = []
 
     def decide(probabilities: Tensor, observation: Observation) -> Tensor:

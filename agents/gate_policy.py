@@ -1,5 +1,4 @@
-"""L-Net and C-Net as a stable-baselines3 policy: the action logits are the gates', the value head is the algorithm's
-own."""
+"""L-Net and C-Net as a stable-baselines3 policy: action logits from the gates, and a value head of its own."""
 
 from __future__ import annotations
 
@@ -12,6 +11,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
 from envs.observations import block_numbers, gate_features
+from lcnet_rl.errors import UserError
 from lcnet_rl.model import LCNet
 
 
@@ -33,7 +33,11 @@ class GatePolicy(MultiInputActorCriticPolicy):
         self.optimizer = self.optimizer_class(self.parameters(), **options)
 
     def keep_logits(self, obs: dict[str, Tensor]) -> Tensor:
-        """Logits (rows, action_size) of observations that may be before different blocks."""
+        """Logits (rows, action_size) of observations that may be before different blocks.
+
+        Raises:
+            UserError: when a logit is not a number.
+        """
         (lcnet,) = self._lcnet
         blocks = block_numbers(obs)
         logits = torch.zeros(len(blocks), lcnet.action_size, device=blocks.device)
@@ -41,7 +45,21 @@ class GatePolicy(MultiInputActorCriticPolicy):
             rows = (blocks == block).nonzero()[:, 0]
             features = gate_features(lcnet, {key: value[rows] for key, value in obs.items()}, block)
             logits = logits.index_copy(0, rows, lcnet.keep_logits(block, features))
+        if not bool(logits.isfinite().all()):
+            raise UserError(
+                "the policy is not a number (gate_lr or lr too high?); the run's checkpoint is the last good state"
+            )
         return logits
+
+    def consulted(self, obs: dict[str, Tensor], actions: Tensor) -> Tensor:
+        """Which bits (rows, action_size) were decisions; the others change nothing, and only add noise to ratios."""
+        (lcnet,) = self._lcnet
+        blocks = block_numbers(obs)
+        asked = torch.zeros_like(actions)
+        for block in blocks.unique().tolist():
+            rows = (blocks == block).nonzero()[:, 0]
+            asked[rows] = lcnet.consulted(actions[rows], block)
+        return asked
 
     def get_distribution(self, obs: PyTorchObs) -> Distribution:
         """The gates' Bernoulli distribution of an action."""
@@ -50,11 +68,14 @@ class GatePolicy(MultiInputActorCriticPolicy):
 
     def forward(self, obs: PyTorchObs, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Actions (rows, action_size), values (rows, 1) and log-probabilities (rows,)."""
-        distribution = self.get_distribution(obs)
-        actions = distribution.get_actions(deterministic=deterministic)
-        return actions, self.predict_values(obs), distribution.log_prob(actions)
+        actions = self.get_distribution(obs).get_actions(deterministic=deterministic)
+        values, log_likelihood, _ = self.evaluate_actions(obs, actions)
+        return actions, values, log_likelihood
 
-    def evaluate_actions(self, obs: PyTorchObs, actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Values (rows, 1), log-probabilities (rows,) and entropies (rows,) of given actions."""
-        distribution = self.get_distribution(obs)
-        return self.predict_values(obs), distribution.log_prob(actions), distribution.entropy()
+    def evaluate_actions(self, obs: PyTorchObs, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Values (rows, 1), log-probabilities (rows,) and entropies (rows,) of given actions, over the gates asked."""
+        assert isinstance(obs, dict)
+        decisions = torch.distributions.Bernoulli(logits=self.keep_logits(obs))
+        asked = self.consulted(obs, actions)
+        log_likelihood = (decisions.log_prob(actions) * asked).sum(1)
+        return self.predict_values(obs), log_likelihood, (decisions.entropy() * asked).sum(1)

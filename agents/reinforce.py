@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from agents.estimators import decision_information, policy_entropy, policy_loss
-from agents.finetune import Finetuner, greedy_keeps, random_keeps
+from agents.finetune import DECISIONS, Finetuner, greedy_keeps, random_keeps
 from agents.reinforce_config import ReinforceConfig, Schedule
 from agents.rollout import Rollout, mean_field, running_statistics_kept, sample
 from lcnet_rl.data import Dataset
@@ -66,6 +66,9 @@ class Reinforce:
         self.schedule = Schedule.of(config, self.batches.steps_per_epoch)
         self.finetuner = Finetuner(model, config)
         self.gates = torch.optim.Adam(model.policy_parameters(), lr=config.gate_lr)
+        floor = model.costs.floor / model.costs.dense
+        if config.target is not None and config.target <= floor:
+            raise UserError(f"target {config.target} is out of reach: keeping nothing costs {floor:.3f} of dense MACs")
         self.step, self.price = 0, 0.0
         self.best: Results | None = None
 
@@ -79,7 +82,7 @@ class Reinforce:
         config, schedule = self.config, self.schedule
         steps_per_row = config.batch_size * self.model.depth
         log = MetricsLog(self.run, resume_at=self.step * steps_per_row if self.step else None)
-        eval_steps = {round(schedule.total * (i + 1) / config.evals) for i in range(config.evals)}
+        eval_steps = {round(schedule.total * (i + 1) / config.evals) for i in range(config.evals - 1)}
         if self.step == 0:
             self.save()
         began, first, window = time.monotonic(), self.step, _Window()
@@ -100,10 +103,11 @@ class Reinforce:
                     self.save()
                 if interrupt.requested:
                     log.close()
-                    raise Interrupted(self.run, self.step, schedule.total)
+                    raise Interrupted(f"lcnet-rl train --resume {self.run}", self.step, schedule.total)
                 bar.advance()
-        self.center_threshold()
-        save_model(self.model, self.run / MODEL)
+            self.center_threshold()
+            save_model(self.model, self.run / MODEL)
+            log.write(schedule.total * steps_per_row, self.validate(calibrated=True))
         log.close()
 
     def joint_step(self) -> dict[str, float]:
@@ -170,7 +174,7 @@ class Reinforce:
             The passes whose executed paths train the backbone, and the policy's loss (0 outside the policy phase).
         """
         config, model, step = self.config, self.model, self.step
-        generator = step_generator(self.seed + 1, step, self.device)
+        generator = step_generator(self.seed, step, self.device, DECISIONS)
         zero = torch.zeros((), device=self.device)
         if step < self.schedule.policy:
             return sample(
@@ -207,29 +211,32 @@ class Reinforce:
         return self.reward(correct, log_prob, rollout.shares, torch.full_like(rollout.shares, self.price))
 
     def center_threshold(self) -> None:
-        """Shift all keep logits so that greedy decisions at 1/2 spend the target on validation images, if there is one.
+        """Shift all keep logits so that greedy decisions at 1/2 spend the target, if any, on validation images.
 
-        Before polishing, because the sampled share is not the greedy one; at the end, because features have moved
-        since.
+        Before polishing, as the sampled share is not the greedy one; at the end, as features have moved since.
+        BatchNorm is left with the statistics of the greedy policy.
         """
         model, config = self.model, self.config
         model.price.fill_(self.price)
-        sampled = self.val_set.subset(torch.arange(min(2000, len(self.val_set))))
-        # Twice, because BatchNorm's statistics depend on the decisions, and the decisions on BatchNorm's statistics.
-        for _ in range(2):
-            recalibrate(model, self.train_set, model.greedy(), self.device, config.precision)
-            if config.target is None:
-                return
-            threshold = calibrate_threshold(model, sampled, config.target, self.device, config.precision)
+        images = self.val_set.sample(2000)
+        # Repeatedly, because BatchNorm's statistics depend on the decisions, and the decisions on the statistics.
+        for _ in range(3 if config.target is not None else 0):
+            recalibrate(model, self.train_set, model.greedy(), self.device, config.precision, images=2000)
+            threshold = calibrate_threshold(model, images, config.target or 1.0, self.device, config.precision)
             with torch.no_grad():
                 for gate in model.gates():
                     gate.keep.bias.sub_(math.log(threshold / (1 - threshold)))
+        recalibrate(model, self.train_set, model.greedy(), self.device)
 
-    def validate(self) -> dict[str, float]:
-        """Evaluate greedily on validation images, keep the best model, and sound the alarm if decisions have
-        collapsed."""
+    def validate(self, calibrated: bool = False) -> dict[str, float]:
+        """Evaluate greedily on validation images, keep the best model, and sound the alarm on collapsed decisions.
+
+        Args:
+            calibrated: whether BatchNorm already has the statistics of the greedy policy.
+        """
         model = self.model
-        recalibrate(model, self.train_set, model.greedy(), self.device, self.config.precision, images=2000)
+        if not calibrated:
+            recalibrate(model, self.train_set, model.greedy(), self.device, self.config.precision, images=2000)
         results = evaluate(model, self.val_set, model.greedy(), self.device, self.config.precision)
         # Rewards compare at one price only: those of a price still ramping up would win for being cheap.
         settled = self.step - self.schedule.policy >= self.schedule.ramp

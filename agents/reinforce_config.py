@@ -1,5 +1,4 @@
-"""Settings of the joint policy-gradient agent; the command line, the presets and the run's config.yaml are these
-fields."""
+"""Settings of the joint policy-gradient agent: the command line, presets and config.yaml are these fields."""
 
 from __future__ import annotations
 
@@ -9,13 +8,13 @@ from typing import get_args
 from agents.estimators import Baseline, ControlVariate, CostGradient
 from agents.finetune import FinetuneConfig
 from lcnet_rl.errors import UserError, unknown_name
-from lcnet_rl.rewards import create_reward
+from lcnet_rl.rewards import check_price, create_reward
 
 
 @dataclass(frozen=True)
 class ReinforceConfig(FinetuneConfig):
-    """Three phases: random skips teach the backbone to live with them (``warmup``), then policy and backbone learn
-    together, then the backbone settles on the greedy decisions (``polish``)."""
+    """Three phases: ``warmup``, in which the backbone learns to live with random skips; policy and backbone together;
+    and ``polish``, in which the backbone settles on the greedy decisions."""
 
     epochs: float = 12.0
     """Passes over the training images, all phases together."""
@@ -24,7 +23,7 @@ class ReinforceConfig(FinetuneConfig):
     reward: str = "confidence"
     """linear, quadratic[:penalty=P], or confidence[:floor=F]."""
     price: float = 0.3
-    """Reward lost by spending the dense model's MACs once."""
+    """Reward lost by spending the dense model's MACs once; with a target the price finds itself."""
     target: float | None = None
     """Mean share of dense MACs to reach: the price then moves by itself to where the policy spends just that."""
     price_rate: float = 6.0
@@ -66,8 +65,7 @@ class ReinforceConfig(FinetuneConfig):
             if getattr(self, name) not in get_args(known):
                 raise unknown_name(name, getattr(self, name), get_args(known))
         reward = create_reward(self.reward)
-        if not self.price >= 0:
-            raise UserError(f"price must be >= 0 (0 = compute is free), got {self.price}")
+        check_price(self.price)
         if self.target is not None and not 0 < self.target <= 1:
             raise UserError(f"target is a share of dense MACs in (0, 1], got {self.target}")
         if self.baseline == "leave-one-out" and self.rollouts < 2:

@@ -36,15 +36,13 @@ class Rollout:
 
 
 def keep_probabilities(model: LCNet, observation: Observation, bound: float) -> Tensor:
-    """The exploring policy: keep probabilities (B, A) squeezed into [bound, 1 - bound], so no decision is ever
-    certain."""
+    """The exploring policy: keep probabilities (B, A), squeezed into [bound, 1 - bound] so that none is certain."""
     logits = model.keep_logits(observation.block, observation.gate_input)
     return bound + (1 - 2 * bound) * logits.sigmoid()
 
 
 def repeat_state(state: State, times: int) -> State:
-    """The same images ``times`` times over, one copy after the other, so that the stem runs only once for all
-    rollouts."""
+    """The same images ``times`` times over, copy after copy, so that the stem runs only once for all rollouts."""
     if times == 1:
         return state
     return State(
@@ -89,7 +87,7 @@ def sample(
         probe_logits.append(observation.probe_logits)
         actions.append(action)
         probabilities.append(p)
-        consulted.append(consulted_bits(model, action, t))
+        consulted.append(model.consulted(action, t))
         costs.append((model.bill(action, t) / model.costs.dense).float())
         expected.append((model.bill(p, t) / model.costs.dense).float())
 
@@ -106,14 +104,6 @@ def sample(
         expected_costs=folded(expected),
         shares=(model.total_macs(state) / model.costs.dense).float().unflatten(0, (rollouts, -1)),
     )
-
-
-def consulted_bits(model: LCNet, action: Tensor, block: int) -> Tensor:
-    """Which bits of an action (B, A) were decisions: the block's own, and C-Net's only where L-Net kept the block."""
-    asked = model.action_mask[block].float().expand_as(action)
-    if model.has_l_net and model.has_c_net:
-        asked = torch.cat((asked[:, :1], asked[:, 1:] * action[:, :1]), 1)
-    return asked
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from agents.finetune import Finetuner, random_keeps
+from agents.finetune import DECISIONS, Finetuner, random_keeps
 from agents.gate_policy import GatePolicy
 from agents.rollout import sample
 from agents.sb3_config import A2CConfig, PPOConfig, SB3Config
@@ -88,14 +88,18 @@ def train_sb3(
         joint.interrupt, joint.bar = interrupt, bar
         if not resume:
             joint.warm_up()
+        joint.init_callback(algorithm)
         left = config.timesteps - algorithm.num_timesteps
         if left > 0:
             algorithm.learn(left, callback=joint, log_interval=1, reset_num_timesteps=not resume)
+        if interrupt.requested and algorithm.num_timesteps < config.timesteps:
+            log.close()
+            raise Interrupted(f"lcnet-rl train --resume {run}", joint.saved_at, config.timesteps)
+        recalibrate(model, train, model.greedy(), device)
+        save_model(model, run / MODEL)
+        joint.validate(calibrated=True)
+        joint.save()
     log.close()
-    if interrupt.requested:
-        raise Interrupted(run, algorithm.num_timesteps, config.timesteps)
-    recalibrate(model, train, model.greedy(), device)
-    save_model(model, run / MODEL)
 
 
 def create_algorithm(
@@ -150,12 +154,12 @@ class JointFinetuning(BaseCallback):
         self.bar: Progress | None = None
         self._shares: list[float] = []
         self._random_state: dict[str, Any] = {}
-        self._saved_at = -1
+        self.saved_at = self._begun_at = -1
 
     def warm_up(self) -> None:
         """Teach the backbone to live with random skips."""
-        for _ in range(self.config.warmup):
-            generator = step_generator(self.seed + 1, self.step, self.device)
+        for _ in range(self.config.warmup_steps):
+            generator = step_generator(self.seed, self.step, self.device, DECISIONS)
             self.finetune_step(generator, random_decisions=True)
 
     def finetune_step(self, generator: torch.Generator, random_decisions: bool = False) -> None:
@@ -192,6 +196,7 @@ class JointFinetuning(BaseCallback):
     def _on_rollout_start(self) -> None:
         env = self.training_env
         assert isinstance(env, SB3VecEnv)
+        self._begun_at = self.num_timesteps
         if self._random_state:
             set_random_state(env, self._random_state)
             self._random_state = {}
@@ -204,7 +209,7 @@ class JointFinetuning(BaseCallback):
                 self.save()
         if self.rollouts:
             for _ in range(self.config.finetune):
-                self.finetune_step(step_generator(self.seed + 1, self.step, self.device))
+                self.finetune_step(step_generator(self.seed, self.step, self.device, DECISIONS))
         self.lcnet.price.fill_(self.price)
         # Every rollout begins with new images: the old ones' features, and their price, are out of date.
         env.set_attr("price", self.price)
@@ -212,7 +217,7 @@ class JointFinetuning(BaseCallback):
         self._shares = []
 
     def _on_step(self) -> bool:
-        if self.interrupt.requested and self._saved_at == self.rollouts:
+        if self.interrupt.requested and self.saved_at == self._begun_at:
             return False
         for info in self.locals["infos"]:
             if "episode" in info:
@@ -228,10 +233,15 @@ class JointFinetuning(BaseCallback):
             self.bar.note(f"share {share:.3f} price {self.price:.3f}")
             self.bar.advance(self.config.num_envs * self.config.episodes * self.lcnet.depth)
 
-    def validate(self) -> None:
-        """Evaluate greedily on validation images, log it, and keep the best model once the price has settled."""
+    def validate(self, calibrated: bool = False) -> None:
+        """Evaluate greedily on validation images, log it, and keep the best model once the price has settled.
+
+        Args:
+            calibrated: whether BatchNorm already has the statistics of the greedy policy.
+        """
         model, config = self.lcnet, self.config
-        recalibrate(model, self.train_set, model.greedy(), self.device, config.precision, images=2000)
+        if not calibrated:
+            recalibrate(model, self.train_set, model.greedy(), self.device, config.precision, images=2000)
         results = evaluate(model, self.val_set, model.greedy(), self.device, config.precision)
         reward = results.reward(self.reward, self.price)
         if self.done >= config.ramp and (self.best is None or reward >= self.best.reward(self.reward, self.price)):
@@ -244,6 +254,7 @@ class JointFinetuning(BaseCallback):
             ("mean_reward", reward),
         ):
             self.logger.record(f"eval/{name}", value)
+        self.logger.dump(self.num_timesteps)
 
     def save(self) -> None:
         """Write the checkpoint: everything that the next rollout depends on."""
@@ -264,7 +275,7 @@ class JointFinetuning(BaseCallback):
             "random": get_random_state(env),
         }
         save_tree(state, self.run / CHECKPOINT)
-        self._saved_at = self.rollouts
+        self.saved_at = self.num_timesteps
 
     def restore(self, algorithm: OnPolicyAlgorithm, state: dict[str, Any]) -> None:
         """Take up a checkpoint.
@@ -293,12 +304,14 @@ def get_random_state(env: SB3VecEnv) -> dict[str, Any]:
         "torch": torch.get_rng_state(),
         "numpy": [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, gauss],
         "env": env.env.np_random.bit_generator.state,
+        "cuda": torch.cuda.get_rng_state_all(),
     }
 
 
 def set_random_state(env: SB3VecEnv, state: dict[str, Any]) -> None:
     """Put back what ``get_random_state`` returned."""
     torch.set_rng_state(state["torch"])
+    torch.cuda.set_rng_state_all(state["cuda"])
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
     env.env.np_random.bit_generator.state = state["env"]

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from agents.finetune import FinetuneConfig
-from lcnet_rl.errors import UserError
-from lcnet_rl.rewards import create_reward
+from lcnet_rl.rewards import check_price, create_reward
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class SB3Config(FinetuneConfig):
     """Weight of the critic's loss."""
     gae_lambda: float = 0.95
     """Generalised advantage estimation."""
-    warmup: int = 300
+    warmup_steps: int = 300
     """Steps in which the backbone learns to live with random skips, before the policy learns."""
     finetune: int = 4
     """Backbone steps on sampled decisions between two rollouts."""
@@ -43,10 +42,9 @@ class SB3Config(FinetuneConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         create_reward(self.reward)
-        if not self.price >= 0:
-            raise UserError(f"price must be >= 0 (0 = compute is free), got {self.price}")
+        check_price(self.price)
         self._check(lambda v: v >= 1, "be at least 1", "timesteps", "num_envs", "episodes", "eval_every")
-        self._check(lambda v: v >= 0, "be >= 0", "entropy", "value_weight", "warmup", "finetune")
+        self._check(lambda v: v >= 0, "be >= 0", "entropy", "value_weight", "warmup_steps", "finetune")
         self._check(lambda v: 0 <= v <= 1, "be in [0, 1]", "ramp", "gae_lambda")
         self._check(lambda v: v > 0, "be > 0", "gate_lr")
 
@@ -66,7 +64,8 @@ class PPOConfig(SB3Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check(lambda v: v >= 1, "be at least 1", "minibatch", "passes")
+        self._check(lambda v: v >= 1, "be at least 1", "passes")
+        self._check(lambda v: v >= 2, "be at least 2", "minibatch")
         self._check(lambda v: v > 0, "be > 0", "clip")
 
 

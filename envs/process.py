@@ -23,7 +23,7 @@ from lcnet_rl.data import Dataset, Split, load_dataset
 from lcnet_rl.device import resolve_device
 from lcnet_rl.errors import UserError
 from lcnet_rl.model import DEFAULT_GROUPS, Decides, LCNet, State
-from lcnet_rl.rewards import create_reward, judge
+from lcnet_rl.rewards import check_price, create_reward, judge
 from lcnet_rl.weights import load_model
 
 ENV_IDS: dict[Decides, str] = {
@@ -264,17 +264,6 @@ class Process:
         # Whoever fine-tunes the model between two steps leaves it in training mode.
         if self.model.training:
             self.model.eval()
-
-
-def check_price(price: float) -> float:
-    """``price`` as a float.
-
-    Raises:
-        UserError: when it is negative or no finite number.
-    """
-    if not 0 <= price < float("inf"):
-        raise UserError(f"price must be >= 0 (0 = compute is free), got {price}")
-    return float(price)
 
 
 def _model(decides: Decides, settings: Settings, classes: int) -> LCNet:

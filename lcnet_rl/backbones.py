@@ -2,8 +2,7 @@
 
 He's CIFAR networks (He et al., 2016, "Deep Residual Learning for Image Recognition", section 4.2: 6n + 2 layers,
 16-32-64 filters, parameter-free shortcut, "option A") and ResNet-18 in the CIFAR form that the LC-Net paper plots
-(3x3 stem, no
-max-pooling, 64-128-256-512 filters, 1x1 projection where the shape changes).
+(3x3 stem, no max-pooling, 64-128-256-512 filters, 1x1 projection where the shape changes).
 
 Images go in as uint8; scaling and normalisation are the first thing a backbone does, so nobody else needs to know them.
 """
@@ -21,8 +20,7 @@ from torch.nn import functional as F
 from lcnet_rl.errors import UserError, unknown_name
 
 IMAGE_SIZE = 32
-# The ImageNet channel statistics: the public CIFAR checkpoints were trained with them, and BatchNorm makes others
-# equivalent.
+# ImageNet's channel statistics: the public CIFAR checkpoints expect them, and BatchNorm makes others equivalent.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 

@@ -37,24 +37,24 @@ def has_fast_bf16(device: torch.device) -> bool:
     With AMX a ResNet-20 trains about three times as fast in bfloat16; on an AVX-512 machine without it, 0.8 times.
     """
     if device.type == "cuda":
-        return True
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("amx_bf16", False))
 
 
 def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager:
-    """Mixed precision on ``device``: bfloat16 autocast for ``bf16``, none for ``fp32``, the faster of them for
-    ``auto``."""
+    """bfloat16 autocast on ``device`` for ``bf16``, nothing for ``fp32``, the faster of them for ``auto``."""
     if precision == "bf16" or (precision == "auto" and has_fast_bf16(device)):
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return contextlib.nullcontext()
 
 
-def step_generator(seed: int, step: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """The random numbers of one training step.
+def step_generator(seed: int, step: int, device: torch.device | str = "cpu", stream: int = 0) -> torch.Generator:
+    """The random numbers of one training step; streams with different numbers have nothing in common.
 
     Every step's randomness follows from (seed, step) alone, so a resumed run draws what an uninterrupted one would
     have drawn, and a checkpoint's random state is its step.
     """
-    # A large odd stride keeps (seed, step) pairs of neighbouring seeds apart.
-    return torch.Generator(device=device).manual_seed((seed * 0x9E3779B97F4A7C15 + step) % 2**63)
+    # Large odd strides keep the steps of neighbouring seeds and streams apart.
+    mixed = seed * 0x9E3779B97F4A7C15 + stream * 0xC2B2AE3D27D4EB4F + step
+    return torch.Generator(device=device).manual_seed(mixed % 2**63)

@@ -33,7 +33,7 @@ class Results:
     shares: Tensor
     """(N,), the bill as a share of the dense backbone's MACs, float64."""
     actions: Tensor
-    """(depth, N, action_size), 0 or 1, float32."""
+    """(depth, N, action_size), 0 or 1, float32; bits that changed nothing are 0."""
 
     @property
     def accuracy(self) -> float:
@@ -91,7 +91,7 @@ def evaluate(
         log_prob=torch.cat(columns[2]),
         macs=bills,
         shares=bills / model.costs.dense,
-        actions=torch.cat(columns[4], 1),
+        actions=model.executed(torch.cat(columns[4], 1).to(device)).cpu(),
     )
 
 
@@ -112,7 +112,7 @@ def recalibrate(
     """Set BatchNorm's running statistics to those of the given decisions, on training images.
 
     Statistics gathered while decisions were sampled belong to other paths than the ones that will run; accuracy can
-    collapse over it. Uses the first ``images`` of ``training`` without augmentation.
+    collapse over it. Uses ``images`` of ``training``, without augmentation.
 
     Args:
         model: changed in place and left in eval mode.
@@ -129,7 +129,7 @@ def recalibrate(
         norm.momentum = None  # torch's spelling of a cumulative average
     model.train()
     try:
-        for batch in training.images[:images].split(BATCH):
+        for batch in training.sample(images).images.split(BATCH):
             decide = decisions if callable(decisions) else replay(decisions.to(device).expand(-1, len(batch), -1))
             with autocast(device, precision):
                 model.run(batch.to(device), decide)

@@ -26,8 +26,7 @@ class Standardize(nn.Module):
 
     Pooled features are all positive, so without it every weight of a gate acts like one more bias: one decision for
     all images is learned first, and exploration ends before differences between images are. At inference the two
-    vectors fold
-    into the gates' linear layers, so it costs no MACs.
+    vectors fold into the gates' linear layers, so it costs no MACs.
     """
 
     mean: Tensor

@@ -7,15 +7,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
 
 
 class Interrupted(Exception):  # noqa: N818 (not an error)
     """Training was stopped by Ctrl-C, after its checkpoint was saved."""
 
-    def __init__(self, run: Path, step: int, total: int) -> None:
-        super().__init__(f"stopped at step {step} of {total}; continue with: lcnet-rl train --resume {run}")
+    def __init__(self, command: str, step: int, total: int) -> None:
+        super().__init__(f"stopped at step {step} of {total}; continue with: {command}")
 
 
 @dataclass

@@ -1,5 +1,4 @@
-"""What every part of a dynamic network costs. The unit is the MAC: one multiply and one add of a convolution or
-linear layer.
+"""What every part of a dynamic network costs, in MACs: multiply-adds of convolutions and linear layers.
 
 A bill of one image covers stem, shortcuts, gates that ran, kept filters in both convolutions of a kept block, and head.
 Additions, BatchNorm (folded at inference), ReLU, pooling and normalisation are not MACs, here as in the papers.
@@ -48,6 +47,11 @@ class CostTable:
     def dense(self) -> int:
         """The plain backbone, without any gate: what shares of compute are shares of."""
         return self.stem + sum(block.dense for block in self.blocks) + self.head
+
+    @property
+    def floor(self) -> int:
+        """The smallest possible bill: nothing kept, and the gates that always run."""
+        return self.stem + sum(block.shortcut + block.l_net for block in self.blocks) + self.head
 
     @property
     def gates(self) -> int:

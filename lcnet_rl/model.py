@@ -127,8 +127,7 @@ class LCNet(nn.Module):
             if decides != "layers" and (groups < 0 or (groups and block.filters % groups)):
                 raise UserError(f"groups must divide the {block.filters} filters of a block, or be 0, got {groups}")
         self.spec = ModelSpec(backbone.spec, decides, groups)
-        # Set while a pass in train mode must not count towards running statistics; BatchNorm's have their momentum for
-        # that.
+        # Set while a pass in train mode must not count towards the running statistics of the gates' inputs.
         self.statistics_kept = False
         self.backbone = backbone
         self.depth = len(blocks)
@@ -291,6 +290,20 @@ class LCNet(nn.Module):
     def keep_everything(self, observation: Observation) -> Tensor:
         """All ones (B, action_size): the whole backbone, with its scales."""
         return torch.ones(observation.pooled.shape[0], self.action_size, device=observation.pooled.device)
+
+    def consulted(self, action: Tensor, block: int) -> Tensor:
+        """Which bits of an action (B, action_size) were decisions: 1 or 0.
+
+        Those are the block's own bits, and of them C-Net's only where L-Net kept the block.
+        """
+        asked = self.action_mask[block].float().expand_as(action)
+        if self.has_l_net and self.has_c_net:
+            asked = torch.cat((asked[:, :1], asked[:, 1:] * action[:, :1]), 1)
+        return asked
+
+    def executed(self, actions: Tensor) -> Tensor:
+        """``actions`` (depth, B, action_size) without the bits that changed nothing, so a path has one spelling."""
+        return torch.stack([action * self.consulted(action, t) for t, action in enumerate(actions)])
 
     def kept(self, actions: Tensor) -> tuple[Tensor, Tensor]:
         """What ran under ``actions`` (depth, B, action_size).

@@ -23,7 +23,7 @@ def plot_tradeoff(summary: dict[str, Any], curve: list[tuple[float, float]], pat
 
     Args:
         summary: of ``report.summarize``.
-        curve: (MACs, accuracy) of the policy at other keep thresholds.
+        curve: (MACs, accuracy) of the policy at other keep thresholds, perhaps on fewer images.
         path: the PNG to write.
     """
     figure = Figure(figsize=(7, 4.5), layout="constrained")
@@ -37,7 +37,7 @@ def plot_tradeoff(summary: dict[str, Any], curve: list[tuple[float, float]], pat
         axes.plot(control["macs_mean"] / 1e6, 100 * control["accuracy"], marker, ms=8, ls="", label=f"control: {name}")
     axes.set_xlabel("MMACs per image, gates included")
     axes.set_ylabel("accuracy, %")
-    axes.set_title(f"{summary['backbone']} on {summary['dataset']}/{summary['split']}; line: other keep thresholds")
+    axes.set_title(f"{summary['backbone']} on {summary['dataset']}/{summary['split']}; line: other thresholds")
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=130)

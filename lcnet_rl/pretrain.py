@@ -21,8 +21,9 @@ from lcnet_rl.data import Dataset
 from lcnet_rl.data.sampler import TrainingBatches
 from lcnet_rl.device import Precision, autocast
 from lcnet_rl.errors import UserError
+from lcnet_rl.interrupt import Interrupted, deferred_interrupt
 from lcnet_rl.progress import Progress
-from lcnet_rl.runs import CHECKPOINT, MetricsLog
+from lcnet_rl.runs import CHECKPOINT, CONFIG, MetricsLog
 from lcnet_rl.tree import load_tree, save_tree
 
 
@@ -99,6 +100,7 @@ def train_dense(
 
     Raises:
         UserError: when the loss stops being a number; the run's checkpoint is then the last good one.
+        Interrupted: after Ctrl-C, with the checkpoint saved.
     """
     backbone.to(device)
     batches = TrainingBatches(train, recipe.batch_size, seed, device)
@@ -107,14 +109,24 @@ def train_dense(
     start = 0
     if resume:
         checkpoint = load_tree(run / CHECKPOINT)
-        backbone.load_state_dict(checkpoint["backbone"])
+        try:
+            backbone.load_state_dict(checkpoint["backbone"])
+        except RuntimeError as error:
+            raise UserError(f"{run / CHECKPOINT} is of another network than {CONFIG} says") from error
         optimizer.load_state_dict(checkpoint["optimizer"])
         start = checkpoint["step"]
     log = MetricsLog(run, resume_at=start * recipe.batch_size if resume else None)
     forward: Callable[[Tensor], Tensor] = torch.compile(backbone) if recipe.compile else backbone
     began = time.monotonic()
     loss_sum, correct = torch.zeros((), device=device), torch.zeros((), device=device)
-    with Progress("pretraining", total, start) as bar:
+
+    def save(step: int) -> None:
+        state = {"backbone": backbone.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
+        save_tree(state, run / CHECKPOINT)
+
+    if not resume:
+        save(0)
+    with deferred_interrupt() as interrupt, Progress("pretraining", total, start) as bar:
         for step in range(start, total):
             images, labels = batches(step)
             for group in optimizer.param_groups:
@@ -133,7 +145,7 @@ def train_dense(
                 if not math.isfinite(mean_loss):
                     raise UserError(
                         f"the loss is not a number at step {step + 1} (lr {recipe.lr} too high?); stopped, and "
-                        f"{run / CHECKPOINT}, if there is one, is the last good state"
+                        f"{run / CHECKPOINT} is the last good state"
                     )
                 images_seen = (step + 1) * recipe.batch_size
                 values = {
@@ -143,11 +155,13 @@ def train_dense(
                     "time/fps": (step + 1 - start) * recipe.batch_size / (time.monotonic() - began),
                 }
                 log.write(images_seen, values)
-                state = {"backbone": backbone.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}
-                save_tree(state, run / CHECKPOINT)
+                save(step + 1)
                 loss_sum.zero_()
                 correct.zero_()
                 bar.note(f"val {values['eval/accuracy']:.2%}")
+            if interrupt.requested:
+                save(step + 1)
+                raise Interrupted(f"lcnet-rl pretrain --resume {run}", step + 1, total)
             bar.advance()
     log.close()
     return dense_accuracy(backbone, val, device)

@@ -15,8 +15,7 @@ class Progress:
     """A context manager over ``total`` steps: ``advance()`` after each, ``note(text)`` to show the latest figures."""
 
     def __init__(self, title: str, total: int, done: int = 0, every: float = 15.0) -> None:
-        """Show ``title``, with ``done`` steps behind it; when the output is no terminal, print a line at most every
-        ``every`` seconds."""
+        """Show ``title``, ``done`` steps behind it; without a terminal, a line at most every ``every`` seconds."""
         self._title, self._total, self._every = title, total, every
         self._start = self._done = done
         self._note, self._began, self._printed = "", time.monotonic(), time.monotonic()

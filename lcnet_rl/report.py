@@ -63,6 +63,9 @@ def summarize(
         "kept_filters": filters.mean(1).tolist(),
         "classes": per_class(dataset, policy),
     }
+    if "shuffled" in controls:
+        gain, error = gain_over(policy, controls["shuffled"])
+        summary |= {"gain_over_shuffled": gain, "gain_over_shuffled_error": error}
     if dataset.difficulty is not None:
         summary["difficulty_correlation"] = rank_correlation(policy.macs, dataset.difficulty)
     return summary
@@ -86,9 +89,15 @@ def rank_correlation(macs: Tensor, difficulty: Tensor) -> float:
     return float(spearmanr(macs.numpy(), difficulty.numpy()).statistic)
 
 
+def gain_over(policy: Results, control: Results) -> tuple[float, float]:
+    """Accuracy of the policy minus that of a control on the same images, and the standard error of the difference."""
+    difference = (policy.correct - control.correct).double()
+    return float(difference.mean()), float(difference.std(correction=0)) / len(difference) ** 0.5
+
+
 def looks_at_image(summary: dict[str, Any]) -> bool:
-    """Whether the policy beats its own decisions shuffled among images."""
-    return summary["accuracy"] > summary["controls"]["shuffled"]["accuracy"]
+    """Whether the policy beats its own decisions shuffled among images, by more than two standard errors."""
+    return summary["gain_over_shuffled"] > 2 * summary["gain_over_shuffled_error"]
 
 
 def print_summary(summary: dict[str, Any]) -> None:
@@ -130,11 +139,11 @@ def print_summary(summary: dict[str, Any]) -> None:
     )
     if "difficulty_correlation" in summary:
         console.print(f"rank correlation of MACs with known difficulty: {summary['difficulty_correlation']:+.3f}")
-    gain = summary["accuracy"] - summary["controls"]["shuffled"]["accuracy"]
+    gain = f"{summary['gain_over_shuffled']:+.2%} +- {summary['gain_over_shuffled_error']:.2%} (standard error)"
     if looks_at_image(summary):
-        console.print(f"The decisions depend on the image: {gain:+.2%} over the same decisions shuffled among images.")
+        console.print(f"The decisions depend on the image: {gain} over the same decisions shuffled among images.")
     else:
         console.print(
-            f"[yellow]The policy does not look at the image: shuffled decisions do as well ({gain:+.2%}). "
+            f"[yellow]The policy does not look at the image: {gain} over the same decisions shuffled among images. "
             "This is a static pruning.[/]"
         )

@@ -2,8 +2,7 @@
 
 A shape sees whether the prediction was right, the log-probability of the true class, the share of the dense model's
 MACs that was spent (gates included, so it can pass 1), and the price of spending all of them once. At equal
-correctness no
-reward rises with compute.
+correctness no reward rises with compute.
 
 To add one: write a frozen dataclass with the members of ``Reward`` and put it into ``REWARDS``.
 """
@@ -92,6 +91,17 @@ class Confidence:
     def smooth_task(self, log_prob: Tensor) -> Tensor:
         """The task part itself."""
         return log_prob.clamp(min=-self.floor)
+
+
+def check_price(price: float) -> float:
+    """``price`` as a float.
+
+    Raises:
+        UserError: when it is negative or no finite number.
+    """
+    if not 0 <= price < math.inf:
+        raise UserError(f"price must be >= 0 (0 = compute is free), got {price}")
+    return float(price)
 
 
 REWARDS: dict[str, type] = {"linear": Linear, "quadratic": Quadratic, "confidence": Confidence}

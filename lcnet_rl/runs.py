@@ -33,7 +33,7 @@ from lcnet_rl.settings import parse_yaml
 
 CONFIG, RUN, PROGRESS, CHECKPOINT = "config.yaml", "run.json", "progress.csv", "checkpoint.safetensors"
 MODEL, BEST = "model.safetensors", "best.safetensors"
-_PACKAGES = ("torch", "torchvision", "gymnasium", "stable-baselines3", "numpy")
+_PACKAGES = ("lcnet-rl", "torch", "torchvision", "gymnasium", "stable-baselines3", "safetensors", "numpy")
 
 
 def create_run(root: Path, env: str, algo: str, seed: int, config: Any, folder: Path | None = None) -> Path:
@@ -53,17 +53,22 @@ def create_run(root: Path, env: str, algo: str, seed: int, config: Any, folder: 
     stamp = time.strftime("%Y%m%d-%H%M%S")
     path = folder or root / f"{env}__{algo}__{seed}__{stamp}"
     if (path / CONFIG).exists():
-        raise UserError(f"{path} already holds a run; give another folder, or continue it with --resume {path}")
+        raise UserError(f"{path} already holds a run; give another folder, or continue with --resume {path}")
     path.mkdir(parents=True, exist_ok=True)
     write_text(path / CONFIG, yaml.safe_dump(plain(config), sort_keys=False))
     about = {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": command_line(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
         "machine": {"platform": platform.platform(), "threads": torch.get_num_threads()},
     }
     write_json(path / RUN, about)
     return path
+
+
+def command_line() -> str:
+    """The command that is running, as it could be typed again."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def read_config(run: Path) -> dict[str, Any]:
@@ -98,8 +103,7 @@ class MetricsLog:
     """Scalars of a run, to progress.csv and TensorBoard; a resumed run goes on in the same files."""
 
     def __init__(self, run: Path, resume_at: int | None = None) -> None:
-        """Open the log of ``run``; on resume, rows past the checkpoint's step ``resume_at`` are dropped (they come
-        again)."""
+        """Open the log of ``run``; on resume, rows past the checkpoint's step ``resume_at`` go: they come again."""
         self._path = run / PROGRESS
         self._rows: list[dict[str, str]] = []
         if resume_at is not None and self._path.exists():

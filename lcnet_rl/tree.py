@@ -10,12 +10,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from lcnet_rl.errors import UserError
-from lcnet_rl.files import replacing
+from lcnet_rl.files import read_tensors, write_tensors
 
 _TENSOR = "__tensor__"
 _INT_KEYS = "__int_keys__"
@@ -45,8 +43,7 @@ def save_tree(tree: dict[str, Any], path: Path) -> None:
         return node
 
     header = json.dumps(strip(tree, ""))
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={"tree": header})
+    write_tensors(path, tensors, {"tree": header})
 
 
 def load_tree(path: Path) -> dict[str, Any]:
@@ -55,14 +52,7 @@ def load_tree(path: Path) -> dict[str, Any]:
     Raises:
         UserError: when the file is missing, cut short, or was not written by ``save_tree``.
     """
-    if not path.is_file():
-        raise UserError(f"no file at {path}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-    except SafetensorError as error:
-        raise UserError(f"{path} is damaged (cut short?): {error}") from error
+    tensors, metadata = read_tensors(path)
     if "tree" not in metadata:
         raise UserError(f"{path} was not written by this project")
 

@@ -1,5 +1,4 @@
-"""Weights files: the project's own (safetensors with the architecture in the header) and the public akamaster
-checkpoints.
+"""Weights files: the project's own (safetensors, architecture in the header) and the public akamaster checkpoints.
 
 akamaster: github.com/akamaster/pytorch_resnet_cifar10, ResNet-20 to 110 trained on CIFAR-10, a pickle with
 ``module.`` keys. It is the one pickle that the project reads, only when asked to, and with ``weights_only=True``.
@@ -13,13 +12,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lcnet_rl.backbones import Backbone, BackboneSpec, create_backbone
 from lcnet_rl.errors import UserError
-from lcnet_rl.files import replacing
+from lcnet_rl.files import read_tensors, write_tensors
 from lcnet_rl.model import LCNet, ModelSpec, create_model
 from lcnet_rl.runs import MODEL
 
@@ -30,8 +27,7 @@ AKAMASTER_URL = "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/
 def save_model(model: LCNet, path: Path) -> None:
     """Write an LCNet as safetensors, its architecture in the header; ``load_model`` reads it."""
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={"model": json.dumps(asdict(model.spec))})
+    write_tensors(path, tensors, {"model": json.dumps(asdict(model.spec))})
 
 
 def load_model(path: Path) -> LCNet:
@@ -46,7 +42,7 @@ def load_model(path: Path) -> LCNet:
     path = path / MODEL if path.is_dir() else path
     if not path.is_file():
         raise UserError(f"no model at {path}; has the run finished?")
-    metadata, state = _read_safetensors(path)
+    state, metadata = read_tensors(path)
     if "model" not in metadata:
         raise UserError(f"{path} is no model of this project (its header names no architecture)")
     try:
@@ -71,8 +67,7 @@ def save_backbone(backbone: Backbone, path: Path, half: bool = False) -> None:
     for key, tensor in backbone.state_dict().items():
         stored = tensor.half() if half and tensor.is_floating_point() else tensor
         tensors[key] = stored.detach().cpu().contiguous()
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={"backbone": json.dumps(asdict(backbone.spec))})
+    write_tensors(path, tensors, {"backbone": json.dumps(asdict(backbone.spec))})
 
 
 def load_backbone(init: str, name: str | None = None, classes: int = 10, width: int | None = None) -> Backbone:
@@ -119,7 +114,7 @@ def _describe(spec: BackboneSpec) -> str:
 
 def _read(path: Path) -> tuple[dict[str, Tensor], BackboneSpec]:
     if path.suffix == ".safetensors":
-        metadata, state = _read_safetensors(path)
+        state, metadata = read_tensors(path)
         if "backbone" not in metadata:
             raise UserError(f"{path} is no backbone of this project (its header names no architecture)")
         spec = _architecture(metadata["backbone"], path)
@@ -136,14 +131,6 @@ def _architecture(header: str, path: Path) -> BackboneSpec:
         return BackboneSpec(**json.loads(header))
     except (ValueError, TypeError) as error:
         raise UserError(f"{path} names no architecture that this version knows ({error})") from error
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-    except SafetensorError as error:
-        raise UserError(f"{path} is damaged or not a safetensors file: {error}") from error
 
 
 def _from_akamaster(content: dict[str, Tensor], source: str) -> tuple[dict[str, Tensor], BackboneSpec]:

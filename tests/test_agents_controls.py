@@ -22,12 +22,33 @@ def test_keep_all_keeps_everything() -> None:
     assert (keep_all(actions()) == 1).all()
 
 
-def test_random_keeps_every_bit_at_the_policys_rate_but_other_images() -> None:
+def test_random_keeps_every_bit_at_the_policys_rate_but_for_other_images() -> None:
+    model = small()
     policy = actions(4000)
-    drawn = random(policy, seed=1)
+    policy[1, :, 1:] = policy[1, :, :1]  # C-Net of block 1 keeps all where L-Net keeps the block
+    policy = model.executed(policy)
+    drawn = random(model, policy, seed=1)
     assert torch.allclose(drawn.mean(1), policy.mean(1), atol=0.04)
     assert not torch.equal(drawn, policy)
-    assert torch.equal(drawn, random(policy, seed=1))
+    assert torch.equal(drawn, random(model, policy, seed=1))
+    bills = [sum(float(model.bill(a, t).mean()) for t, a in enumerate(path)) for path in (policy, drawn)]
+    assert abs(bills[1] / bills[0] - 1) < 0.05, "the same cost"
+
+
+def test_executed_actions_run_the_same_path() -> None:
+    model = small()
+    images = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    raw = actions(6)
+    one, other = (model.run(images, lambda seen, path=path: path[seen.block]) for path in (raw, model.executed(raw)))
+    assert not torch.equal(raw, model.executed(raw))
+    assert torch.equal(one.logits, other.logits)
+    assert torch.equal(one.macs, other.macs)
+
+
+def test_no_block_of_a_filled_path_runs_without_a_filter() -> None:
+    model = small()
+    path = fill(model, actions().mean(1), 0.5 * model.costs.dense)
+    assert ((path[..., 1:].sum(-1) > 0) == (path[..., 0] > 0)).all()
 
 
 def test_shuffled_gives_every_image_the_whole_path_of_another() -> None:

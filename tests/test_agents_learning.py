@@ -2,8 +2,7 @@
 
 The network is built by hand: the stem's first channel is brightness; block 0 copies it into the second channel;
 blocks 1 and 2 add nothing; the head calls an image bright iff the second channel is on. So for bright images block 0
-is worth its
-price, for dark ones it is not, and blocks 1 and 2 never are.
+is worth its price, for dark ones it is not, and blocks 1 and 2 never are.
 """
 
 from __future__ import annotations
@@ -103,12 +102,19 @@ def test_reinforce_finds_the_best_decisions(tmp_path: Path, flags: dict) -> None
             reward="linear",
             price=1.0,
             gate_lr=0.01,
-            warmup=10,
+            warmup_steps=10,
             finetune=1,
             minibatch=192,
         ),
         A2CConfig(
-            **FROZEN, timesteps=60_000, num_envs=128, reward="linear", price=1.0, gate_lr=0.02, warmup=10, finetune=1
+            **FROZEN,
+            timesteps=60_000,
+            num_envs=128,
+            reward="linear",
+            price=1.0,
+            gate_lr=0.02,
+            warmup_steps=10,
+            finetune=1,
         ),
     ],
     ids=["ppo", "a2c"],

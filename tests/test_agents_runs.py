@@ -113,7 +113,9 @@ def interrupted_sb3(config: PPOConfig | A2CConfig, run: Path, monkeypatch: pytes
 def test_resumed_sb3_equals_an_uninterrupted_run_bit_for_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type
 ) -> None:
-    config = kind(timesteps=32 * 3 * 8, num_envs=32, episodes=1, batch_size=32, warmup=4, finetune=2, eval_every=100)
+    config = kind(
+        timesteps=32 * 3 * 8, num_envs=32, episodes=1, batch_size=32, warmup_steps=4, finetune=2, eval_every=100
+    )
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     for folder in (whole, parts):
         folder.mkdir()

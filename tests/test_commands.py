@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +12,18 @@ import pytest
 import yaml
 from PIL import Image
 
+from agents.reinforce import Reinforce
 from lcnet_rl.commands import COMMANDS, main
 from lcnet_rl.commands.train import ALGOS
 from lcnet_rl.runs import CHECKPOINT, CONFIG, MODEL, PROGRESS
 from lcnet_rl.settings import from_dict, preset_names, read_preset
+from lcnet_rl.tree import load_tree
 
 
 def failing(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """What the command prints as it ends with exit code 2."""
     assert main(arguments) == 2
-    output = capsys.readouterr().out
+    output = capsys.readouterr().err
     assert output.startswith("error: ")
     assert output.count("\n") == 1, "one line"
     return output
@@ -56,7 +60,12 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> str:
         (("train", "--device", "tpu"), "use auto, cpu, cuda"),
         (("evaluate", "/nowhere"), "no run folder"),
         (("pretrain", "--recipe.epochs", "0"), "epochs must be >= 1"),
-        (("pretrain", "--resume"), "--run FOLDER"),
+        (("pretrain", "--resume", "/nowhere"), "no run folder"),
+        (("bench", "env", "--trials", "1"), "at least 2"),
+        (
+            ("train", "--dataset", "shapes", "--backbone", "resnet8", "--init", "scratch", "--groups", "5"),
+            "must divide",
+        ),
     ],
 )
 def test_a_mistake_gets_one_clear_line_and_exit_code_2(
@@ -68,14 +77,28 @@ def test_a_mistake_gets_one_clear_line_and_exit_code_2(
 def test_a_full_disk_is_one_line_and_loses_nothing(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, images: str, tmp_path: Path
 ) -> None:
-    def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device", "checkpoint.safetensors")
+    run = tmp_path / "run"
+    arguments = ["train", "--dataset", images, "--backbone", "resnet8", "--width", "4", "--init", "scratch"]
+    arguments += ["--batch-size", "8", "--epochs", "2", "--save-every", "5", "--run", str(run)]
+    save, saves = Reinforce.save, []
 
-    monkeypatch.setattr("lcnet_rl.tree.save_file", full)
-    arguments = ("train", "--dataset", images, "--backbone", "resnet8", "--width", "4", "--init", "scratch")
-    assert main((*arguments, "--batch-size", "8", "--run", str(tmp_path / "run"))) == 2
-    assert "error: No space left on device (checkpoint.safetensors)" in capsys.readouterr().out
-    assert not list((tmp_path / "run").glob("*.part"))
+    def save_until_full(agent: Reinforce) -> None:
+        saves.append(agent.step)
+        if len(saves) > 1:  # a limit on the size of files is a full disk that a test can have
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2000, unlimited))
+        try:
+            save(agent)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (unlimited, unlimited))
+
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    monkeypatch.setattr(Reinforce, "save", save_until_full)
+    assert "cannot write" in failing(capsys, *arguments)
+    assert saves == [0, 5]
+    assert load_tree(run / CHECKPOINT)["step"] == 0, "the earlier checkpoint is whole"
+    assert not list(run.glob("*.part"))
+    monkeypatch.setattr(Reinforce, "save", save)
+    assert main(["train", "--resume", str(run)]) == 0
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,7 +110,6 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("name", preset_names())
 def test_every_preset_is_a_valid_setting_of_its_algorithm(name: str) -> None:
     values = read_preset(name)
-    values.pop("pretrain", None)
     config = from_dict(ALGOS[values["algo"]], values, name)
     assert config.agent is not None
 
@@ -112,7 +134,7 @@ def test_train_resume_and_evaluate_from_the_command_line(
     if algo == "reinforce":
         arguments += ["--epochs", "4"]
     else:
-        arguments += ["--timesteps", "300", "--num-envs", "10", "--warmup", "2"]
+        arguments += ["--timesteps", "300", "--num-envs", "10", "--warmup-steps", "2"]
     assert main(arguments) == 0
     assert {CONFIG, CHECKPOINT, MODEL, PROGRESS, "run.json", "start.safetensors"} <= {p.name for p in run.iterdir()}
     assert list(run.glob("events.out.tfevents.*"))
@@ -125,5 +147,25 @@ def test_train_resume_and_evaluate_from_the_command_line(
     assert set(summary["controls"]) == {"keep-all", "random", "shuffled", "static"}
     assert all((run / f"{name}-test.png").stat().st_size > 5000 for name in ("tradeoff", "paths"))
     assert main(["evaluate", str(run), "--split", "val", "--budget", "0.5"]) == 0
-    assert json.loads((run / "evaluation-val.json").read_text())["macs_ratio"] <= 0.5
-    assert "already holds a run" in failing(capsys, *arguments) if capsys.readouterr() else True
+    assert json.loads((run / "evaluation-val-budget0.5.json").read_text())["macs_ratio"] <= 0.5
+    capsys.readouterr()
+    assert "already holds a run" in failing(capsys, *arguments)
+
+
+def test_ctrl_c_says_how_to_go_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, images: str, tmp_path: Path
+) -> None:
+    one_step = Reinforce.joint_step
+
+    def step(agent: Reinforce) -> dict[str, float]:
+        if agent.step == 3:
+            signal.raise_signal(signal.SIGINT)
+        return one_step(agent)
+
+    monkeypatch.setattr(Reinforce, "joint_step", step)
+    run = tmp_path / "run"
+    arguments = ["train", "--dataset", images, "--backbone", "resnet8", "--width", "4", "--init", "scratch"]
+    assert main([*arguments, "--batch-size", "8", "--run", str(run)]) == 130
+    output = capsys.readouterr().out
+    assert f"continue with: lcnet-rl train --resume {run}" in output
+    assert load_tree(run / CHECKPOINT)["step"] == 4

@@ -12,9 +12,11 @@ import typing
 from collections.abc import Sequence
 
 import tyro
+from rich.console import Console
 from rich.markup import escape
 
 from lcnet_rl.errors import UserError, unknown_name
+from lcnet_rl.interrupt import Interrupted
 from lcnet_rl.progress import console
 
 COMMANDS = {
@@ -54,11 +56,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         return _complain(f"{error.strerror or error}{where}")
+    except Interrupted as stop:
+        console.print(str(stop), soft_wrap=True, highlight=False)
+        return 130
     except KeyboardInterrupt:
         return 130
     return 0
 
 
 def _complain(message: str) -> int:
-    console.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    Console(stderr=True).print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
     return 2

@@ -19,6 +19,7 @@ from envs.vector import LayerChannelSkipVectorEnv
 from lcnet_rl.backbones import create_backbone
 from lcnet_rl.data import Dataset
 from lcnet_rl.device import Precision, autocast, resolve_device
+from lcnet_rl.errors import UserError
 from lcnet_rl.evaluate import replay
 from lcnet_rl.model import LCNet
 from lcnet_rl.pretrain import decayed
@@ -48,6 +49,8 @@ class Bench:
 
 def run(config: Bench) -> None:
     """Time, and print the ratio of medians."""
+    if config.trials < 2 or (config.images is not None and config.images < 2):
+        raise UserError(f"--trials and --images must be at least 2, got {config.trials} and {config.images}")
     device = resolve_device(config.device)
     torch.manual_seed(0)
     if config.what == "env":
@@ -105,7 +108,11 @@ def bench_train(config: Bench, device: torch.device) -> tuple[Comparison, str, s
         agent = Reinforce(model, settings, dataset, dataset, Path(folder), 0, device)
         optimizer = torch.optim.SGD(decayed(dense, 5e-4), lr=0.01, momentum=0.9, nesterov=True)
         comparison = compare(agent.joint_step, dense_step(agent, dense, optimizer, config.precision), config.trials)
-    return comparison, f"joint step, {settings.rollouts} rollouts of {count} images", f"dense step, {count} images"
+    return (
+        comparison,
+        f"joint step, {settings.rollouts} rollouts of {count} images, no distillation",
+        f"dense step, {count} images",
+    )
 
 
 def dense_step(

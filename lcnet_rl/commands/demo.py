@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from lcnet_rl.backbones import create_backbone
 from lcnet_rl.commands import evaluate as evaluate_command
-from lcnet_rl.commands.train import ENV_NAMES, START, TrainReinforce, train_agent
+from lcnet_rl.commands.pretrain import Pretrain, save_results
+from lcnet_rl.commands.train import TrainReinforce, start_run
 from lcnet_rl.data import load_dataset
 from lcnet_rl.device import resolve_device
 from lcnet_rl.pretrain import Recipe, train_dense
 from lcnet_rl.progress import console
 from lcnet_rl.runs import create_run
 from lcnet_rl.settings import from_dict, read_preset
-from lcnet_rl.weights import save_backbone
 
 
 @dataclass(frozen=True)
@@ -34,26 +34,28 @@ class Demo:
     """The run folder itself, instead of a new one under --runs."""
 
 
+RECIPE = Recipe(epochs=5, batch_size=64, lr=0.2)
+"""Of the dense backbone that the demo starts from."""
+
+
 def run(config: Demo) -> None:
     """Pretrain, train, evaluate; prints tables and says where the pictures are."""
     began = time.monotonic()
-    settings = read_preset("demo")
-    recipe = from_dict(Recipe, settings.pop("pretrain"), "preset demo")
     given = {"seed": config.seed, "device": config.device, "runs": config.runs, "run": config.run}
-    training = from_dict(TrainReinforce, {**settings, **given}, "preset demo")
+    training = from_dict(TrainReinforce, {**read_preset("demo"), **given}, "preset demo")
     device = resolve_device(config.device)
     console.print("[bold]1/4[/] drawing the built-in images")
-    train, val = (load_dataset(training.dataset, split) for split in ("train", "val"))
-    torch.manual_seed(training.seed)
-    backbone = create_backbone(training.backbone, len(train.classes), training.width)
-    folder = create_run(training.runs, ENV_NAMES[training.decides], "demo", training.seed, training, training.run)
+    train, val, test = (load_dataset(training.dataset, split) for split in ("train", "val", "test"))
     console.print(f"[bold]2/4[/] pretraining a dense {training.backbone} on {len(train):,} images")
-    pretrained = folder / "pretrain"
-    pretrained.mkdir()
-    train_dense(backbone, train, val, recipe, pretrained, training.seed, device)
-    save_backbone(backbone, folder / START)
+    name = f"{training.backbone}-{training.dataset}"
+    dense = Pretrain(training.dataset, training.backbone, training.width, recipe=RECIPE, seed=config.seed)
+    pretrained = create_run(config.runs, name, "pretrain", config.seed, dense)
+    torch.manual_seed(config.seed)
+    backbone = create_backbone(training.backbone, len(train.classes), training.width)
+    train_dense(backbone, train, val, RECIPE, pretrained, config.seed, device)
+    save_results(backbone, dense, train, val, test, pretrained, device)
     console.print("[bold]3/4[/] training backbone and policy together")
-    train_agent(training, backbone, train, val, folder, device)
+    folder = start_run(replace(training, init=str(pretrained)), backbone, train, val, device)
     console.print("[bold]4/4[/] evaluating, with controls")
     evaluate_command.run(evaluate_command.Evaluate(folder, device=config.device))
     console.print(f"demo took {time.monotonic() - began:.0f} s")

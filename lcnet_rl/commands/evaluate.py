@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 import tyro
 
 from agents.controls import run_controls
@@ -20,10 +19,10 @@ from lcnet_rl.plots import picture_paths, plot_tradeoff
 from lcnet_rl.pretrain import dense_accuracy
 from lcnet_rl.progress import console
 from lcnet_rl.report import print_summary, summarize
-from lcnet_rl.runs import BEST, MODEL, read_config, write_json
+from lcnet_rl.runs import BEST, MODEL, command_line, read_config, write_json
 from lcnet_rl.weights import load_backbone, load_model
 
-CURVE = (0.05, 0.2, 0.35, 0.65, 0.8, 0.95)
+CURVE = (0.05, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95)
 """Keep thresholds of the plotted line."""
 
 
@@ -42,9 +41,9 @@ class Evaluate:
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     data_root: Path | None = None
-    """Where data sets are kept."""
+    """Where data sets are kept; by default where the run had them."""
     seed: int = 0
-    """Of the random and shuffled controls."""
+    """Of the controls."""
 
 
 def run(config: Evaluate) -> None:
@@ -53,13 +52,20 @@ def run(config: Evaluate) -> None:
         raise UserError(f"budget is a share of dense MACs > 0, got {config.budget}")
     settings = read_config(config.run)
     model = load_model(config.run / (MODEL if config.which == "final" else BEST))
-    train, val = (load_dataset(settings["dataset"], split, config.data_root) for split in ("train", "val"))
-    dataset = load_dataset(settings["dataset"], config.split, config.data_root) if config.split == "test" else val
+    root = config.data_root or (Path(settings["data_root"]) if settings.get("data_root") else None)
+    train, val = (load_dataset(settings["dataset"], split, root) for split in ("train", "val"))
+    dataset = load_dataset(settings["dataset"], "test", root) if config.split == "test" else val
     summary = evaluate_run(config, model, train, val, dataset)
     print_summary(summary)
     for name in ("tradeoff", "paths"):
-        console.print(f"picture: {config.run / f'{name}-{config.split}.png'}", soft_wrap=True)
-    console.print(f"figures: {config.run / f'evaluation-{config.split}.json'}", soft_wrap=True)
+        console.print(f"picture: {config.run / f'{name}-{variant(config)}.png'}", soft_wrap=True)
+    console.print(f"figures: {config.run / f'evaluation-{variant(config)}.json'}", soft_wrap=True)
+
+
+def variant(config: Evaluate) -> str:
+    """What the files are called after: the split, and what else is not as usual."""
+    best = "-best" if config.which == "best" else ""
+    return f"{config.split}{best}" + ("" if config.budget is None else f"-budget{config.budget:g}")
 
 
 def evaluate_run(config: Evaluate, model: LCNet, train: Dataset, val: Dataset, dataset: Dataset) -> dict[str, Any]:
@@ -68,21 +74,21 @@ def evaluate_run(config: Evaluate, model: LCNet, train: Dataset, val: Dataset, d
     model.to(device)
     threshold = 0.5
     if config.budget is not None:
-        threshold = calibrate_threshold(model, val, config.budget, device)
-        recalibrate(model, train, model.greedy(threshold), device)
+        # BatchNorm's statistics depend on the decisions, and these on the statistics: the last ones meet the budget.
+        recalibrate(model, train, model.greedy(calibrate_threshold(model, val, config.budget, device)), device)
         threshold = calibrate_threshold(model, val, config.budget, device)
     policy = evaluate(model, dataset, model.greedy(threshold), device)
     start = load_backbone(str(config.run / START), classes=model.classes).to(device)
     controls = run_controls(model, dataset, policy, train, val, device, config.seed)
     summary = summarize(model, dataset, policy, dense_accuracy(start, dataset, device), controls)
     summary |= {"threshold": threshold, "budget": config.budget, "which": config.which, "seed": config.seed}
-    summary["train_seed"] = read_config(config.run)["seed"]
-    write_json(config.run / f"evaluation-{config.split}.json", summary)
-    curve = [(summary["macs_mean"], summary["accuracy"])]
-    few = dataset.subset(torch.arange(min(2000, len(dataset))))
+    summary |= {"train_seed": read_config(config.run)["seed"], "command": command_line()}
+    write_json(config.run / f"evaluation-{variant(config)}.json", summary)
+    curve = []
+    few = dataset.sample(2000)
     for other in CURVE:
         point = evaluate(model, few, model.greedy(other), device)
         curve.append((float(point.macs.mean()), point.accuracy))
-    plot_tradeoff(summary, curve, config.run / f"tradeoff-{config.split}.png")
-    picture_paths(model, dataset, policy, config.run / f"paths-{config.split}.png")
+    plot_tradeoff(summary, curve, config.run / f"tradeoff-{variant(config)}.png")
+    picture_paths(model, dataset, policy, config.run / f"paths-{variant(config)}.png")
     return summary

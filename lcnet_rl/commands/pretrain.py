@@ -7,13 +7,14 @@ from pathlib import Path
 
 import torch
 
-from lcnet_rl.backbones import create_backbone
-from lcnet_rl.data import load_dataset
+from lcnet_rl.backbones import Backbone, create_backbone
+from lcnet_rl.data import Dataset, load_dataset
 from lcnet_rl.device import resolve_device
 from lcnet_rl.errors import UserError
 from lcnet_rl.pretrain import Recipe, dense_accuracy, train_dense
 from lcnet_rl.progress import console
 from lcnet_rl.runs import CONFIG, create_run, read_config, write_json
+from lcnet_rl.settings import from_dict
 from lcnet_rl.weights import load_backbone, save_backbone
 
 
@@ -40,14 +41,17 @@ class Pretrain:
     """Where the run folder is made."""
     run: Path | None = None
     """The run folder itself, instead of a new one under --runs."""
-    resume: bool = False
-    """Go on from the checkpoint in --run."""
+    resume: Path | None = None
+    """Go on with this run, with its own settings."""
 
 
 def run(config: Pretrain) -> None:
     """Train, then measure on validation and test images, and save weights and metrics."""
-    if config.resume and (config.run is None or not (config.run / CONFIG).exists()):
-        raise UserError("--resume needs --run FOLDER, the run to continue")
+    resumed = config.resume
+    if resumed is not None:
+        if config != Pretrain(resume=resumed):
+            raise UserError(f"--resume goes on with the settings in {resumed / CONFIG}; leave the other options away")
+        config = from_dict(Pretrain, read_config(resumed), str(resumed / CONFIG))
     device = resolve_device(config.device)
     train, val, test = (load_dataset(config.dataset, split, config.data_root) for split in ("train", "val", "test"))
     torch.manual_seed(config.seed)
@@ -56,24 +60,33 @@ def run(config: Pretrain) -> None:
         backbone = load_backbone(config.init, config.backbone, classes, config.width)
     else:
         backbone = create_backbone(config.backbone, classes, config.width)
-    if config.resume:
-        assert config.run is not None
-        folder = config.run
-        if Recipe(**read_config(folder)["recipe"]) != config.recipe:
-            raise UserError(f"{folder} was trained with another recipe; resume with the settings in its {CONFIG}")
+    if resumed is not None:
+        folder = resumed
     else:
         name = f"{config.backbone}-{config.dataset.replace('/', '_').replace(':', '_')}"
         folder = create_run(config.runs, name, "pretrain", config.seed, config, config.run)
-    accuracy = train_dense(backbone, train, val, config.recipe, folder, config.seed, device, config.resume)
+    train_dense(backbone, train, val, config.recipe, folder, config.seed, device, resumed is not None)
+    save_results(backbone, config, train, val, test, folder, device)
+
+
+def save_results(
+    backbone: Backbone,
+    config: Pretrain,
+    train: Dataset,
+    val: Dataset,
+    test: Dataset,
+    folder: Path,
+    device: torch.device,
+) -> None:
+    """Write weights and final figures into the run folder, and print them."""
     metrics = {
-        "val_accuracy": accuracy,
+        "val_accuracy": dense_accuracy(backbone, val, device),
         "test_accuracy": dense_accuracy(backbone, test, device),
         "seed": config.seed,
         "train_images": len(train),
     }
     save_backbone(backbone, folder / "backbone.safetensors")
     write_json(folder / "metrics.json", metrics)
-    console.print(
-        f"{config.backbone} on {config.dataset}: val {accuracy:.2%}, test {metrics['test_accuracy']:.2%}\n"
-        f"weights: {folder / 'backbone.safetensors'}"
-    )
+    figures = f"val {metrics['val_accuracy']:.2%}, test {metrics['test_accuracy']:.2%}"
+    console.print(f"{config.backbone} on {config.dataset}: {figures}")
+    console.print(f"weights: {folder / 'backbone.safetensors'}", soft_wrap=True)

@@ -16,12 +16,12 @@ from agents.sb3 import train_sb3
 from agents.sb3_config import A2CConfig, PPOConfig
 from lcnet_rl.backbones import Backbone, create_backbone
 from lcnet_rl.data import Dataset, load_dataset
+from lcnet_rl.data.sampler import TrainingBatches
 from lcnet_rl.device import resolve_device
 from lcnet_rl.errors import UserError, unknown_name
-from lcnet_rl.interrupt import Interrupted
 from lcnet_rl.model import DEFAULT_GROUPS, Decides, LCNet
 from lcnet_rl.progress import console
-from lcnet_rl.runs import CHECKPOINT, CONFIG, create_run, read_config
+from lcnet_rl.runs import CONFIG, create_run, read_config
 from lcnet_rl.settings import from_dict, read_preset
 from lcnet_rl.weights import REFERENCE, load_backbone, save_backbone
 
@@ -48,8 +48,7 @@ class Train:
     width: int | None = None
     """Filters of the first stage; the published width when not given."""
     init: str = "auto"
-    """Weights to start from: a file, a pretrain run, 'akamaster', 'scratch', or 'auto' (the project's ResNet-20 on
-    CIFAR-10)."""
+    """Starting weights: a file, a pretrain run, akamaster, scratch, or auto (the project's ResNet-20 on CIFAR-10)."""
     decides: Decides = "both"
     """layers (L-Net), channels (C-Net), or both."""
     groups: int = DEFAULT_GROUPS
@@ -132,17 +131,23 @@ def run(config: AnyTrain) -> None:
     if config.resume is not None:
         folder = config.resume
         backbone = load_backbone(str(folder / START), classes=len(train.classes))
-    else:
-        backbone = starting_backbone(config, len(train.classes))
-        folder = create_run(config.runs, ENV_NAMES[config.decides], config.algo, config.seed, config, config.run)
-        save_backbone(backbone, folder / START)
-    console.print(f"run folder: {folder}", soft_wrap=True)
-    try:
+        console.print(f"going on with {folder}", soft_wrap=True)
         train_agent(config, backbone, train, val, folder, device)
-    except Interrupted as stop:
-        console.print(str(stop), soft_wrap=True)
-        raise KeyboardInterrupt from stop
+    else:
+        folder = start_run(config, starting_backbone(config, len(train.classes)), train, val, device)
     console.print(f"done; now: lcnet-rl evaluate {folder}", soft_wrap=True)
+
+
+def start_run(config: AnyTrain, backbone: Backbone, train: Dataset, val: Dataset, device: torch.device) -> Path:
+    """Make a run folder for training from ``backbone``, and train; returns the folder."""
+    # Faulty settings are refused before there is a folder that a corrected command would find taken.
+    LCNet(backbone, config.decides, config.groups)
+    TrainingBatches(train, config.agent.batch_size, config.seed)
+    folder = create_run(config.runs, ENV_NAMES[config.decides], config.algo, config.seed, config, config.run)
+    save_backbone(backbone, folder / START)
+    console.print(f"run folder: {folder}", soft_wrap=True)
+    train_agent(config, backbone, train, val, folder, device)
+    return folder
 
 
 def starting_backbone(config: AnyTrain, classes: int) -> Backbone:
@@ -151,7 +156,11 @@ def starting_backbone(config: AnyTrain, classes: int) -> Backbone:
         return create_backbone(config.backbone, classes, config.width)
     init = config.init
     if init == "auto":
-        if (config.dataset, config.backbone, config.width) != ("cifar10", "resnet20", None) or not RESNET20.is_file():
+        if (config.dataset, config.backbone, config.width or 16) != (
+            "cifar10",
+            "resnet20",
+            16,
+        ) or not RESNET20.is_file():
             raise UserError(
                 f"no pretrained {config.backbone} for {config.dataset} comes with the project; train one with "
                 f"'lcnet-rl pretrain --dataset {config.dataset} --backbone {config.backbone}' and give it with --init, "
@@ -165,7 +174,7 @@ def train_agent(
     config: AnyTrain, backbone: Backbone, train: Dataset, val: Dataset, folder: Path, device: torch.device
 ) -> None:
     """Train ``config.agent`` around ``backbone`` in an existing run folder, from its checkpoint where it has one."""
-    resume = (folder / CHECKPOINT).exists()
+    resume = config.resume is not None
     model = LCNet(backbone, config.decides, config.groups, config.agent.keep_bias)
     if isinstance(config, TrainReinforce):
         agent = Reinforce(model, config.agent, train, val, folder, config.seed, device)

@@ -54,6 +54,11 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def sample(self, count: int) -> Dataset:
+        """``count`` images, or all if there are fewer: always the same ones, from all over the set, shuffled."""
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(0))
+        return self.subset(order[:count])
+
     def subset(self, indices: Tensor | Sequence[int], split: str | None = None) -> Dataset:
         """The images at ``indices`` (shape (M,)), in that order; ``split`` renames the split."""
         return replace(
