@@ -142,7 +142,7 @@ def test_mean_estimate_equals_the_exact_gradient_within_its_standard_error(
 @pytest.mark.parametrize("cost_gradient", ["exact", "sampled"])
 def test_the_comparison_notices_a_wrong_price(toy: Toy, cost_gradient: str) -> None:
     shape = create_reward("linear")
-    wrong = exact_gradient(toy, shape, price=1.05 * PRICE)
+    wrong = exact_gradient(toy, shape, price=1.5 * PRICE)
     rows = estimates(toy, shape, "leave-one-out", cost_gradient, "none")
     error = rows.std(0) / BATCHES**0.5
     assert ((rows.mean(0) - wrong).abs() > 4.5 * error).any()
