@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lcnet_rl import tree as tree_module
+from lcnet_rl import files as files_module
 from lcnet_rl.errors import UserError
 from lcnet_rl.files import replacing, write_text
 from lcnet_rl.tree import load_tree, save_tree
@@ -152,7 +152,7 @@ def test_a_full_disk_leaves_the_old_tree_whole(tmp_path: Path, monkeypatch: pyte
         Path(target).write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(tree_module, "save_file", half)
+    monkeypatch.setattr(files_module, "save_file", half)
     with pytest.raises(OSError, match="No space left"):
         save_tree({"step": 2, "w": torch.zeros(3)}, path)
     assert_same(load_tree(path), {"step": 1, "w": torch.ones(3)})
