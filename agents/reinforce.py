@@ -69,7 +69,7 @@ class Reinforce:
         floor = model.costs.floor / model.costs.dense
         if config.target is not None and config.target <= floor:
             raise UserError(f"target {config.target} is out of reach: keeping nothing costs {floor:.3f} of dense MACs")
-        self.step, self.price = 0, 0.0
+        self.step, self.price = 0, 0.0 if config.target is None else config.price
         self.best: Results | None = None
 
     def train(self) -> None:
@@ -144,12 +144,15 @@ class Reinforce:
             raise self.diverged("gradient")
         factor = triangle(self.step, schedule.total, 0.1)
         self.finetuner.step(factor)
+        settling = schedule.settling(self.step)
+        for group in self.gates.param_groups:
+            group["lr"] = config.gate_lr * settling
         self.gates.step()
 
         share = float(rollout.shares.mean())
         if learning and config.target is not None:
             aim = 1 + (config.target - 1) * schedule.ramped(self.step)
-            self.price = max(0.0, self.price + config.price_rate / schedule.ramp * (share - aim))
+            self.price = max(0.0, self.price + settling * config.price_rate / schedule.ramp * (share - aim))
         correct = (rollout.logits.argmax(2) == labels).float()
         return {
             "rollout/ep_rew_mean": float(self.rewards(rollout, labels).mean()),

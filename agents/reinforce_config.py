@@ -105,3 +105,11 @@ class Schedule:
     def ramped(self, step: int) -> float:
         """How far the ramp has come, in [0, 1]."""
         return min(1.0, max(0.0, (step + 1 - self.policy) / self.ramp))
+
+    def settling(self, step: int) -> float:
+        """Factor on how fast policy and price move: 1 up to the ramp's end, then falling linearly to 0 at ``polish``.
+
+        Adam moves every weight by the same amount, however noisy its gradient; only a falling rate averages that out.
+        """
+        ramped = self.policy + self.ramp
+        return min(1.0, max(0.0, (self.polish - step) / max(1, self.polish - ramped)))
