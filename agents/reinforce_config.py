@@ -23,7 +23,7 @@ class ReinforceConfig(FinetuneConfig):
     reward: str = "confidence"
     """linear, quadratic[:penalty=P], or confidence[:floor=F]."""
     price: float = 0.3
-    """Reward lost by spending the dense model's MACs once; with a target the price finds itself."""
+    """Reward lost by spending the dense model's MACs once; with a target, where the price starts."""
     target: float | None = None
     """Mean share of dense MACs to reach: the price then moves by itself to where the policy spends just that."""
     price_rate: float = 6.0
