@@ -27,7 +27,8 @@ class ReinforceConfig(FinetuneConfig):
     target: float | None = None
     """Mean share of dense MACs to reach: the price then moves by itself to where the policy spends just that."""
     price_rate: float = 6.0
-    """With a target: how much the price moves, over as many steps as the ramp has, for each unit of overspending."""
+    """With a target: how much the price moves, over as many steps as the ramp has, for each unit of overspending; it
+    falls as ``gate_lr`` does."""
     ramp: float = 0.3
     """Share of the policy phase over which price or target go from free to their final value."""
     warmup: float = 0.15
@@ -47,7 +48,7 @@ class ReinforceConfig(FinetuneConfig):
     bound: float = 0.03
     """Keep probabilities stay in [bound, 1 - bound] while sampling, so exploration never ends."""
     gate_lr: float = 2e-3
-    """Learning rate of the keep decisions (Adam)."""
+    """Learning rate of the keep decisions (Adam), until the ramp's end; from there it falls to 0 at ``polish``."""
     log_every: int = 20
     """Steps between rows of the log."""
     save_every: int = 200
