@@ -69,7 +69,8 @@ class Reinforce:
         floor = model.costs.floor / model.costs.dense
         if config.target is not None and config.target <= floor:
             raise UserError(f"target {config.target} is out of reach: keeping nothing costs {floor:.3f} of dense MACs")
-        self.step, self.price = 0, 0.0 if config.target is None else config.price
+        self.step = 0
+        self.price = self.settled_price = 0.0 if config.target is None else config.price
         self.best: Results | None = None
 
     def train(self) -> None:
@@ -144,15 +145,13 @@ class Reinforce:
             raise self.diverged("gradient")
         factor = triangle(self.step, schedule.total, 0.1)
         self.finetuner.step(factor)
-        settling = schedule.settling(self.step)
         for group in self.gates.param_groups:
-            group["lr"] = config.gate_lr * settling
+            group["lr"] = config.gate_lr * schedule.settling(self.step)
         self.gates.step()
 
         share = float(rollout.shares.mean())
         if learning and config.target is not None:
-            aim = 1 + (config.target - 1) * schedule.ramped(self.step)
-            self.price = max(0.0, self.price + settling * config.price_rate / schedule.ramp * (share - aim))
+            self.move_price(share)
         correct = (rollout.logits.argmax(2) == labels).float()
         return {
             "rollout/ep_rew_mean": float(self.rewards(rollout, labels).mean()),
@@ -205,6 +204,19 @@ class Reinforce:
         )
         bonus = config.entropy * policy_entropy(rollout) + config.information * decision_information(rollout)
         return rollout, objective - bonus
+
+    def move_price(self, share: float) -> None:
+        """Raise the price if the batch spent more than the target, by now, allows; lower it if less.
+
+        A proportional-integral controller. The share answers a price only after many steps, so the integral alone
+        would swing around the target; the proportional part, which ends with the overspending, stops it in time.
+        """
+        config, schedule = self.config, self.schedule
+        aim = 1 + (config.target - 1) * schedule.ramped(self.step)
+        push = config.price_rate * (share - aim)
+        self.settled_price = max(0.0, self.settled_price + push / schedule.ramp)
+        last = self.step == schedule.polish - 1
+        self.price = self.settled_price if last else max(0.0, self.settled_price + push)
 
     def rewards(self, rollout: Rollout, labels: Tensor) -> Tensor:
         """Each pass's reward at the current price, (K, B)."""
@@ -269,6 +281,7 @@ class Reinforce:
             "gates": self.gates.state_dict(),
             "step": self.step,
             "price": self.price,
+            "settled_price": self.settled_price,
             "best": None if self.best is None else vars(self.best),
         }
         save_tree(state, self.run / CHECKPOINT)
@@ -287,7 +300,7 @@ class Reinforce:
             raise UserError(f"{self.run / CHECKPOINT} is of another network: {reason}") from error
         self.finetuner.restore(state["finetuner"])
         self.gates.load_state_dict(state["gates"])
-        self.step, self.price = state["step"], state["price"]
+        self.step, self.price, self.settled_price = state["step"], state["price"], state["settled_price"]
         self.best = None if state["best"] is None else Results(**state["best"])
 
     def diverged(self, what: str) -> UserError:

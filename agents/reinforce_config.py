@@ -27,8 +27,8 @@ class ReinforceConfig(FinetuneConfig):
     target: float | None = None
     """Mean share of dense MACs to reach: the price then moves by itself to where the policy spends just that."""
     price_rate: float = 6.0
-    """With a target: how much the price moves, over as many steps as the ramp has, for each unit of overspending; it
-    falls as ``gate_lr`` does."""
+    """With a target: how much overspending by the whole dense MACs raises the price, at once and again over every
+    ramp's length."""
     ramp: float = 0.3
     """Share of the policy phase over which price or target go from free to their final value."""
     warmup: float = 0.15
@@ -108,7 +108,7 @@ class Schedule:
         return min(1.0, max(0.0, (step + 1 - self.policy) / self.ramp))
 
     def settling(self, step: int) -> float:
-        """Factor on how fast policy and price move: 1 up to the ramp's end, then falling linearly to 0 at ``polish``.
+        """Factor on how fast the policy moves: 1 up to the ramp's end, then falling linearly to 0 at ``polish``.
 
         Adam moves every weight by the same amount, however noisy its gradient; only a falling rate averages that out.
         """
