@@ -151,7 +151,7 @@ class Reinforce:
 
         share = float(rollout.shares.mean())
         if learning and config.target is not None:
-            self.move_price(share)
+            self.move_price(share, config.target)
         correct = (rollout.logits.argmax(2) == labels).float()
         return {
             "rollout/ep_rew_mean": float(self.rewards(rollout, labels).mean()),
@@ -205,14 +205,14 @@ class Reinforce:
         bonus = config.entropy * policy_entropy(rollout) + config.information * decision_information(rollout)
         return rollout, objective - bonus
 
-    def move_price(self, share: float) -> None:
-        """Raise the price if the batch spent more than the target, by now, allows; lower it if less.
+    def move_price(self, share: float, target: float) -> None:
+        """Raise the price if a batch's ``share`` of dense MACs exceeds what is allowed by now; lower it if not.
 
         A proportional-integral controller. The share answers a price only after many steps, so the integral alone
         would swing around the target; the proportional part, which ends with the overspending, stops it in time.
         """
         config, schedule = self.config, self.schedule
-        aim = 1 + (config.target - 1) * schedule.ramped(self.step)
+        aim = 1 + (target - 1) * schedule.ramped(self.step)
         push = config.price_rate * (share - aim)
         self.settled_price = max(0.0, self.settled_price + push / schedule.ramp)
         last = self.step == schedule.polish - 1

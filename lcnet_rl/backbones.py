@@ -47,14 +47,15 @@ class Stem(nn.Module):
     def __init__(self, out_channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(3, out_channels, 3, padding=1, bias=False)
-        self.bn = nn.BatchNorm2d(out_channels)
+        self.bn: nn.Module = nn.BatchNorm2d(out_channels)
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map uint8 images (B, 3, 32, 32) to features (B, C, 32, 32)."""
         x = (images.to(self.mean.dtype) / 255 - self.mean) / self.std
-        return F.relu(self.bn(self.conv(x.contiguous(memory_format=torch.channels_last))))
+        x = x.to(self.conv.weight.dtype, memory_format=torch.channels_last)
+        return F.relu(self.bn(self.conv(x)))
 
 
 class Block(nn.Module):
@@ -68,9 +69,9 @@ class Block(nn.Module):
         super().__init__()
         self.in_channels, self.filters, self.out_channels, self.stride = in_channels, out_channels, out_channels, stride
         self.conv1 = nn.Conv2d(in_channels, self.filters, 3, stride=stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(self.filters)
+        self.bn1: nn.Module = nn.BatchNorm2d(self.filters)
         self.conv2 = nn.Conv2d(self.filters, out_channels, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.bn2: nn.Module = nn.BatchNorm2d(out_channels)
         self.shortcut: nn.Module
         if stride == 1 and in_channels == out_channels:
             self.shortcut = nn.Identity()

@@ -42,9 +42,14 @@ def has_fast_bf16(device: torch.device) -> bool:
     return bool(capabilities.get("amx_bf16", False))
 
 
+def uses_bf16(precision: Precision, device: torch.device) -> bool:
+    """Whether ``precision`` means bfloat16 on ``device``; ``auto`` is the faster one."""
+    return precision == "bf16" or (precision == "auto" and has_fast_bf16(device))
+
+
 def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager:
     """bfloat16 autocast on ``device`` for ``bf16``, nothing for ``fp32``, the faster of them for ``auto``."""
-    if precision == "bf16" or (precision == "auto" and has_fast_bf16(device)):
+    if uses_bf16(precision, device):
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return contextlib.nullcontext()
 

@@ -65,22 +65,22 @@ def aimed(tmp_path: Path) -> Reinforce:
 def test_overspending_raises_the_price_at_once_and_by_as_much_again_over_a_ramps_length(aimed: Reinforce) -> None:
     prices = []
     for share in (0.7, 0.7, 0.5, 0.4):
-        aimed.move_price(share)
+        aimed.move_price(share, target=0.5)
         prices.append(aimed.price)
     assert prices == pytest.approx([1.1 + 0.4, 1.2 + 0.4, 1.2, 1.15 - 0.2])
 
 
 def test_the_price_is_never_negative(aimed: Reinforce) -> None:
-    aimed.move_price(0.0)
+    aimed.move_price(0.0, target=0.5)
     assert aimed.price == 0
     for _ in range(9):
-        aimed.move_price(0.0)
+        aimed.move_price(0.0, target=0.5)
     assert aimed.settled_price == 0
 
 
 def test_polishing_starts_at_the_settled_price(aimed: Reinforce) -> None:
     aimed.step = 7
-    aimed.move_price(0.7)
+    aimed.move_price(0.7, target=0.5)
     assert aimed.price == aimed.settled_price == pytest.approx(1.1)
     aimed.step = 8
     aimed.joint_step()
@@ -89,5 +89,5 @@ def test_polishing_starts_at_the_settled_price(aimed: Reinforce) -> None:
 
 def test_while_the_target_ramps_more_may_be_spent(aimed: Reinforce) -> None:
     aimed.step = 1
-    aimed.move_price(0.75)
+    aimed.move_price(0.75, target=0.5)
     assert aimed.price == pytest.approx(1.0)

@@ -1,0 +1,205 @@
+"""The engine: an LCNet for inference that does not compute what its decisions drop.
+
+The same four calls as the model's, the same logits up to rounding, but ``advance`` runs a block for the images that
+keep it, and only with the filters they keep: images that keep the same groups go through two small convolutions
+together. Where this machine is faster computing more (few images, narrow layers), it does, once ``tune`` has timed it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lcnet_rl.backbones import IMAGE_SIZE, pool
+from lcnet_rl.engine.crossover import Crossover, measure
+from lcnet_rl.engine.fold import folded
+from lcnet_rl.engine.packed import Chunk, PackedBlock, as_rows, count, take
+from lcnet_rl.errors import UserError
+from lcnet_rl.model import LCNet, Observation, State
+
+CACHED = 32
+"""Images that go through a block at a time: few enough that what lies between its layers stays in the cache."""
+MOST_GROUPS = 16
+"""With more filter groups a block (as with ``groups=0``), hardly two images keep the same ones: then all filters run,
+masked, for the images that keep the block, and the difference is counted as excess."""
+
+
+@dataclass(frozen=True)
+class EngineState(State):
+    """A state, and what was computed beyond what is billed."""
+
+    excess: int = 0
+    """MACs spent so far, all images together, on what was dropped, because that was faster."""
+
+
+class Engine(LCNet):
+    """Inference with real skipping, for any batch size, on CPU or CUDA. It cannot be trained."""
+
+    def __init__(self, model: LCNet, dtype: torch.dtype = torch.float32) -> None:
+        """Build an engine with a copy of ``model``'s weights, on the same device.
+
+        Args:
+            model: the trained network.
+            dtype: of the convolutions: float32 or bfloat16. Gates and head always compute in float32.
+
+        Raises:
+            UserError: for another dtype.
+        """
+        if dtype not in (torch.float32, torch.bfloat16):
+            raise UserError(f"the engine computes in float32 or bfloat16, not {dtype}")
+        super().__init__(folded(model.backbone), model.spec.decides, model.spec.groups)
+        gates = {key: value for key, value in model.state_dict().items() if not key.startswith("backbone.")}
+        self.load_state_dict({**self.state_dict(), **gates})
+        self.to(model.price.device).eval().requires_grad_(False)
+        self.dtype = dtype
+        self.backbone.stem.conv.to(dtype)
+        self.backbone.blocks.to(dtype)
+        grouped = self.has_c_net and max(self.group_counts) <= MOST_GROUPS
+        self.packed = [
+            PackedBlock(self.backbone.block(t), self.group_counts[t] if grouped else 1) for t in range(self.depth)
+        ]
+        self.crossover: Crossover | None = None
+        self._observed: tuple[State, Observation] | None = None
+
+    def train(self, mode: bool = True) -> Engine:
+        """Stay in eval mode.
+
+        Raises:
+            UserError: when asked to train.
+        """
+        if mode:
+            raise UserError("an engine cannot be trained: train the model, and build a new engine")
+        super().train(False)
+        return self
+
+    @torch.no_grad()
+    def tune(self, batch: int) -> None:
+        """Time this machine's blocks at up to ``batch`` images, and from now on compute dropped parts where faster."""
+        size, inputs = IMAGE_SIZE, []
+        for packed in self.packed:
+            channels = packed.block.in_channels
+            x = torch.randn(batch, channels, size, size, device=self.price.device, dtype=self.dtype)
+            inputs.append(x.contiguous(memory_format=torch.channels_last))
+            size //= packed.block.stride
+        self.crossover = measure(self.packed, inputs)
+
+    @torch.no_grad()
+    def begin(self, images: Tensor, price: float | Tensor | None = None) -> EngineState:
+        """Run the stem, as ``LCNet.begin``."""
+        return EngineState(**vars(super().begin(images, price)))
+
+    @torch.no_grad()
+    def observe(self, state: State) -> Observation:
+        """As ``LCNet.observe``; the probe runs once, however often the same state is looked at."""
+        if self._observed is None or self._observed[0] is not state:
+            self._observed = state, super().observe(state)
+        return self._observed[1]
+
+    @torch.no_grad()
+    def advance(self, state: State, action: Tensor) -> EngineState:
+        """Run the next block for the images and filters that are kept: ``LCNet.advance`` without the waste.
+
+        Args:
+            state: before the block.
+            action: (B, action_size), 0 or 1.
+
+        Raises:
+            UserError: for numbers between 0 and 1: a mean-field pass needs the model.
+        """
+        if not ((action == 0) | (action == 1)).all():
+            raise UserError("an engine's action holds zeros and ones only")
+        t = state.block
+        keep, filters = self.split(action, t)
+        features = self._standardized(t, self.observe(state).gate_input)
+        scale = keep * self._l_net(t).scales(features)[:, 0] if self.has_l_net else keep
+        filter_scale = None
+        if self.has_c_net:
+            asked = keep.nonzero()[:, 0]
+            filter_scale = torch.zeros_like(filters)
+            filter_scale[asked] = filters[asked] * self._c_net(t).scales(features[asked])
+        chunks, rows = self._plan(self._kept_sets(action, t), t)
+        x = self._run(state.features, chunks, rows, filter_scale, scale, t)
+        ran = sum(chunk.images * self.packed[t].filters(chunk.groups) for chunk in chunks)
+        excess = (ran - int((keep[:, None] * filters).sum())) * self.costs.blocks[t].filter
+        before = state.excess if isinstance(state, EngineState) else 0
+        return EngineState(x, pool(x), t + 1, state.spent + self.bill(action, t), state.price, before + excess)
+
+    def greedy(self, threshold: float = 0.5) -> Callable[[Observation], Tensor]:
+        """As ``LCNet.greedy``, but C-Net is asked only about the images whose L-Net keeps the block."""
+        if not (self.has_l_net and self.has_c_net):
+            return super().greedy(threshold)
+
+        def decide(observation: Observation) -> Tensor:
+            t = observation.block
+            features = self._standardized(t, observation.gate_input)
+            keep = self._l_net(t).logits(features).sigmoid() > threshold
+            rows = keep[:, 0].nonzero()[:, 0]
+            action = torch.zeros(len(features), self.action_size, device=features.device)
+            action[:, :1] = keep.float()
+            groups = self._c_net(t).logits(features[rows]).sigmoid() > threshold
+            action[rows, 1 : 1 + self.group_counts[t]] = groups.float()
+            return action
+
+        return decide
+
+    def _kept_sets(self, action: Tensor, block: int) -> Tensor:
+        """The groups that run for each image, as the bits of an int64 (B,); 0 is a skipped block."""
+        bits = action[:, self.action_mask[block]].long()
+        if not self.has_c_net:
+            return bits[:, 0]
+        groups = bits[:, int(self.has_l_net) :]
+        if self.packed[block].groups == 1:
+            groups = groups.amax(1, keepdim=True)
+        sets = (groups << torch.arange(groups.shape[1], device=groups.device)).sum(1)
+        return sets * bits[:, 0] if self.has_l_net else sets
+
+    def _plan(self, kept: Tensor, block: int) -> tuple[list[Chunk], list[Tensor | slice]]:
+        """What to run in a block, and for which images each: their numbers, or a slice where all images run alike."""
+        order = kept.argsort()
+        sets, counts = (part.tolist() for part in kept[order].unique_consecutive(return_counts=True))
+        chunks = [Chunk(groups, images) for groups, images in zip(sets, counts, strict=True) if groups]
+        if self.crossover is not None:
+            chunks = self.crossover.plan(block, chunks, len(kept))
+        chunks = [part for chunk in chunks for part in chunk.split(CACHED)]
+        if all(chunk.groups == self.packed[block].all for chunk in chunks) and count(chunks) == len(kept):
+            starts = range(0, len(kept), CACHED)
+            return chunks, [slice(start, start + CACHED) for start in starts]
+        # Images that skip the block come first in the order, so what runs is always its end.
+        return chunks, list(order[len(order) - count(chunks) :].split([chunk.images for chunk in chunks]))
+
+    def _run(
+        self,
+        x: Tensor,
+        chunks: list[Chunk],
+        rows: list[Tensor | slice],
+        filter_scale: Tensor | None,
+        scale: Tensor,
+        block: int,
+    ) -> Tensor:
+        """A block's output (B, C_out, H', W'): chunk by chunk where it runs, the shortcut's ReLU elsewhere.
+
+        Args:
+            x: the block's input (B, C_in, H, W).
+            chunks: what to run.
+            rows: for which images.
+            filter_scale: (B, filters), 0 where dropped, or None for ones.
+            scale: L-Net's (B,), 0 where dropped.
+            block: which block.
+        """
+        packed = self.packed[block]
+        shortcut = packed.block.shortcut(x)
+        # A block's input is a ReLU's output, so an identity needs no further one.
+        out = shortcut if shortcut is x else shortcut.relu()
+        if chunks and out is x:
+            out = out.clone(memory_format=torch.channels_last)
+        out = out.contiguous(memory_format=torch.channels_last)
+        for chunk, here in zip(chunks, rows, strict=True):
+            part = take(x, here)
+            residual = packed.residual(part, chunk.groups, None if filter_scale is None else filter_scale[here])
+            residual.mul_(scale[here, None, None, None].to(residual.dtype))
+            residual.add_(part if shortcut is x else take(shortcut, here)).relu_()
+            as_rows(out)[here] = as_rows(residual)
+        return out

@@ -1,0 +1,32 @@
+"""BatchNorm folded into the convolutions before it, as every deployed network has it."""
+
+from __future__ import annotations
+
+import copy
+from typing import cast
+
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from lcnet_rl.backbones import Backbone
+
+
+def folded(backbone: Backbone) -> Backbone:
+    """A copy of ``backbone``, in eval mode, whose convolutions have biases and whose BatchNorms do nothing.
+
+    The same function as the original's in eval mode, up to float32 rounding.
+    """
+    result = copy.deepcopy(backbone).eval()
+    stem = result.stem
+    stem.conv, stem.bn = _fused(stem.conv, stem.bn), nn.Identity()
+    for index in range(len(result.blocks)):
+        block = result.block(index)
+        block.conv1, block.bn1 = _fused(block.conv1, block.bn1), nn.Identity()
+        block.conv2, block.bn2 = _fused(block.conv2, block.bn2), nn.Identity()
+        if isinstance(block.shortcut, nn.Sequential):
+            block.shortcut = _fused(*block.shortcut)
+    return result
+
+
+def _fused(conv: nn.Module, bn: nn.Module) -> nn.Conv2d:
+    return fuse_conv_bn_eval(cast(nn.Conv2d, conv), cast(nn.BatchNorm2d, bn))

@@ -1,0 +1,182 @@
+"""The engine: the model's logits without the arithmetic of what is dropped."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from lcnet_rl.backbones import create_backbone
+from lcnet_rl.engine import Engine, EngineState
+from lcnet_rl.engine.crossover import Crossover, Line
+from lcnet_rl.engine.packed import Chunk
+from lcnet_rl.errors import UserError
+from lcnet_rl.evaluate import replay
+from lcnet_rl.model import Decides, LCNet
+
+
+def lively(name: str = "resnet8", decides: Decides = "both", groups: int = 4, width: int | None = 8) -> LCNet:
+    """A model in which nothing is neutral: BatchNorm statistics, gates and scales all differ from their start."""
+    generator = torch.Generator().manual_seed(0)
+    model = LCNet(create_backbone(name, 10, width), decides, groups).eval()
+    for gate in model.gates():
+        for parameter in gate.parameters():
+            parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator)
+        gate.keep.weight.data *= 10
+        gate.keep.bias.data -= gate.keep.weight.data.sum(1) / 4  # near the middle of what the weights add
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean = 0.2 * torch.randn(module.num_features, generator=generator)
+            module.running_var = 0.5 + torch.rand(module.num_features, generator=generator)
+            module.weight.data = 0.5 + torch.rand(module.num_features, generator=generator)
+            module.bias.data = 0.2 * torch.randn(module.num_features, generator=generator)
+    return model
+
+
+def images(count: int) -> torch.Tensor:
+    """Noise of many brightnesses, so that gates see differences."""
+    generator = torch.Generator().manual_seed(1)
+    pixels = torch.rand(count, 3, 32, 32, generator=generator) * torch.rand(count, 3, 1, 1, generator=generator)
+    return (255 * pixels).to(torch.uint8)
+
+
+def assert_same(model: LCNet, engine: Engine, actions: torch.Tensor, count: int) -> None:
+    with torch.no_grad():
+        expected, got = model.run(images(count), replay(actions)), engine.run(images(count), replay(actions))
+    torch.testing.assert_close(got.logits, expected.logits, atol=1e-4, rtol=1e-4)
+    assert torch.equal(got.macs, expected.macs)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    name=st.sampled_from(["resnet8", "resnet14", "resnet18"]),
+    decides=st.sampled_from(["layers", "channels", "both"]),
+    groups=st.sampled_from([0, 1, 2, 4]),
+    count=st.integers(0, 5),
+    keep=st.floats(0, 1),
+    seed=st.integers(0, 1000),
+)
+def test_any_decisions_give_the_models_logits(
+    name: str, decides: Decides, groups: int, count: int, keep: float, seed: int
+) -> None:
+    model = lively(name, decides, groups)
+    draws = torch.rand(model.depth, count, model.action_size, generator=torch.Generator().manual_seed(seed))
+    assert_same(model, Engine(model), (draws < keep).float(), count)
+
+
+@pytest.mark.parametrize("fastest", [0, 1, 2])
+def test_every_way_of_the_crossover_gives_the_models_logits(fastest: int) -> None:
+    model = lively()
+    engine = Engine(model)
+    plain, one = Line(0.0, 1.0), Line(100.0, 0.0)
+    kept = [(plain,) * 4, (one, one, one, plain), (one, one, one, plain)][fastest]
+    engine.crossover = Crossover(
+        (kept,) * model.depth,
+        ([plain, Line(0.0, 0.1), Line(1000.0, 0.0)][fastest],) * model.depth,
+        tuple(packed.all for packed in engine.packed),
+    )
+    actions = (torch.rand(model.depth, 7, model.action_size, generator=torch.Generator().manual_seed(0)) < 0.6).float()
+    assert_same(model, engine, actions, 7)
+
+
+def test_the_crossover_takes_the_fastest_plan() -> None:
+    slow, fast = Line(10.0, 1.0), Line(1.0, 1.0)
+    chunks = [Chunk(1, 3), Chunk(2, 4)]
+
+    def planned(few: Line, all_groups: Line, move: Line) -> list[Chunk]:
+        return Crossover(((few, all_groups),), (move,), (3,)).plan(0, chunks, 10)
+
+    assert planned(few=fast, all_groups=slow, move=Line(0, 0)) == chunks
+    assert planned(few=slow, all_groups=fast, move=Line(0, 0)) == [Chunk(3, 7)]
+    assert planned(few=slow, all_groups=fast, move=Line(9, 0)) == [Chunk(3, 10)]
+    assert Crossover(((fast, fast),), (fast,), (3,)).plan(0, [], 10) == []
+
+
+@pytest.mark.parametrize("decides", ["layers", "channels", "both"])
+def test_the_arithmetic_executed_is_the_arithmetic_billed(decides: Decides) -> None:
+    engine = Engine(lively(decides=decides, width=16))
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        outcome = engine.run(images(16), engine.greedy())
+    assert len(outcome.macs.unique()) > 1
+    assert counter.get_total_flops() == 2 * outcome.macs.sum()
+
+
+def test_excess_is_what_was_executed_beyond_the_bill() -> None:
+    engine = Engine(lively(groups=0))
+    decide = engine.greedy()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        state = engine.begin(images(16))
+        for _ in range(engine.depth):
+            state = engine.advance(state, decide(engine.observe(state)))
+        engine.classify(state)
+    assert state.excess > 0
+    assert counter.get_total_flops() == 2 * (engine.total_macs(state).sum() + state.excess)
+
+
+def test_greedy_decides_as_the_model_does() -> None:
+    model = lively()
+    engine = Engine(model)
+    with torch.no_grad():
+        expected = model.run(images(32), model.greedy(0.6)).actions
+        got = engine.run(images(32), engine.greedy(0.6)).actions
+    assert torch.equal(got, model.executed(expected))
+
+
+def test_a_skipped_block_runs_no_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(lively())
+    calls = []
+    original = F.conv2d
+    monkeypatch.setattr(F, "conv2d", lambda *args, **kwargs: calls.append(args[0].shape) or original(*args, **kwargs))
+    actions = torch.zeros(engine.depth, 4, engine.action_size)
+    actions[1, 2] = 1
+    with torch.no_grad():
+        engine.run(images(4), replay(actions))
+    assert [shape[0] for shape in calls] == [4, 1, 1], "the stem, then both convolutions of one block for one image"
+
+
+def test_tuning_measures_every_block() -> None:
+    model = lively()
+    engine = Engine(model)
+    engine.tune(4)
+    assert engine.crossover is not None
+    assert [len(lines) for lines in engine.crossover.kept] == [4, 4, 4]
+    actions = torch.ones(model.depth, 4, model.action_size)
+    actions[:, 1, 2:] = 0
+    assert_same(model, engine, actions, 4)
+
+
+def test_bfloat16_stays_near_float32() -> None:
+    model = lively(width=16)
+    engine = Engine(model, torch.bfloat16)
+    actions = (torch.rand(model.depth, 8, model.action_size, generator=torch.Generator().manual_seed(0)) < 0.7).float()
+    with torch.no_grad():
+        expected, got = model.run(images(8), replay(actions)), engine.run(images(8), replay(actions))
+    assert got.logits.dtype == torch.float32
+    assert (got.logits - expected.logits).abs().max() < 0.05 * expected.logits.abs().max()
+    assert torch.equal(got.macs, expected.macs)
+
+
+def test_the_engine_has_its_own_weights() -> None:
+    model = lively()
+    engine = Engine(model)
+    with torch.no_grad():
+        before = engine.run(images(2), engine.greedy()).logits
+        for parameter in model.parameters():
+            parameter.mul_(2)
+        after = engine.run(images(2), engine.greedy()).logits
+    assert torch.equal(before, after)
+
+
+def test_what_an_engine_cannot_do_it_refuses() -> None:
+    engine = Engine(lively())
+    with pytest.raises(UserError, match="cannot be trained"):
+        engine.train()
+    with pytest.raises(UserError, match="float32 or bfloat16"):
+        Engine(lively(), torch.float16)
+    state = engine.begin(images(2))
+    with pytest.raises(UserError, match="zeros and ones only"):
+        engine.advance(state, torch.full((2, engine.action_size), 0.5))
+    assert isinstance(state, EngineState)
