@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from lcnet_rl.backbones import create_backbone
+from lcnet_rl.commands.bench import Keep, half_kept
 from lcnet_rl.engine import Engine, EngineState
 from lcnet_rl.engine.crossover import Crossover, Line
 from lcnet_rl.engine.packed import Chunk
@@ -135,6 +136,13 @@ def test_a_skipped_block_runs_no_convolution(monkeypatch: pytest.MonkeyPatch) ->
     with torch.no_grad():
         engine.run(images(4), replay(actions))
     assert [shape[0] for shape in calls] == [4, 1, 1], "the stem, then both convolutions of one block for one image"
+
+
+@pytest.mark.parametrize(("keep", "blocks", "groups"), [("all", 3, 4), ("blocks", 1, 4), ("groups", 3, 2)])
+def test_the_benchmark_keeps_as_much_as_it_says(keep: Keep, blocks: int, groups: int) -> None:
+    actions = half_kept(lively(), 50, keep)
+    assert (actions[:, :, 0].sum(0) == blocks).all()
+    assert (actions[:, :, 1:].sum(2) == groups).all()
 
 
 def test_tuning_measures_every_block() -> None:

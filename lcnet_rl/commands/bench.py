@@ -29,6 +29,7 @@ from lcnet_rl.pretrain import decayed
 from lcnet_rl.progress import console
 from lcnet_rl.timing import Comparison, compare
 
+Keep = Literal["all", "blocks", "groups"]
 Timed = tuple[Comparison, str, str]
 """A comparison and the names of its two sides."""
 
@@ -46,7 +47,7 @@ class Bench:
     """Filters of the first stage; the published width when not given."""
     images: int | None = None
     """Images at a time; 512 for env, 128 for train and engine."""
-    keep: Literal["all", "blocks", "groups"] = "groups"
+    keep: Keep = "groups"
     """Of engine, what each image keeps: everything, half of the blocks, or of the filter groups, drawn at random."""
     trials: int = 12
     """Counted trials of each side, alternating."""
@@ -170,7 +171,7 @@ def bench_engine(config: Bench, device: torch.device) -> list[Timed]:
     ]
 
 
-def half_kept(model: LCNet, count: int, keep: Literal["all", "blocks", "groups"]) -> Tensor:
+def half_kept(model: LCNet, count: int, keep: Keep) -> Tensor:
     """Actions (depth, count, action_size) in which every image keeps half of the blocks, or of each block's groups."""
     actions = torch.ones(model.depth, count, model.action_size)
     if keep == "blocks":
