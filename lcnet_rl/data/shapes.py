@@ -90,15 +90,17 @@ def _render(labels: NDArray[np.int64], difficulty: Array, random: np.random.Gene
 
 
 def _colours(difficulty: Array, random: np.random.Generator) -> tuple[Array, Array]:
-    """Background and shape colours, (B, 3) each: the second is ``CONTRAST`` away from the first."""
+    """Background and shape colours, (B, 3) each: the second is ``CONTRAST`` away from the first, and mostly lighter.
+
+    Never half of them the other way round: two kinds of images that need different filters would be what a policy
+    tells apart first, and what it spends would say more about the kind than about the difficulty.
+    """
     count = len(difficulty)
     behind = _uniform(random, (count, 3), 0.12, 0.42)
     towards = _uniform(random, (count, 3), -0.25, 1.0)
     towards /= np.linalg.norm(towards, axis=1, keepdims=True)
     colour = behind + towards * _dial(CONTRAST, difficulty)[:, None]
-    light = random.random((count, 1)) < 0.5  # half are negatives: dark shapes on light ground
-    behind, colour = np.where(light, 1 - behind, behind), np.where(light, 1 - colour, colour).clip(0, 1)
-    return behind.astype(np.float32), colour.astype(np.float32)
+    return behind.astype(np.float32), colour.clip(0, 1).astype(np.float32)
 
 
 def _background(behind: Array, random: np.random.Generator) -> Array:
