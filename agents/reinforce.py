@@ -99,6 +99,8 @@ class Reinforce:
                     log.write(self.step * steps_per_row, {**window.means(), "time/fps": rate})
                     bar.note(f"share {scalars['rollout/macs_ratio']:.3f} price {self.price:.3f}")
                 if self.step in eval_steps:
+                    if self.step > schedule.middle_of_polish:
+                        self.center_threshold()
                     log.write(self.step * steps_per_row, self.validate())
                 if self.step % config.save_every == 0 or self.step in eval_steps or interrupt.requested:
                     self.save()
@@ -228,7 +230,8 @@ class Reinforce:
     def center_threshold(self) -> None:
         """Shift all keep logits so that greedy decisions at 1/2 spend the target, if any, on validation images.
 
-        Before polishing, as the sampled share is not the greedy one; at the end, as features have moved since.
+        Before polishing, as the sampled share is not the greedy one; at the validations of its second half and at the
+        end, as features have moved since.
         BatchNorm is left with the statistics of the greedy policy.
         """
         model, config = self.model, self.config

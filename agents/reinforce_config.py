@@ -103,6 +103,11 @@ class Schedule:
         policy, polish = round(config.warmup * total), round((1 - config.polish) * total)
         return Schedule(total, policy, polish, max(1, round(config.ramp * (polish - policy))))
 
+    @property
+    def middle_of_polish(self) -> float:
+        """From here on, features move slowly enough for greedy decisions to be held to the target once more."""
+        return (self.polish + self.total) / 2
+
     def ramped(self, step: int) -> float:
         """How far the ramp has come, in [0, 1]."""
         return min(1.0, max(0.0, (step + 1 - self.policy) / self.ramp))

@@ -1,4 +1,4 @@
-"""When reinforce's phases begin, how fast its policy learns in them, and how the price finds a target."""
+"""When reinforce's phases begin, how fast its policy learns in them, and how it meets a target."""
 
 from __future__ import annotations
 
@@ -91,3 +91,14 @@ def test_while_the_target_ramps_more_may_be_spent(aimed: Reinforce) -> None:
     aimed.step = 1
     aimed.move_price(0.75, target=0.5)
     assert aimed.price == pytest.approx(1.0)
+
+
+def test_greedy_decisions_are_held_to_the_target_before_late_in_and_after_polishing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = ReinforceConfig(epochs=10, batch_size=16, target=0.8, warmup=0.1, polish=0.5, evals=10)
+    agent = small_agent(config, tmp_path)
+    steps: list[int] = []
+    monkeypatch.setattr(agent, "center_threshold", lambda: steps.append(agent.step))
+    agent.train()
+    assert steps == [5, 8, 9, 10]
