@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from lcnet_rl.backbones import Backbone
 from lcnet_rl.data import Dataset
 from lcnet_rl.data.sampler import TrainingBatches
-from lcnet_rl.device import Precision, autocast
+from lcnet_rl.device import Precision, autocast, keep_freed_memory
 from lcnet_rl.errors import UserError
 from lcnet_rl.interrupt import Interrupted, deferred_interrupt
 from lcnet_rl.progress import Progress
@@ -102,6 +102,7 @@ def train_dense(
         UserError: when the loss stops being a number; the run's checkpoint is then the last good one.
         Interrupted: after Ctrl-C, with the checkpoint saved.
     """
+    keep_freed_memory()
     backbone.to(device)
     batches = TrainingBatches(train, recipe.batch_size, seed, device)
     total = recipe.epochs * batches.steps_per_epoch

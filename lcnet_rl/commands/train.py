@@ -17,7 +17,7 @@ from agents.sb3_config import A2CConfig, PPOConfig
 from lcnet_rl.backbones import Backbone, create_backbone
 from lcnet_rl.data import Dataset, load_dataset
 from lcnet_rl.data.sampler import TrainingBatches
-from lcnet_rl.device import resolve_device
+from lcnet_rl.device import keep_freed_memory, resolve_device
 from lcnet_rl.errors import UserError, unknown_name
 from lcnet_rl.model import DEFAULT_GROUPS, Decides, LCNet
 from lcnet_rl.progress import console
@@ -174,6 +174,7 @@ def train_agent(
     config: AnyTrain, backbone: Backbone, train: Dataset, val: Dataset, folder: Path, device: torch.device
 ) -> None:
     """Train ``config.agent`` around ``backbone`` in an existing run folder, from its checkpoint where it has one."""
+    keep_freed_memory()
     resume = config.resume is not None
     model = LCNet(backbone, config.decides, config.groups, config.agent.keep_bias)
     if isinstance(config, TrainReinforce):
