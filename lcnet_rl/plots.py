@@ -43,6 +43,27 @@ def plot_tradeoff(summary: dict[str, Any], curve: list[tuple[float, float]], pat
     figure.savefig(path, dpi=130)
 
 
+def plot_latencies(latencies: dict[str, dict[str, Any]], path: Path) -> None:
+    """Time an image against its MACs, one dot an image: a network that really skips rises from left to right.
+
+    Args:
+        latencies: by contestant, ``macs`` and ``milliseconds`` of the same images, and whether it is ``dense``.
+        path: the PNG to write.
+    """
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for index, (name, row) in enumerate(latencies.items()):
+        marker = "x" if row["dense"] else "o"
+        macs = [m / 1e6 for m in row["macs"]]
+        axes.plot(macs, row["milliseconds"], marker, ms=4, alpha=0.5, color=f"C{index}", label=name)
+    axes.set_xlabel("MMACs of the image, gates included")
+    axes.set_ylabel("ms an image, batch 1")
+    axes.set_yscale("log")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
+    figure.savefig(path, dpi=130)
+
+
 def picture_paths(model: LCNet, dataset: Dataset, policy: Results, path: Path, count: int = 8) -> None:
     """What ran for the easiest images (upper row) and the hardest (lower row).
 

@@ -83,6 +83,11 @@ def read_config(run: Path) -> dict[str, Any]:
     return parse_yaml(path.read_text(encoding="utf-8"), str(path))
 
 
+def data_root(given: Path | None, settings: dict[str, Any]) -> Path | None:
+    """Where a run's data are: as ``given``, or else where the run had them; None is the usual place."""
+    return given or (Path(settings["data_root"]) if settings.get("data_root") else None)
+
+
 def plain(value: Any) -> Any:
     """A dataclass as dicts, lists, numbers and strings, ready for YAML or JSON."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -1,10 +1,11 @@
-"""Comparing times fairly: two things in one run, alternating, and the ratio of their medians."""
+"""Comparing times fairly: everything in one run, in turn, and ratios of medians."""
 
 from __future__ import annotations
 
+import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 
@@ -27,21 +28,30 @@ class Comparison:
         return low, high
 
 
-def compare(this: Callable[[], object], other: Callable[[], object], trials: int, warmup: int = 2) -> Comparison:
-    """Time two things in turn, A B B A A B ..., so that a drifting machine slows both alike.
+def race(contestants: Mapping[str, Callable[[int], object]], trials: int, warmup: int = 2) -> dict[str, list[float]]:
+    """Time things in turn, so that a drifting machine slows all alike; in another order every time (seeded), so that
+    none profits from who ran before it.
 
     Args:
-        this: the numerator of the ratio.
-        other: the denominator.
+        contestants: by name; each is called with the trial's number, negative in uncounted ones.
         trials: counted trials of each, at least 2.
         warmup: uncounted trials of each, first.
+
+    Returns:
+        Seconds of every trial, by name.
     """
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for trial in range(warmup + trials):
-        order = (0, 1) if trial % 2 else (1, 0)
-        for which in order:
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    names, order = list(contestants), random.Random(0)
+    for trial in range(-warmup, trials):
+        for name in order.sample(names, len(names)):
             began = time.perf_counter()
-            (this, other)[which]()
-            if trial >= warmup:
-                seconds[which].append(time.perf_counter() - began)
-    return Comparison(*seconds)
+            contestants[name](trial)
+            elapsed = time.perf_counter() - began
+            if trial >= 0:
+                seconds[name].append(elapsed)
+    return seconds
+
+
+def compare(this: Callable[[], object], other: Callable[[], object], trials: int, warmup: int = 2) -> Comparison:
+    """``race`` of two: ``this`` is the numerator of the ratio, ``other`` the denominator."""
+    return Comparison(*race({"this": lambda _: this(), "other": lambda _: other()}, trials, warmup).values())

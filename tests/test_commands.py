@@ -62,6 +62,12 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> str:
         (("pretrain", "--recipe.epochs", "0"), "epochs must be >= 1"),
         (("pretrain", "--resume", "/nowhere"), "no run folder"),
         (("bench", "env", "--trials", "1"), "at least 2"),
+        (("bench",), "give one of"),
+        (("bench", "env", "--preset", "standard"), "give one of"),
+        (("bench", "/nowhere"), "no run folder"),
+        (("bench", "tran"), "did you mean train"),
+        (("bench", "env", "--threads", "0"), "at least 1"),
+        (("export", "/nowhere"), "no run folder"),
         (
             ("train", "--dataset", "shapes", "--backbone", "resnet8", "--init", "scratch", "--groups", "5"),
             "must divide",

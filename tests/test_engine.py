@@ -2,46 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.nn import functional as F
+from networks import images, lively
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from lcnet_rl.backbones import create_backbone
-from lcnet_rl.commands.bench import Keep, half_kept
 from lcnet_rl.engine import Engine, EngineState
 from lcnet_rl.engine.crossover import Crossover, Line
-from lcnet_rl.engine.packed import Chunk
+from lcnet_rl.engine.packed import CACHED, Chunk
 from lcnet_rl.errors import UserError
 from lcnet_rl.evaluate import replay
 from lcnet_rl.model import Decides, LCNet
-
-
-def lively(name: str = "resnet8", decides: Decides = "both", groups: int = 4, width: int | None = 8) -> LCNet:
-    """A model in which nothing is neutral: BatchNorm statistics, gates and scales all differ from their start."""
-    generator = torch.Generator().manual_seed(0)
-    model = LCNet(create_backbone(name, 10, width), decides, groups).eval()
-    for gate in model.gates():
-        for parameter in gate.parameters():
-            parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator)
-        gate.keep.weight.data *= 10
-        gate.keep.bias.data -= gate.keep.weight.data.sum(1) / 4  # near the middle of what the weights add
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean = 0.2 * torch.randn(module.num_features, generator=generator)
-            module.running_var = 0.5 + torch.rand(module.num_features, generator=generator)
-            module.weight.data = 0.5 + torch.rand(module.num_features, generator=generator)
-            module.bias.data = 0.2 * torch.randn(module.num_features, generator=generator)
-    return model
-
-
-def images(count: int) -> torch.Tensor:
-    """Noise of many brightnesses, so that gates see differences."""
-    generator = torch.Generator().manual_seed(1)
-    pixels = torch.rand(count, 3, 32, 32, generator=generator) * torch.rand(count, 3, 1, 1, generator=generator)
-    return (255 * pixels).to(torch.uint8)
 
 
 def assert_same(model: LCNet, engine: Engine, actions: torch.Tensor, count: int) -> None:
@@ -126,23 +102,44 @@ def test_greedy_decides_as_the_model_does() -> None:
     assert torch.equal(got, model.executed(expected))
 
 
-def test_a_skipped_block_runs_no_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
+class Convolutions(TorchDispatchMode):
+    """Notes how many images every convolution gets, whichever operator it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[int] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if "convolution" in func.name() and "weight" not in func.name():
+            self.batches.append(len(result))
+        return result
+
+
+def test_a_skipped_block_runs_no_convolution() -> None:
     engine = Engine(lively())
-    calls = []
-    original = F.conv2d
-    monkeypatch.setattr(F, "conv2d", lambda *args, **kwargs: calls.append(args[0].shape) or original(*args, **kwargs))
     actions = torch.zeros(engine.depth, 4, engine.action_size)
     actions[1, 2] = 1
-    with torch.no_grad():
+    with torch.no_grad(), Convolutions() as convolutions:
         engine.run(images(4), replay(actions))
-    assert [shape[0] for shape in calls] == [4, 1, 1], "the stem, then both convolutions of one block for one image"
+    assert convolutions.batches == [4, 1, 1], "the stem, then both convolutions of one block for one image"
 
 
-@pytest.mark.parametrize(("keep", "blocks", "groups"), [("all", 3, 4), ("blocks", 1, 4), ("groups", 3, 2)])
-def test_the_benchmark_keeps_as_much_as_it_says(keep: Keep, blocks: int, groups: int) -> None:
-    actions = half_kept(lively(), 50, keep)
-    assert (actions[:, :, 0].sum(0) == blocks).all()
-    assert (actions[:, :, 1:].sum(2) == groups).all()
+def test_without_onednn_the_logits_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    model = lively()
+    actions = (torch.rand(model.depth, 9, model.action_size, generator=torch.Generator().manual_seed(0)) < 0.6).float()
+    with torch.no_grad(), Convolutions() as convolutions:
+        assert_same(model, Engine(model), actions, 9)
+    assert len(convolutions.batches) > 7
+
+
+@pytest.mark.parametrize("groups", [4, 8])
+@pytest.mark.parametrize("keep", [1.0, 0.7])
+def test_batches_of_many_chunks_give_the_models_logits(groups: int, keep: float) -> None:
+    model = lively(groups=groups)
+    draws = torch.rand(model.depth, 3 * CACHED + 5, model.action_size, generator=torch.Generator().manual_seed(0))
+    assert_same(model, Engine(model), (draws < keep).float(), draws.shape[1])
 
 
 def test_tuning_measures_every_block() -> None:

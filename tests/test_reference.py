@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 
 from lcnet_rl.data import load_dataset
 from lcnet_rl.evaluate import evaluate
+from lcnet_rl.export import OnnxNetwork, compare, dynamic_model, layouts_here
 from lcnet_rl.pretrain import dense_accuracy
 from lcnet_rl.weights import REFERENCE, load_backbone, load_model
 
@@ -32,3 +34,14 @@ def test_a_reference_run_has_its_recorded_figures(run: Path) -> None:
     results = evaluate(model, load_dataset("cifar10", "test"), model.greedy(recorded["threshold"]), CPU)
     assert int(results.correct.sum()) == recorded["correct"]
     assert float(results.macs.mean()) == recorded["macs_mean"]
+
+
+@pytest.mark.cifar
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
+def test_an_exported_run_does_what_the_engine_does_on_test_images(run: Path, tmp_path: Path) -> None:
+    model = load_model(run)
+    for layout in layouts_here(model.backbone):
+        onnx.save(dynamic_model(model, layout), tmp_path / "model.onnx")
+        agreement = compare(model, OnnxNetwork(tmp_path / "model.onnx"), load_dataset("cifar10", "test").images)
+        agreement.check()
+        assert agreement.same_predictions >= 9_995, agreement

@@ -25,7 +25,8 @@ COMMANDS = {
     "pretrain": "train a dense backbone",
     "train": "train a skipping agent",
     "evaluate": "accuracy, compute and controls of a trained run",
-    "bench": "ratios of compute times: the environment's overhead (env), a training step's (train)",
+    "export": "a trained run as one ONNX file that skips what it drops",
+    "bench": "times beside what a user would run instead: a run, the standard cases, env or train",
 }
 
 

@@ -19,7 +19,7 @@ from lcnet_rl.plots import picture_paths, plot_tradeoff
 from lcnet_rl.pretrain import dense_accuracy
 from lcnet_rl.progress import console
 from lcnet_rl.report import print_summary, summarize
-from lcnet_rl.runs import BEST, MODEL, command_line, read_config, write_json
+from lcnet_rl.runs import BEST, MODEL, command_line, data_root, read_config, write_json
 from lcnet_rl.weights import load_backbone, load_model
 
 CURVE = (0.05, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95)
@@ -52,7 +52,7 @@ def run(config: Evaluate) -> None:
         raise UserError(f"budget is a share of dense MACs > 0, got {config.budget}")
     settings = read_config(config.run)
     model = load_model(config.run / (MODEL if config.which == "final" else BEST))
-    root = config.data_root or (Path(settings["data_root"]) if settings.get("data_root") else None)
+    root = data_root(config.data_root, settings)
     train, val = (load_dataset(settings["dataset"], split, root) for split in ("train", "val"))
     dataset = load_dataset(settings["dataset"], "test", root) if config.split == "test" else val
     summary = evaluate_run(config, model, train, val, dataset)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lcnet_rl.engine.packed import Chunk, PackedBlock, as_rows, count, take
+from lcnet_rl.engine.packed import CACHED, Chunk, PackedBlock, as_rows, count, take
 
 REPEATS = 5
 
@@ -78,17 +78,21 @@ def measure(blocks: Sequence[PackedBlock], inputs: Sequence[Tensor]) -> Crossove
 
 
 def _block_lines(block: PackedBlock, x: Tensor) -> tuple[tuple[Line, ...], Line]:
-    """The block's residual for every number of groups, and moving its images out and back in."""
-    scale = torch.ones(len(x), block.block.filters, device=x.device)
-    out = block.residual(x, block.all, scale)
-    rows = torch.arange(len(x), device=x.device)
+    """The block with every number of groups, and moving its images out and back in."""
+    filter_scale = torch.ones(len(x), block.block.filters, device=x.device)
+    scale, rows = filter_scale[:, 0], torch.arange(len(x), device=x.device)
+    beside = block.block.shortcut(x).contiguous(memory_format=torch.channels_last)
+    out = torch.empty_like(beside)
 
     def run(groups: int, images: int) -> None:
-        block.residual(x[:images], (1 << groups) - 1, scale[:images])
+        for start in range(0, images, CACHED):
+            here = slice(start, min(start + CACHED, images))
+            block.run(x[here], beside[here], (1 << groups) - 1, filter_scale[here], scale[here])
 
     def move(images: int) -> None:
         take(x, rows[:images])
-        as_rows(out).index_add_(0, rows[:images], as_rows(out[:images].clone()))
+        take(beside, rows[:images])
+        as_rows(out)[rows[:images]] = as_rows(beside[:images])
 
     lines = tuple(_line(functools.partial(run, groups), len(x)) for groups in range(1, block.groups + 1))
     return lines, _line(move, len(x))

@@ -16,13 +16,11 @@ from torch import Tensor
 from lcnet_rl.backbones import IMAGE_SIZE, pool
 from lcnet_rl.engine.crossover import Crossover, measure
 from lcnet_rl.engine.fold import folded
-from lcnet_rl.engine.packed import Chunk, PackedBlock, as_rows, count, take
+from lcnet_rl.engine.packed import CACHED, Chunk, PackedBlock, as_rows, count, take
 from lcnet_rl.errors import UserError
 from lcnet_rl.model import LCNet, Observation, State
 
-CACHED = 32
-"""Images that go through a block at a time: few enough that what lies between its layers stays in the cache."""
-MOST_GROUPS = 16
+MOST_GROUPS = 6
 """With more filter groups a block (as with ``groups=0``), hardly two images keep the same ones: then all filters run,
 masked, for the images that keep the block, and the difference is counted as excess."""
 
@@ -33,6 +31,17 @@ class EngineState(State):
 
     excess: int = 0
     """MACs spent so far, all images together, on what was dropped, because that was faster."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a batch goes through a block."""
+
+    chunks: list[Chunk]
+    rows: list[Tensor | slice]
+    """Each chunk's images: their numbers, or a slice where all images run alike."""
+    skipped: Tensor
+    """The numbers of the images in no chunk."""
 
 
 class Engine(LCNet):
@@ -120,9 +129,9 @@ class Engine(LCNet):
             asked = keep.nonzero()[:, 0]
             filter_scale = torch.zeros_like(filters)
             filter_scale[asked] = filters[asked] * self._c_net(t).scales(features[asked])
-        chunks, rows = self._plan(self._kept_sets(action, t), t)
-        x = self._run(state.features, chunks, rows, filter_scale, scale, t)
-        ran = sum(chunk.images * self.packed[t].filters(chunk.groups) for chunk in chunks)
+        plan = self._plan(self._kept_sets(action, t), t)
+        x = self._run(state.features, plan, filter_scale, scale, t)
+        ran = sum(chunk.images * self.packed[t].filters(chunk.groups) for chunk in plan.chunks)
         excess = (ran - int((keep[:, None] * filters).sum())) * self.costs.blocks[t].filter
         before = state.excess if isinstance(state, EngineState) else 0
         return EngineState(x, pool(x), t + 1, state.spent + self.bill(action, t), state.price, before + excess)
@@ -156,8 +165,8 @@ class Engine(LCNet):
         sets = (groups << torch.arange(groups.shape[1], device=groups.device)).sum(1)
         return sets * bits[:, 0] if self.has_l_net else sets
 
-    def _plan(self, kept: Tensor, block: int) -> tuple[list[Chunk], list[Tensor | slice]]:
-        """What to run in a block, and for which images each: their numbers, or a slice where all images run alike."""
+    def _plan(self, kept: Tensor, block: int) -> Plan:
+        """What to run in a block for the sets ``kept`` (B,), and for which images each."""
         order = kept.argsort()
         sets, counts = (part.tolist() for part in kept[order].unique_consecutive(return_counts=True))
         chunks = [Chunk(groups, images) for groups, images in zip(sets, counts, strict=True) if groups]
@@ -166,40 +175,32 @@ class Engine(LCNet):
         chunks = [part for chunk in chunks for part in chunk.split(CACHED)]
         if all(chunk.groups == self.packed[block].all for chunk in chunks) and count(chunks) == len(kept):
             starts = range(0, len(kept), CACHED)
-            return chunks, [slice(start, start + CACHED) for start in starts]
+            return Plan(chunks, [slice(start, start + CACHED) for start in starts], order[:0])
         # Images that skip the block come first in the order, so what runs is always its end.
-        return chunks, list(order[len(order) - count(chunks) :].split([chunk.images for chunk in chunks]))
+        skipped, running = order.split([len(order) - count(chunks), count(chunks)])
+        return Plan(chunks, list(running.split([chunk.images for chunk in chunks])), skipped)
 
-    def _run(
-        self,
-        x: Tensor,
-        chunks: list[Chunk],
-        rows: list[Tensor | slice],
-        filter_scale: Tensor | None,
-        scale: Tensor,
-        block: int,
-    ) -> Tensor:
+    def _run(self, x: Tensor, plan: Plan, filter_scale: Tensor | None, scale: Tensor, block: int) -> Tensor:
         """A block's output (B, C_out, H', W'): chunk by chunk where it runs, the shortcut's ReLU elsewhere.
 
         Args:
             x: the block's input (B, C_in, H, W).
-            chunks: what to run.
-            rows: for which images.
+            plan: what to run.
             filter_scale: (B, filters), 0 where dropped, or None for ones.
             scale: L-Net's (B,), 0 where dropped.
             block: which block.
         """
         packed = self.packed[block]
-        shortcut = packed.block.shortcut(x)
-        # A block's input is a ReLU's output, so an identity needs no further one.
-        out = shortcut if shortcut is x else shortcut.relu()
-        if chunks and out is x:
-            out = out.clone(memory_format=torch.channels_last)
-        out = out.contiguous(memory_format=torch.channels_last)
-        for chunk, here in zip(chunks, rows, strict=True):
-            part = take(x, here)
-            residual = packed.residual(part, chunk.groups, None if filter_scale is None else filter_scale[here])
-            residual.mul_(scale[here, None, None, None].to(residual.dtype))
-            residual.add_(part if shortcut is x else take(shortcut, here)).relu_()
-            as_rows(out)[here] = as_rows(residual)
+        shortcut = packed.block.shortcut(x).contiguous(memory_format=torch.channels_last)
+        if not plan.chunks:
+            return shortcut.relu()
+        out = torch.empty_like(shortcut, memory_format=torch.channels_last)
+        as_rows(out)[plan.skipped] = as_rows(take(shortcut, plan.skipped).relu_())
+        for chunk, here in zip(plan.chunks, plan.rows, strict=True):
+            scales = None if filter_scale is None else filter_scale[here]
+            part, beside = take(x, here), take(shortcut, here)
+            if isinstance(here, slice):
+                packed.run(part, beside, chunk.groups, scales, scale[here], out[here])
+            else:
+                as_rows(out)[here] = as_rows(packed.run(part, beside, chunk.groups, scales, scale[here]))
         return out

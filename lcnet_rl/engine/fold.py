@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import cast
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from lcnet_rl.backbones import Backbone
@@ -26,6 +26,13 @@ def folded(backbone: Backbone) -> Backbone:
         if isinstance(block.shortcut, nn.Sequential):
             block.shortcut = _fused(*block.shortcut)
     return result
+
+
+def parameters(conv: nn.Module) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a convolution of a ``folded`` backbone."""
+    assert isinstance(conv, nn.Conv2d)
+    assert conv.bias is not None, "BatchNorm has to be folded"
+    return conv.weight, conv.bias
 
 
 def _fused(conv: nn.Module, bn: nn.Module) -> nn.Conv2d:

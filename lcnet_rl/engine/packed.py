@@ -9,10 +9,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from lcnet_rl.backbones import Block
+from lcnet_rl.engine.convolution import Convolution
+from lcnet_rl.engine.fold import parameters
 
+CACHED = 32
+"""Images that go through a block at a time: few enough that what lies between its layers stays in the cache."""
 SETS_KEPT = 64
 """Sets of groups whose weights a block keeps; four groups have 15. The least recently used goes first."""
 
@@ -39,18 +42,15 @@ def count(chunks: Sequence[Chunk]) -> int:
 class Weights:
     """Both convolutions of a block, restricted to some filters."""
 
-    first: Tensor
-    """(filters, C_in, 3, 3), channels last."""
-    first_bias: Tensor
-    """(filters,)."""
-    second: Tensor
-    """(C_out, filters, 3, 3), channels last."""
+    first: Convolution
+    second: Convolution
+    """Without bias."""
     filters: Tensor
     """(filters,), which of the block's they are."""
 
 
 class PackedBlock:
-    """The residual of one block, for any set of its filter groups."""
+    """One block for images that keep it, with any set of its filter groups."""
 
     def __init__(self, block: Block, groups: int) -> None:
         """Pack a block whose BatchNorms are folded.
@@ -63,23 +63,35 @@ class PackedBlock:
         self.all = (1 << groups) - 1
         self._weights = functools.lru_cache(SETS_KEPT)(self._pack)
 
-    def residual(self, x: Tensor, kept: int, scale: Tensor | None) -> Tensor:
-        """``F(x; g)`` of ``Block.residual``, computed with the kept groups only.
+    def run(
+        self,
+        x: Tensor,
+        beside: Tensor,
+        kept: int,
+        filter_scale: Tensor | None,
+        scale: Tensor,
+        out: Tensor | None = None,
+    ) -> Tensor:
+        """``ReLU(beside + S_L * F(x; S_C))`` with the kept groups only.
 
         Args:
-            x: (B, C_in, H, W).
+            x: the block's input (B, C_in, H, W), channels last.
+            beside: the shortcut's output (B, C_out, H / stride, W / stride).
             kept: the set of groups, as the bits of a number; not 0.
-            scale: (B, filters), or None for ones; those of dropped filters are not read.
+            filter_scale: S_C (B, filters), or None for ones; those of dropped filters are not read.
+            scale: S_L (B,).
+            out: where to write, or None for a new tensor.
 
         Returns:
             (B, C_out, H / stride, W / stride).
         """
-        weights = self._weights(kept)
-        hidden = F.conv2d(x, weights.first, weights.first_bias, self.block.stride, padding=1).relu_()
-        if scale is not None:
-            chosen = scale if kept == self.all else scale[:, weights.filters]
-            hidden = hidden.mul_(chosen.to(hidden.dtype)[:, :, None, None])
-        return F.conv2d(hidden, weights.second, self.block.conv2.bias, padding=1)
+        weights, scale = self._weights(kept), scale[:, None]
+        hidden = weights.first.relu(x)
+        # S_L goes into the second convolution's inputs and bias, which saves a pass over its outputs.
+        factor = scale if filter_scale is None else scale * self._chosen(filter_scale, weights, kept)
+        hidden.mul_(factor.to(hidden.dtype)[:, :, None, None])
+        bias = (scale * parameters(self.block.conv2)[1]).to(hidden.dtype)[:, :, None, None]
+        return weights.second.add_relu_(torch.add(beside, bias, out=out), hidden)
 
     def filters(self, kept: int) -> int:
         """How many filters the set ``kept`` of groups has."""
@@ -89,13 +101,15 @@ class PackedBlock:
         first, second = self.block.conv1, self.block.conv2
         bits = torch.tensor([kept >> group & 1 for group in range(self.groups)], dtype=torch.bool)
         filters = bits.repeat_interleave(self.block.filters // self.groups).nonzero()[:, 0].to(first.weight.device)
-        assert first.bias is not None
+        weight, bias = parameters(first)
         return Weights(
-            first.weight[filters].contiguous(memory_format=torch.channels_last),
-            first.bias[filters],
-            second.weight[:, filters].contiguous(memory_format=torch.channels_last),
+            Convolution(weight[filters], bias[filters], self.block.stride),
+            Convolution(second.weight[:, filters], None, 1),
             filters,
         )
+
+    def _chosen(self, filter_scale: Tensor, weights: Weights, kept: int) -> Tensor:
+        return filter_scale if kept == self.all else filter_scale[:, weights.filters]
 
 
 def as_rows(features: Tensor) -> Tensor:

@@ -1,0 +1,159 @@
+"""What takes part in a benchmark: ways to classify a batch of images, with a skipping network or its dense backbone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import onnx
+import torch
+from torch import Tensor, nn
+from torch._inductor.exc import InductorError
+
+from lcnet_rl.backbones import Backbone
+from lcnet_rl.engine import Engine
+from lcnet_rl.engine.fold import folded
+from lcnet_rl.errors import UserError
+from lcnet_rl.export import dense_model, dynamic_model, layouts_here, open_session
+from lcnet_rl.model import LCNet, Observation
+
+Run = Callable[[Tensor], object]
+"""Classifies images, uint8 (B, 3, 32, 32)."""
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One way to classify images."""
+
+    name: str
+    run: Run
+    runtime: str
+    """``PyTorch`` or ``ONNX Runtime``."""
+    dense: bool
+    """Whether it computes the whole backbone, and no gates."""
+    warmup: float
+    """Seconds until the first answer: building, tuning, compiling."""
+    megabytes: float
+    """Of its weights, or of its file."""
+
+
+def dense_contestants(
+    backbone: Backbone, images: Tensor, dtype: torch.dtype, compiled: bool = True
+) -> list[Contestant]:
+    """The dense backbone with BatchNorm folded.
+
+    Args:
+        backbone: the network.
+        images: as many as it will get, on the device to use.
+        dtype: of the convolutions.
+        compiled: ``torch.compile`` too, which takes a while.
+
+    Returns:
+        Eager PyTorch; ``torch.compile`` with ``freezing``, which lays out weights for the machine and fuses what
+        follows a convolution into it, as the engine does; and ONNX Runtime where it can be compared (float32, CPU).
+
+    Raises:
+        UserError: when ``torch.compile`` does not work here.
+    """
+    network = folded(backbone).to(images.device)
+    network.stem.conv.to(dtype)
+    network.blocks.to(dtype)
+
+    def eager() -> tuple[Run, float]:
+        return torch.no_grad()(network), _megabytes(network)
+
+    def faster() -> tuple[Run, float]:
+        # Many compiled versions of one function make torch give up and run it eagerly.
+        torch.compiler.reset()
+        compiled = torch.compile(network, dynamic=False, options={"freezing": True})
+        return torch.no_grad()(compiled), _megabytes(network)
+
+    found = [_prepare(f"dense eager {short(dtype)}", "PyTorch", True, images, eager)]
+    if compiled:
+        try:
+            found.append(_prepare(f"dense torch.compile {short(dtype)}", "PyTorch", True, images, faster))
+        except InductorError as error:
+            raise UserError(f"torch.compile does not work here (is a C++ compiler installed?): {error}") from error
+    if dtype == torch.float32 and images.device.type == "cpu":
+        model = dense_model(backbone, len(images))
+        found.append(_prepare("dense ONNX Runtime", "ONNX Runtime", True, images, lambda: _session(model)))
+    return found
+
+
+def engine_contestants(
+    model: LCNet, images: Tensor, dtype: torch.dtype, decisions: Mapping[str, Tensor | None]
+) -> list[Contestant]:
+    """One tuned engine under each of several ``decisions`` (depth, B, action_size); None is the model's own policy.
+
+    Gates run in any case; forced decisions take the place of theirs. Building and tuning count as everyone's warm-up.
+    """
+    began = time.perf_counter()
+    engine = Engine(model, dtype)
+    engine.tune(len(images))
+    built = time.perf_counter() - began
+
+    def decide(actions: Tensor | None) -> tuple[Run, float]:
+        greedy = engine.greedy()
+
+        def forced(observation: Observation) -> Tensor:
+            decided = greedy(observation)
+            return decided if actions is None else actions[observation.block]
+
+        return lambda batch: engine.run(batch, forced), _megabytes(engine)
+
+    found = []
+    for name, actions in decisions.items():
+        here = None if actions is None else actions.to(images.device)
+        one = _prepare(f"engine {name} {short(dtype)}", "PyTorch", False, images, lambda here=here: decide(here), built)
+        found.append(one)
+    return found
+
+
+def masked_contestant(model: LCNet, images: Tensor) -> Contestant:
+    """The model as it trains: it computes everything, and multiplies what is dropped by 0."""
+
+    @torch.no_grad()
+    def run(batch: Tensor) -> object:
+        return model.run(batch, model.greedy())
+
+    return _prepare("masked fp32", "PyTorch", False, images, lambda: (run, _megabytes(model)))
+
+
+def onnx_contestants(model: LCNet, image: Tensor, name: str) -> list[Contestant]:
+    """The exported network in ONNX Runtime, for one image, in every layout that this machine and network allow."""
+    found = []
+    for layout in layouts_here(model.backbone):
+        exported = dynamic_model(model, layout)
+        build = lambda exported=exported: _session(exported)  # noqa: E731
+        found.append(_prepare(f"ONNX Runtime {name} {layout.name}", "ONNX Runtime", False, image, build))
+    return found
+
+
+def short(dtype: torch.dtype) -> str:
+    """fp32 or bf16."""
+    return {torch.float32: "fp32", torch.bfloat16: "bf16"}[dtype]
+
+
+def _prepare(
+    name: str, runtime: str, dense: bool, images: Tensor, build: Callable[[], tuple[Run, float]], before: float = 0.0
+) -> Contestant:
+    """Build a contestant (how to run it, and its megabytes), and let it classify ``images`` once.
+
+    ``before`` is what building took that is done already.
+    """
+    began = time.perf_counter()
+    run, megabytes = build()
+    run(images)
+    if images.device.type == "cuda":
+        torch.cuda.synchronize()
+    return Contestant(name, run, runtime, dense, before + time.perf_counter() - began, megabytes)
+
+
+def _session(model: onnx.ModelProto) -> tuple[Run, float]:
+    session = open_session(model)
+    return lambda batch: session.run(None, {"image": batch.numpy()}), model.ByteSize() / 1e6
+
+
+def _megabytes(module: nn.Module) -> float:
+    return sum(tensor.nbytes for tensor in module.state_dict().values()) / 1e6

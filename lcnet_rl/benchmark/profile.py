@@ -1,0 +1,78 @@
+"""Where the engine's time on the CPU goes, block by block."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import torch
+from rich.table import Table
+from torch import Tensor
+from torch.autograd.profiler_util import FunctionEvent
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from lcnet_rl.engine import Engine
+from lcnet_rl.progress import console
+
+KINDS = {
+    "convolutions": ("convolution", "conv2d"),
+    "gathers": ("index", "take", "copy", "clone", "sort", "unique", "nonzero", "cat"),
+    "gates": ("addmm", "softmax", "sigmoid", "linear"),
+    "planning": ("block ",),
+}
+"""What a kind's operators have in their names (``planning`` is Python's own time); all others are elementwise work and
+pooling, ``rest``."""
+RUNS = 3
+
+
+@torch.no_grad()
+def profile_engine(engine: Engine, images: Tensor) -> list[dict[str, float]]:
+    """Milliseconds of CPU time a batch in each block, by kind of work.
+
+    Args:
+        engine: the engine, under its own policy.
+        images: uint8 (B, 3, 32, 32).
+
+    Returns:
+        For each block ``convolutions``, ``gathers``, ``gates``, ``planning`` and ``rest``.
+    """
+    decide = engine.greedy()
+    engine.run(images, decide)
+    with profile(activities=[ProfilerActivity.CPU]) as session:
+        for _ in range(RUNS):
+            state = engine.begin(images)
+            for t in range(engine.depth):
+                with record_function(f"block {t}"):
+                    state = engine.advance(state, decide(engine.observe(state)))
+    found: list[dict[str, float]] = [defaultdict(float) for _ in range(engine.depth)]
+    for event in session.events():
+        block = _block(event)
+        if block is not None:
+            found[block][kind(event.name)] += event.self_cpu_time_total / 1000 / RUNS
+    return [{name: row[name] for name in (*KINDS, "rest")} for row in found]
+
+
+def kind(operator: str) -> str:
+    """The kind of work that an operator is."""
+    return next((name for name, parts in KINDS.items() if any(part in operator for part in parts)), "rest")
+
+
+def print_profile(rows: list[dict[str, float]], precision: str, images: int) -> None:
+    """The shares of every block's time."""
+    title = f"engine, {precision}, {images} images: share of each block's CPU time"
+    table = Table(title=title, title_justify="left")
+    for column in ("block", "ms", *rows[0]):
+        table.add_column(column, justify="right")
+    for index, row in enumerate(rows):
+        total = sum(row.values())
+        table.add_row(str(index), f"{total:.1f}", *(f"{part / max(total, 1e-9):.0%}" for part in row.values()))
+    console.print(table)
+
+
+def _block(event: FunctionEvent) -> int | None:
+    """The block in which an operator ran; None for what is outside."""
+    parent: FunctionEvent | None = event
+    while parent is not None:
+        if parent.name.startswith("block "):
+            return int(parent.name.removeprefix("block "))
+        parent = parent.cpu_parent
+    return None

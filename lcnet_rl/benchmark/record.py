@@ -1,0 +1,125 @@
+"""What a race says: plain dictionaries for JSON, and tables for the screen."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import onnxruntime
+import torch
+from rich.table import Table
+
+import lcnet_rl
+from lcnet_rl.benchmark.contestants import Contestant
+from lcnet_rl.progress import console
+from lcnet_rl.timing import Comparison
+
+Times = Mapping[str, list[float]]
+"""Seconds of every trial, by contestant; trial i of all contestants had the same images."""
+
+
+def figures(contestant: Contestant, seconds: Sequence[float], images: int) -> dict[str, Any]:
+    """Times in milliseconds, images per second, warm-up and size of a contestant."""
+    low, median, high = statistics.quantiles(seconds, n=4, method="inclusive")
+    return {
+        "name": contestant.name,
+        "batch": images,
+        "trials": len(seconds),
+        "median_ms": 1000 * median,
+        "quartiles_ms": [1000 * low, 1000 * high],
+        "p95_ms": 1000 * statistics.quantiles(seconds, n=20, method="inclusive")[-1],
+        "images_per_second": images / median,
+        "warmup_s": contestant.warmup,
+        "megabytes": contestant.megabytes,
+    }
+
+
+def case(name: str, times: Times, this: Contestant, all_of_them: Sequence[Contestant], share: float) -> dict[str, Any]:
+    """One comparison: ``this`` against the fastest dense network in the same runtime.
+
+    Args:
+        name: of the case.
+        times: of a race in which all took part.
+        this: who skips.
+        all_of_them: who took part.
+        share: of dense MACs that ``this`` is billed, gates included.
+    """
+    rivals = [one.name for one in all_of_them if one.dense and one.runtime == this.runtime]
+    rival = min(rivals, key=lambda other: statistics.median(times[other]))
+    comparison = Comparison(times[this.name], times[rival])
+    mine, its = (
+        [1000 * q for q in statistics.quantiles(seconds, n=4, method="inclusive")]
+        for seconds in (times[this.name], times[rival])
+    )
+    return {
+        "name": name,
+        "ratio": comparison.ratio,
+        "ratio_quartiles": list(comparison.ratio_quartiles),
+        "this": this.name,
+        "median_ms": mine[1],
+        "quartiles_ms": mine[::2],
+        "rival": rival,
+        "rivals": rivals,
+        "rival_median_ms": its[1],
+        "rival_quartiles_ms": its[::2],
+        "macs_ratio": share,
+        "trials": len(times[this.name]),
+    }
+
+
+def machine() -> dict[str, Any]:
+    """Where the times were taken."""
+    return {
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "versions": {
+            "lcnet-rl": lcnet_rl.__version__,
+            "torch": torch.__version__,
+            "onnxruntime": onnxruntime.__version__,
+        },
+    }
+
+
+def print_cases(cases: Sequence[Mapping[str, Any]]) -> None:
+    """A table of comparisons; slow-downs are marked."""
+    title = "time as a ratio to the fastest dense network in the same runtime; medians of trials in turn"
+    table = Table(title=title, title_justify="left")
+    for column in ("case", "MACs", "ratio", "quartiles", "ms", "rival", "its ms"):
+        table.add_column(column, justify="left" if column in ("case", "rival") else "right")
+    for row in cases:
+        low, high = row["ratio_quartiles"]
+        table.add_row(
+            row["name"],
+            f"{row['macs_ratio']:.0%}",
+            f"{row['ratio']:.2f}",
+            f"{low:.2f}-{high:.2f}",
+            f"{row['median_ms']:.2f}",
+            row["rival"],
+            f"{row['rival_median_ms']:.2f}",
+            style="yellow" if row["ratio"] > 1 else None,
+        )
+    console.print(table)
+
+
+def print_contestants(rows: Sequence[Mapping[str, Any]]) -> None:
+    """A table of everything that took part."""
+    table = Table(title="everything that ran", title_justify="left")
+    for column in ("contestant", "batch", "p50 ms", "p95 ms", "images/s", "warm-up s", "MB"):
+        table.add_column(column, justify="left" if column == "contestant" else "right")
+    for row in rows:
+        table.add_row(
+            row["name"],
+            str(row["batch"]),
+            f"{row['median_ms']:.2f}",
+            f"{row['p95_ms']:.2f}",
+            f"{row['images_per_second']:.0f}",
+            f"{row['warmup_s']:.1f}",
+            f"{row['megabytes']:.1f}",
+        )
+    console.print(table)

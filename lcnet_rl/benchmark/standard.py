@@ -1,0 +1,129 @@
+"""The standard benchmark: forced decisions on networks with random weights (no time depends on them).
+
+Whoever decides, half of the blocks or half of the filters is the same work, so this says what skipping is worth on a
+machine before anything is trained. The gates run all the same.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import statistics
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lcnet_rl.backbones import create_backbone
+from lcnet_rl.benchmark.contestants import Contestant, dense_contestants, engine_contestants, onnx_contestants
+from lcnet_rl.benchmark.record import case, figures
+from lcnet_rl.model import LCNet
+from lcnet_rl.progress import console
+from lcnet_rl.timing import race
+
+KEEPS = ("all", "blocks50", "groups50")
+BATCH = 128
+NETWORKS: dict[str, tuple[str, int | None]] = {
+    "w64": ("resnet18", 64),
+    "w32": ("resnet18", 32),
+    "resnet20": ("resnet20", None),
+    "resnet56": ("resnet56", None),
+}
+CANDIDATES = 100
+FORCED = 20.0
+"""A keep logit that leaves no doubt."""
+
+
+def standard(trials: Mapping[int, int]) -> dict[str, Any]:
+    """Run all cases on the CPU, in float32.
+
+    Args:
+        trials: counted trials of each contestant, by batch size (1 and 128).
+
+    Returns:
+        ``cases``, as of ``record.case``, and ``contestants``, as of ``record.figures``.
+    """
+    cases, rows = [], []
+    for label, (name, width) in NETWORKS.items():
+        torch.manual_seed(0)
+        model = LCNet(create_backbone(name, 10, width)).eval()
+        for batch, cases_of in ((1, onnx_cases), (BATCH, engine_cases)):
+            console.print(f"{label}, {batch} at a time ...", highlight=False)
+            images = torch.randint(0, 256, (batch, 3, 32, 32), dtype=torch.uint8)
+            found, entries = cases_of(label, model, images)
+            times = race({one.name: functools.partial(_run, one, images) for one in found}, trials[batch])
+            for case_name, (ways, share) in entries.items():
+                fastest, *others = sorted(ways, key=lambda way: statistics.median(times[way.name]))
+                cases.append(case(case_name, times, fastest, found, share))
+                cases += [case(f"{case_name}, {way.name.split()[-1]}", times, way, found, share) for way in others]
+            rows += [{"network": label, **figures(one, times[one.name], batch)} for one in found]
+    return {"cases": cases, "contestants": rows}
+
+
+Entries = tuple[list[Contestant], dict[str, tuple[list[Contestant], float]]]
+"""Who takes part, and by the case's name the ways to run it, and its share of dense MACs."""
+
+
+def onnx_cases(label: str, model: LCNet, image: Tensor) -> Entries:
+    """One image in ONNX Runtime."""
+    found, entries = dense_contestants(model.backbone, image, torch.float32, compiled=False), {}
+    for keep in KEEPS:
+        actions = half_kept(model, 1, keep)
+        ways = onnx_contestants(force(model, actions[:, 0]), image, keep)
+        found += ways
+        entries[f"onnx-b1-{label}-{keep}"] = ways, share(model, actions)
+    return found, entries
+
+
+def engine_cases(label: str, model: LCNet, images: Tensor) -> Entries:
+    """A batch in the engine, every image keeping another half."""
+    actions = {keep: half_kept(model, len(images), keep) for keep in KEEPS}
+    engines = engine_contestants(model, images, torch.float32, actions)
+    names = [f"engine-b{len(images)}-{label}-{keep}" for keep in KEEPS]
+    shares = [share(model, actions[keep]) for keep in KEEPS]
+    entries = {name: ([one], part) for name, one, part in zip(names, engines, shares, strict=True)}
+    return engines + dense_contestants(model.backbone, images, torch.float32), entries
+
+
+def half_kept(model: LCNet, count: int, keep: str) -> Tensor:
+    """Actions (depth, count, action_size) in which every image keeps half of the blocks, or of each block's groups.
+
+    Args:
+        model: with L-Net and C-Net.
+        count: images. For a single one, the blocks are chosen so that half of the MACs is kept, as nearly as can be.
+        keep: ``all``, ``blocks50`` or ``groups50``.
+    """
+    actions = torch.ones(model.depth, count, model.action_size)
+    if keep == "groups50":
+        groups = model.action_size - 1
+        actions[:, :, 1:] = (torch.rand(model.depth, count, groups).argsort(2) < groups // 2).float()
+    if keep == "blocks50":
+        draws = torch.rand(model.depth, count if count > 1 else CANDIDATES).argsort(0) < model.depth // 2
+        if count == 1:
+            distances = [abs(share(model, actions * draw[:, None, None]) - 0.5) for draw in draws.T]
+            draws = draws[:, distances.index(min(distances)), None]
+        actions[:, :, 0] = draws.float()
+    return actions
+
+
+def share(model: LCNet, actions: Tensor) -> float:
+    """Mean share of dense MACs that actions (depth, B, action_size) cost, gates included."""
+    bill = sum(model.bill(action, t) for t, action in enumerate(actions)) + model.costs.stem + model.costs.head
+    return float(bill.mean()) / model.costs.dense
+
+
+def force(model: LCNet, actions: Tensor) -> LCNet:
+    """A copy of ``model`` whose gates run and then decide ``actions`` (depth, action_size), whatever they see."""
+    model, first = copy.deepcopy(model), int(model.has_l_net)
+    for t, row in enumerate(actions):
+        wanted = [(model.l_nets[t], row[:1])] if model.has_l_net else []
+        wanted += [(model.c_nets[t], row[first : first + model.group_counts[t]])] if model.has_c_net else []
+        for gate, bits in wanted:
+            gate.keep.weight.data.zero_()
+            gate.keep.bias.data.copy_(FORCED * (2 * bits - 1))
+    return model
+
+
+def _run(contestant: Contestant, images: Tensor, _: int) -> None:
+    contestant.run(images)

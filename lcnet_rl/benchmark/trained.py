@@ -1,0 +1,84 @@
+"""A trained run's own decisions on real images: how long each image takes, and what that depends on."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lcnet_rl.benchmark.contestants import (
+    Contestant,
+    dense_contestants,
+    engine_contestants,
+    masked_contestant,
+    onnx_contestants,
+    short,
+)
+from lcnet_rl.benchmark.record import case, figures
+from lcnet_rl.engine import Engine
+from lcnet_rl.model import LCNet
+from lcnet_rl.progress import console
+from lcnet_rl.timing import race
+
+POLICY = "policy"
+
+
+def trained(
+    model: LCNet,
+    images: Tensor,
+    batches: Sequence[int],
+    dtypes: Sequence[torch.dtype],
+    trials: int,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Time the greedy policy beside the dense backbone, every trial on other images.
+
+    Args:
+        model: the network.
+        images: real ones, uint8 (N, 3, 32, 32); taken in turn, from the start again when they end.
+        batches: images at a time. ONNX Runtime takes part on the CPU, in float32; skipping in it at 1 only.
+        dtypes: of the convolutions in PyTorch, each compared with the dense network in the same one.
+        trials: counted trials of each contestant and batch size.
+        device: where PyTorch computes.
+
+    Returns:
+        ``cases``, as of ``record.case``; ``contestants``, as of ``record.figures``; and ``latencies``, for every
+        contestant at batch 1: ``macs`` and ``milliseconds`` of each trial's image, and whether it is ``dense``.
+    """
+    cases, rows, latencies = [], [], {}
+    model = model.to(device).eval()
+    for batch in batches:
+        parts = [images[torch.arange(start, start + batch) % len(images)] for start in range(0, trials * batch, batch)]
+        moved = [part.to(device) for part in parts]
+        for dtype in dtypes:
+            console.print(f"batch {batch}, {short(dtype)} ...", highlight=False)
+            found = _contestants(model, moved[0], dtype)
+            engine = Engine(model, dtype)
+            bills = torch.stack([engine.run(part, engine.greedy()).macs.mean().cpu() for part in moved])
+            share = float(bills.mean()) / model.costs.dense
+            times = race({one.name: functools.partial(_run, one, moved) for one in found}, trials)
+            cases += [case(f"{one.name}, batch {batch}", times, one, found, share) for one in found if not one.dense]
+            rows += [figures(one, times[one.name], batch) for one in found]
+            for one in found if batch == 1 else ():
+                milliseconds = [1000 * seconds for seconds in times[one.name]]
+                macs = [float(model.costs.dense)] * trials if one.dense else bills.tolist()
+                latencies[one.name] = {"dense": one.dense, "macs": macs, "milliseconds": milliseconds}
+    return {"cases": cases, "contestants": rows, "latencies": latencies}
+
+
+def _contestants(model: LCNet, images: Tensor, dtype: torch.dtype) -> list[Contestant]:
+    found = engine_contestants(model, images, dtype, {POLICY: None})
+    if dtype == torch.float32:
+        found.append(masked_contestant(model, images))
+        if len(images) == 1 and images.device.type == "cpu":
+            found += onnx_contestants(model, images, POLICY)
+    return found + dense_contestants(model.backbone, images, dtype)
+
+
+def _run(contestant: Contestant, parts: Sequence[Tensor], trial: int) -> None:
+    contestant.run(parts[trial])
+    if parts[trial].device.type == "cuda":
+        torch.cuda.synchronize()

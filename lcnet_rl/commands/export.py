@@ -1,0 +1,67 @@
+"""``lcnet-rl export``: a trained run as one file that skips what it drops, for deployment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import onnx
+import tyro
+
+from lcnet_rl.data import load_dataset
+from lcnet_rl.errors import UserError
+from lcnet_rl.export import OnnxNetwork, blocked_size, compare, dynamic_model
+from lcnet_rl.export.layout import Blocked, Layout, Standard
+from lcnet_rl.files import replacing
+from lcnet_rl.progress import console
+from lcnet_rl.runs import BEST, MODEL, data_root, read_config
+from lcnet_rl.weights import load_model
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a run's network as an ONNX file for one image at a time, and check it."""
+
+    run: tyro.conf.Positional[Path]
+    """The run folder."""
+    format: Literal["onnx"] = "onnx"
+    """The kind of file."""
+    layout: Literal["standard", "blocked"] = "standard"
+    """standard runs wherever ONNX does; blocked is faster, and only for ONNX Runtime on CPUs like this one."""
+    out: Path | None = None
+    """The file; by default model.onnx in the run folder."""
+    which: Literal["final", "best"] = "final"
+    """The final model, or the best by validation reward."""
+    check: int = 200
+    """Validation images on which the file is compared with the engine."""
+    data_root: Path | None = None
+    """Where data sets are kept; by default where the run had them."""
+
+
+def run(config: Export) -> None:
+    """Write the file, then load it and compare."""
+    if config.check < 1:
+        raise UserError(f"--check needs at least one image, got {config.check}")
+    settings = read_config(config.run)
+    model = load_model(config.run / (MODEL if config.which == "final" else BEST))
+    path = config.out or config.run / "model.onnx"
+    images = load_dataset(settings["dataset"], "val", data_root(config.data_root, settings)).sample(config.check).images
+    with replacing(path) as temporary:
+        onnx.save(dynamic_model(model, choose(config.layout)), temporary)
+        agreement = compare(model, OnnxNetwork(temporary), images)
+        console.print(
+            f"against the engine, {len(images)} validation images: {agreement}", highlight=False, soft_wrap=True
+        )
+        agreement.check()
+    console.print(f"file: {path} ({path.stat().st_size / 1e6:.1f} MB, {config.layout} layout)", soft_wrap=True)
+
+
+def choose(name: str) -> Layout:
+    """The layout of that name, for this machine."""
+    if name == "standard":
+        return Standard()
+    size = blocked_size()
+    if size == 1:
+        raise UserError("ONNX Runtime has no blocked kernels for this processor; use --layout standard")
+    return Blocked(size)

@@ -1,0 +1,28 @@
+"""Teaches torch's FLOP counter the oneDNN convolutions, so that it counts what the engine executes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import conv_flop_count, flop_registry, register_flop_formula
+
+
+def _unary(x: list[int], weight: list[int], *_: Any, out_shape: list[int], **__: Any) -> int:
+    return conv_flop_count(x, weight, out_shape)
+
+
+def _binary_in_place(
+    total: list[int], x: list[int], weight: list[int], *_: Any, out_shape: list[int], **__: Any
+) -> int:
+    return conv_flop_count(x, weight, out_shape)
+
+
+def register() -> None:
+    """Add the formulas that this version of PyTorch lacks; there are none to add where it has no oneDNN."""
+    if not torch.backends.mkldnn.is_available():
+        return
+    operators = torch.ops.mkldnn._convolution_pointwise, torch.ops.mkldnn._convolution_pointwise_
+    for operator, formula in zip(operators, (_unary, _binary_in_place), strict=True):
+        if operator not in flop_registry:
+            register_flop_formula(operator)(formula)

@@ -1,0 +1,84 @@
+"""ONNX graphs, written node by node, with branches as Python functions."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor
+
+FLOAT, DOUBLE, BOOL = TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.BOOL
+Type = tuple[int, Sequence[int] | None]
+"""An ONNX element type and a shape."""
+
+
+class Graph:
+    """An ONNX graph under construction; values are known by their names, which are unique in the whole model.
+
+    Constants stay in the graph whose node uses them, for ONNX Runtime lays out a convolution's weights only there.
+    """
+
+    def __init__(self, name: str, numbers: Iterator[int] | None = None) -> None:
+        """Begin a graph; a branch shares its model's ``numbers``."""
+        self.name = name
+        self._numbers = itertools.count() if numbers is None else numbers
+        self._nodes: list[onnx.NodeProto] = []
+        self._constants: dict[str, onnx.TensorProto] = {}
+
+    def constant(self, value: Tensor | np.ndarray | Sequence[int] | float, name: str | None = None) -> str:
+        """A constant; tensors and arrays keep their type, integers become int64 and numbers float32."""
+        if isinstance(value, Tensor):
+            array = value.detach().cpu().contiguous().numpy()
+        elif isinstance(value, float):
+            array = np.array(value, np.float32)
+        else:
+            array = np.asarray(value)
+        name = name or f"constant_{next(self._numbers)}"
+        self._constants[name] = numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
+        return name
+
+    def op(self, kind: str, *inputs: str, domain: str = "", name: str | None = None, **attributes: Any) -> str:
+        """A node with one output, whose name is returned."""
+        return self.ops(kind, *inputs, domain=domain, outputs=1, name=name, **attributes)[0]
+
+    def ops(
+        self, kind: str, *inputs: str, outputs: int, domain: str = "", name: str | None = None, **attributes: Any
+    ) -> list[str]:
+        """A node with several outputs, whose names are returned."""
+        number = next(self._numbers)
+        names = [name or f"{kind.lower()}_{number}_{index}" for index in range(outputs)]
+        self._nodes.append(helper.make_node(kind, inputs, names, f"{kind}_{number}", domain=domain, **attributes))
+        return names
+
+    def branch(
+        self,
+        condition: str,
+        then: Callable[[Graph], Sequence[str]],
+        otherwise: Callable[[Graph], Sequence[str]],
+        types: Sequence[Type],
+    ) -> list[str]:
+        """ONNX's ``If``: only one of two functions runs.
+
+        Args:
+            condition: a boolean with one element.
+            then: adds its nodes to the graph that it is given, and returns its results; it may use outer values.
+            otherwise: the same, if the condition is false.
+            types: of the results.
+        """
+        bodies = []
+        for body in (then, otherwise):
+            graph = Graph(f"branch_{next(self._numbers)}", self._numbers)
+            results = body(graph)
+            bodies.append(graph.build([], list(zip(results, types, strict=True))))
+        return self.ops("If", condition, outputs=len(types), then_branch=bodies[0], else_branch=bodies[1])
+
+    def build(
+        self, inputs: Sequence[tuple[str, Type]], outputs: Sequence[tuple[str, Type]], doc: str = ""
+    ) -> onnx.GraphProto:
+        """The finished graph."""
+        infos = [[helper.make_tensor_value_info(name, *kind) for name, kind in side] for side in (inputs, outputs)]
+        return helper.make_graph(self._nodes, self.name, *infos, list(self._constants.values()), doc or None)

@@ -1,0 +1,107 @@
+"""An LCNet, or its dense backbone, as an ONNX model for one image.
+
+A block is an ``If`` on L-Net's decision; inside it C-Net decides, and further ``If`` nodes lead to the convolutions
+with just the filters that are kept.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import onnx
+import torch
+from onnx import TensorProto, helper
+
+import lcnet_rl
+from lcnet_rl.backbones import IMAGE_SIZE, MEAN, STD, Backbone
+from lcnet_rl.engine.fold import folded, parameters
+from lcnet_rl.export import gates
+from lcnet_rl.export.builder import BOOL, DOUBLE, FLOAT, Graph, Type
+from lcnet_rl.export.layout import BLOCKED_DOMAIN, Layout, Standard
+from lcnet_rl.export.step import Place, Step, macs, shortcut
+from lcnet_rl.model import LCNet
+
+OPSET, IR_VERSION = 18, 10
+FORMAT = "1"
+"""Changes when a file's inputs or outputs do."""
+INTERFACE = """Classifies one image, and skips what its gates drop.
+
+Inputs: image, uint8 (1, 3, 32, 32), RGB; threshold, float32 (1, 1) in (0, 1), which a keep probability must exceed, by
+default 0.5; price, float32 (1, 1), the price of compute that the gates read, by default the one trained at.
+Outputs: logits, float32 (1, classes); macs, float64 (1, 1), the multiply-accumulates of what the decisions keep, gates
+included; decisions, bool (blocks, 1 + groups), true = kept: L-Net's bit, then C-Net's, as far as there are such gates.
+"""
+
+
+def dense_model(backbone: Backbone, batch: int = 1) -> onnx.ModelProto:
+    """The plain backbone, ``image`` uint8 (batch, 3, 32, 32) to ``logits``: what skipping is compared with."""
+    network, graph, layout = folded(backbone), Graph("dense"), Standard()
+    x = layout.stem(graph, normalised(graph), *parameters(network.stem.conv))
+    for block in map(network.block, range(len(network.blocks))):
+        hidden = layout.conv(graph, x, *parameters(block.conv1), block.stride, relu=True)
+        y = layout.conv(graph, hidden, *parameters(block.conv2), 1, relu=False)
+        x = graph.op("Relu", graph.op("Add", shortcut(graph, layout, block, x), y))
+    gates.linear(graph, layout.pool(graph, x), network.head.weight, network.head.bias, name="logits")
+    outputs = [("logits", (FLOAT, [batch, network.spec.classes]))]
+    return finished(graph.build([image(batch)], outputs), {"backbone": json.dumps(asdict(network.spec))})
+
+
+def dynamic_model(model: LCNet, layout: Layout) -> onnx.ModelProto:
+    """A network with its gates, for one image.
+
+    Its inputs and outputs are those of ``INTERFACE``, which the file holds too.
+
+    Args:
+        model: what to write; it is not changed.
+        layout: for which kernels.
+
+    Raises:
+        UserError: when the layout does not suit the backbone.
+    """
+    graph, backbone = Graph("lcnet"), folded(model.backbone)
+    price = graph.constant(model.price.reshape(1, 1), "price")
+    threshold = graph.constant(torch.full((1, 1), 0.5), "threshold")
+    # A keep logit exceeds the threshold's logit where its probability exceeds the threshold.
+    cut = graph.op("Log", graph.op("Div", threshold, graph.op("Sub", graph.constant(1.0), threshold)))
+    x = layout.stem(graph, normalised(graph), *parameters(backbone.stem.conv))
+    place, rows = Place(x, layout.pool(graph, x), macs(graph, model.costs.stem)), []
+    for t in range(model.depth):
+        place, row = Step(model, layout, backbone.block(t), t, place, price, cut).write(graph)
+        rows.append(row)
+    gates.linear(graph, place.pooled, backbone.head.weight, backbone.head.bias, name="logits")
+    graph.op("Add", place.spent, macs(graph, model.costs.head), name="macs")
+    graph.op("Concat", *rows, axis=0, name="decisions")
+    scalar: Type = (FLOAT, [1, 1])
+    outputs: list[tuple[str, Type]] = [
+        ("logits", (FLOAT, [1, model.classes])),
+        ("macs", (DOUBLE, [1, 1])),
+        ("decisions", (BOOL, [model.depth, model.action_size])),
+    ]
+    metadata = {"model": json.dumps(asdict(model.spec)), "layout": layout.name}
+    inputs = [image(1), ("threshold", scalar), ("price", scalar)]
+    return finished(graph.build(inputs, outputs, INTERFACE), metadata)
+
+
+def image(batch: int) -> tuple[str, Type]:
+    """The input."""
+    return "image", (TensorProto.UINT8, [batch, 3, IMAGE_SIZE, IMAGE_SIZE])
+
+
+def normalised(graph: Graph) -> str:
+    """The input image, float32, scaled and centred as a backbone's stem has it."""
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
+    pixels = graph.op("Cast", "image", to=FLOAT)
+    return graph.op("Add", graph.op("Mul", pixels, graph.constant(1 / (255 * std))), graph.constant(-mean / std))
+
+
+def finished(graph: onnx.GraphProto, metadata: dict[str, str]) -> onnx.ModelProto:
+    """A checked model."""
+    domains = [helper.make_opsetid("", OPSET)]
+    if any(node.domain == BLOCKED_DOMAIN for node in graph.node):
+        domains.append(helper.make_opsetid(BLOCKED_DOMAIN, 1))
+    model = helper.make_model(graph, opset_imports=domains, ir_version=IR_VERSION, producer_name="lcnet_rl")
+    model.producer_version = lcnet_rl.__version__
+    helper.set_model_props(model, {**metadata, "format": FORMAT})
+    onnx.checker.check_model(model)
+    return model

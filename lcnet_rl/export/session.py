@@ -1,0 +1,109 @@
+"""Running exported files in ONNX Runtime."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from google.protobuf.message import DecodeError
+from onnx import TensorProto, helper
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail, NotImplemented
+from torch import Tensor
+
+from lcnet_rl.backbones import Backbone
+from lcnet_rl.errors import UserError
+from lcnet_rl.export.layout import BLOCKED_DOMAIN, Blocked, Layout, Standard
+from lcnet_rl.export.network import FORMAT
+from lcnet_rl.model import Outcome
+
+
+def open_session(model: onnx.ModelProto | Path, threads: int | None = None) -> ort.InferenceSession:
+    """A CPU session of ONNX Runtime.
+
+    Args:
+        model: a model or its file.
+        threads: how many compute; None is as many as PyTorch uses.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or torch.get_num_threads()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Threads that wait busily for the next image would slow whatever else runs meanwhile.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    content = str(model) if isinstance(model, Path) else model.SerializeToString()
+    return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def blocked_size() -> int:
+    """How many channels a block of ONNX Runtime's kernels has on this machine: 16, 8, or 1 without blocks."""
+    node = helper.make_node("ReorderInput", ["x"], ["y"], domain=BLOCKED_DOMAIN)
+    # With two pixels, the second pixel's first channel comes right after the first pixel's block.
+    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 64, 1, 2]) for name in "xy"]
+    graph = helper.make_graph([node], "probe", infos[:1], infos[1:])
+    domains = [helper.make_opsetid("", 18), helper.make_opsetid(BLOCKED_DOMAIN, 1)]
+    try:
+        session = open_session(helper.make_model(graph, opset_imports=domains, ir_version=10))
+    except (NotImplemented, Fail):
+        return 1
+    x = np.zeros((1, 64, 1, 2), np.float32)
+    x[0, 0, 0, 1] = 1
+    return int(session.run(None, {"x": x})[0].argmax())
+
+
+def layouts_here(backbone: Backbone) -> list[Layout]:
+    """The layouts in which this machine can run ``backbone``: the standard one, and that of its kernels if it fits."""
+    size = blocked_size()
+    blocked = size > 1 and all(
+        block.out_channels % size == 0 for block in map(backbone.block, range(len(backbone.blocks)))
+    )
+    return [Standard(), Blocked(size)] if blocked else [Standard()]
+
+
+class OnnxNetwork:
+    """An exported network, one image at a time."""
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        """Load a file of ``lcnet-rl export``.
+
+        Raises:
+            UserError: when it is no such file, of another version, or not for this machine.
+        """
+        if not path.is_file():
+            raise UserError(f"no file at {path}")
+        try:
+            metadata = {entry.key: entry.value for entry in onnx.load(path, load_external_data=False).metadata_props}
+        except DecodeError as error:
+            raise UserError(f"{path} is damaged (cut short?) or no ONNX file") from error
+        if "model" not in metadata or "layout" not in metadata:
+            raise UserError(f"{path} was not written by lcnet-rl export")
+        if metadata.get("format") != FORMAT:
+            raise UserError(f"{path} has format {metadata.get('format')}, this version reads {FORMAT}: export it again")
+        self.layout, self.spec = metadata["layout"], json.loads(metadata["model"])
+        if self.layout != Standard.name and self.layout != f"blocked{blocked_size()}":
+            raise UserError(f"{path} is laid out for another processor ({self.layout}): export it here, or as standard")
+        self.session = open_session(path, threads)
+
+    def run(self, images: Tensor, threshold: float | None = None, price: float | None = None) -> Outcome:
+        """Classify images, one after the other.
+
+        Args:
+            images: uint8, (B, 3, 32, 32), at least one.
+            threshold: in (0, 1), that a keep probability must exceed; None is 0.5.
+            price: that the gates read; None is the one trained at.
+
+        Raises:
+            UserError: for images of another type or shape, or a threshold outside (0, 1).
+        """
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != (3, 32, 32) or not len(images):
+            raise UserError(f"images must be uint8 (B >= 1, 3, 32, 32), got {images.dtype} {tuple(images.shape)}")
+        if threshold is not None and not 0 < threshold < 1:
+            raise UserError(f"a threshold is in (0, 1), got {threshold}")
+        given = {"threshold": threshold, "price": price}
+        feeds = {name: np.full((1, 1), value, np.float32) for name, value in given.items() if value is not None}
+        parts = [self.session.run(None, {"image": image[None], **feeds}) for image in images.cpu().numpy()]
+        logits, macs, decisions = (torch.from_numpy(np.stack(part)) for part in zip(*parts, strict=True))
+        return Outcome(logits[:, 0], decisions.float().transpose(0, 1), macs[:, 0, 0])

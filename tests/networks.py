@@ -1,0 +1,49 @@
+"""Networks and images in which nothing is neutral, for tests of inference."""
+
+from __future__ import annotations
+
+import torch
+
+from lcnet_rl.backbones import create_backbone
+from lcnet_rl.model import Decides, LCNet
+
+
+def lively(name: str = "resnet8", decides: Decides = "both", groups: int = 4, width: int | None = 8) -> LCNet:
+    """A model in which nothing is neutral: BatchNorm statistics, gates and scales all differ from their start."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = LCNet(create_backbone(name, 10, width), decides, groups).eval()
+    for gate in model.gates():
+        for parameter in gate.parameters():
+            parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator)
+        gate.keep.weight.data *= 10
+        gate.keep.bias.data -= gate.keep.weight.data.sum(1) / 4  # near the middle of what the weights add
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean = 0.2 * torch.randn(module.num_features, generator=generator)
+            module.running_var = 0.5 + torch.rand(module.num_features, generator=generator)
+            module.weight.data = 0.5 + torch.rand(module.num_features, generator=generator)
+            module.bias.data = 0.2 * torch.randn(module.num_features, generator=generator)
+    return model
+
+
+def images(count: int) -> torch.Tensor:
+    """Noise of many brightnesses, so that gates see differences."""
+    generator = torch.Generator().manual_seed(1)
+    pixels = torch.rand(count, 3, 32, 32, generator=generator) * torch.rand(count, 3, 1, 1, generator=generator)
+    return (255 * pixels).to(torch.uint8)
+
+
+@torch.no_grad()
+def balance(model: LCNet, images: torch.Tensor) -> LCNet:
+    """Shift every keep logit so that half of the images keep, block by block."""
+    state, greedy = model.begin(images), model.greedy()
+    for t in range(model.depth):
+        observation = model.observe(state)
+        middles = model.keep_logits(t, observation.gate_input).quantile(0.5, 0)
+        gates = [gates[t] for gates in (model.l_nets, model.c_nets) if len(gates)]
+        for gate, middle in zip(gates, middles.split([gate.keep.out_features for gate in gates]), strict=True):
+            gate.keep.bias -= middle
+        state = model.advance(state, greedy(observation))
+    return model

@@ -1,0 +1,123 @@
+"""The benchmark times what it says it times."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from networks import images, lively
+
+from lcnet_rl.benchmark import standard
+from lcnet_rl.benchmark.contestants import Contestant
+from lcnet_rl.benchmark.profile import kind, profile_engine
+from lcnet_rl.benchmark.record import case
+from lcnet_rl.commands import main
+from lcnet_rl.data import load_dataset
+from lcnet_rl.engine import Engine
+from lcnet_rl.timing import race
+from lcnet_rl.weights import save_backbone, save_model
+
+
+@pytest.mark.parametrize(("keep", "blocks", "groups"), [("all", 3, 4), ("blocks50", 1, 4), ("groups50", 3, 2)])
+def test_every_image_keeps_as_much_as_the_case_says(keep: str, blocks: int, groups: int) -> None:
+    actions = standard.half_kept(lively(), 50, keep)
+    assert (actions[:, :, 0].sum(0) == blocks).all()
+    assert (actions[:, :, 1:].sum(2) == groups).all()
+    assert len(actions.unique(dim=1)[0]) > 1 or keep == "all"
+
+
+def test_a_single_image_keeps_the_blocks_that_come_nearest_to_half_of_the_macs() -> None:
+    torch.manual_seed(0)
+    model = lively("resnet18")
+    actions = standard.half_kept(model, 1, "blocks50")
+    assert actions[:, 0, 0].sum() == 4
+    assert standard.share(model, actions) == pytest.approx(0.5, abs=0.03)
+
+
+def test_share_is_what_running_is_billed() -> None:
+    model = lively()
+    actions = standard.half_kept(model, 6, "groups50")
+    actions[1, 3, 0] = 0
+    with torch.no_grad():
+        bill = model.run(images(6), lambda observation: actions[observation.block]).macs
+    assert standard.share(model, actions) == pytest.approx(float(bill.mean()) / model.costs.dense)
+
+
+def test_forced_gates_decide_what_they_are_told() -> None:
+    model = lively()
+    actions = torch.tensor([[1, 1, 0, 1, 0], [0, 0, 0, 0, 0], [1, 0, 0, 0, 1.0]])
+    with torch.no_grad():
+        got = standard.force(model, actions).run(images(5), standard.force(model, actions).greedy()).actions
+    assert torch.equal(got, actions[:, None].expand(-1, 5, -1))
+
+
+def test_a_race_is_fair_in_order_and_count() -> None:
+    calls: list[tuple[str, int]] = []
+    times = race({name: lambda trial, name=name: calls.append((name, trial)) for name in "abc"}, 30, warmup=1)
+    assert {name: len(seconds) for name, seconds in times.items()} == {"a": 30, "b": 30, "c": 30}
+    assert [trial for name, trial in calls if name == "a"] == list(range(-1, 30))
+    before = Counter((one, other) for (one, _), (other, _) in itertools.pairwise(calls))
+    assert all(before[pair] > 5 for pair in itertools.permutations("abc", 2)), "everyone comes after everyone"
+
+
+def test_a_race_times_each_thing_by_itself() -> None:
+    times = race({"slow": lambda _: time.sleep(0.02), "fast": lambda _: None}, 3)
+    assert min(times["slow"]) >= 0.02
+    assert max(times["fast"]) < 0.02
+
+
+def test_a_case_is_against_the_fastest_dense_network_in_the_same_runtime() -> None:
+    def contestant(name: str, runtime: str, dense: bool = True) -> Contestant:
+        return Contestant(name, lambda _: None, runtime, dense, 0.0, 0.0)
+
+    engine = contestant("engine", "PyTorch", dense=False)
+    others = [contestant("a", "PyTorch"), contestant("b", "PyTorch"), contestant("c", "ONNX Runtime")]
+    times = {"engine": [1.0, 2.0, 3.0], "a": [8.0, 8.0, 8.0], "b": [4.0, 4.0, 5.0], "c": [1.0, 1.0, 1.0]}
+    row = case("x", times, engine, [engine, *others], 0.5)
+    assert (row["rival"], row["ratio"], row["rivals"]) == ("b", 0.5, ["a", "b"])
+    assert (row["median_ms"], row["rival_median_ms"]) == (2000, 4000)
+
+
+def test_the_profile_sorts_every_block_into_kinds() -> None:
+    rows = profile_engine(Engine(lively(width=16)), images(8))
+    assert len(rows) == 3
+    assert all(min(row.values()) > 0 for row in rows)
+    assert sum(row["convolutions"] for row in rows) > sum(row["gates"] for row in rows)
+    operators = ("aten::convolution", "mkldnn::_convolution_pointwise", "aten::index_put_", "aten::addmm", "aten::relu")
+    assert [kind(name) for name in operators] == ["convolutions", "convolutions", "gathers", "gates", "rest"]
+
+
+@pytest.mark.slow
+def test_the_standard_benchmark_writes_every_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(standard, "NETWORKS", {"tiny": ("resnet8", 16)})
+    path = tmp_path / "bench.json"
+    assert main(["bench", "--preset", "standard", "--trials", "2", "--json", str(path)]) == 0
+    rows = {row["name"]: row for row in json.loads(path.read_text())["cases"]}
+    assert {f"{how}-tiny-{keep}" for how in ("onnx-b1", "engine-b128") for keep in standard.KEEPS} <= rows.keys()
+    assert rows["onnx-b1-tiny-all"]["macs_ratio"] > 1 > rows["engine-b128-tiny-groups50"]["macs_ratio"]
+
+
+@pytest.mark.slow
+def test_a_runs_benchmark_writes_figures_and_a_picture(tmp_path: Path) -> None:
+    model = lively(width=16)
+    save_model(model, tmp_path / "model.safetensors")
+    save_backbone(model.backbone, tmp_path / "start.safetensors")
+    (tmp_path / "config.yaml").write_text("dataset: shapes\ndata_root: null\n")
+    assert main(["bench", str(tmp_path), "--trials", "4", "--batches", "1", "8"]) == 0
+    figures = json.loads((tmp_path / "bench.json").read_text())
+    names = {row["name"] for row in figures["cases"]}
+    assert {"engine policy fp32, batch 8", "ONNX Runtime policy standard, batch 1", "masked fp32, batch 1"} <= names
+    latencies = figures["latencies"]
+    assert len(latencies["dense ONNX Runtime"]["milliseconds"]) == 4
+    timed = load_dataset("shapes", "val").sample(1000).images[:4]
+    with torch.no_grad():
+        assert latencies["ONNX Runtime policy standard"]["macs"] == model.run(timed, model.greedy()).macs.tolist()
+    rivals = {row["name"]: row["rival"] for row in figures["cases"]}
+    assert rivals["ONNX Runtime policy standard, batch 1"] == "dense ONNX Runtime"
+    assert rivals["engine policy fp32, batch 8"] in ("dense eager fp32", "dense torch.compile fp32")
+    assert (tmp_path / "bench.png").stat().st_size > 10_000

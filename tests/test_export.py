@@ -1,0 +1,228 @@
+"""Exported networks: the model's logits, bill and decisions, without the arithmetic of what is dropped."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from networks import balance, images, lively
+
+from lcnet_rl.benchmark.standard import force
+from lcnet_rl.errors import UserError
+from lcnet_rl.export import OnnxNetwork, blocked_size, dense_model, dynamic_model, filters, layouts_here, open_session
+from lcnet_rl.export.builder import FLOAT, Graph
+from lcnet_rl.export.layout import BLOCKED_DOMAIN, Blocked, Layout, Standard
+from lcnet_rl.export.network import finished
+from lcnet_rl.model import Decides, LCNet, Outcome
+
+
+def saved(model: LCNet, layout: Layout, folder: Path) -> Path:
+    path = folder / f"{layout.name}.onnx"
+    onnx.save(dynamic_model(model, layout), path)
+    return path
+
+
+def assert_same(model: LCNet, expected: Outcome, got: Outcome) -> None:
+    largest = float(expected.logits.abs().max())
+    torch.testing.assert_close(got.logits, expected.logits, atol=1e-4 * max(1, largest), rtol=0)
+    assert torch.equal(got.macs, expected.macs)
+    assert torch.equal(got.actions, model.executed(expected.actions))
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    name=st.sampled_from(["resnet8", "resnet18"]),
+    decides=st.sampled_from(["layers", "channels", "both"]),
+    groups=st.sampled_from([0, 1, 2, 4, 8]),
+    copies=st.booleans(),
+    keep=st.floats(0, 1),
+    seed=st.integers(0, 1000),
+)
+def test_any_decisions_give_the_models_logits(
+    name: str, decides: Decides, groups: int, copies: bool, keep: float, seed: int
+) -> None:
+    model = lively(name, decides, groups, width=16)
+    draws = torch.rand(model.depth, model.action_size, generator=torch.Generator().manual_seed(seed))
+    forced = force(model, (draws < keep).float())
+    with torch.no_grad():
+        expected = forced.run(images(1), forced.greedy())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(filters, "SETS_BYTES", filters.SETS_BYTES if copies else 0)
+        for layout in layouts_here(model.backbone):
+            session = open_session(dynamic_model(forced, layout))
+            logits, macs, decisions = map(torch.from_numpy, session.run(None, {"image": images(1).numpy()}))
+            assert_same(model, expected, Outcome(logits, decisions.float()[:, None], macs[0]))
+
+
+@pytest.mark.parametrize("decides", ["layers", "channels", "both"])
+def test_the_gates_inside_decide_as_the_model_does(decides: Decides, tmp_path: Path) -> None:
+    model = balance(lively("resnet14", decides, width=16), images(24))
+    with torch.no_grad():
+        expected = model.run(images(24), model.greedy())
+    assert len(expected.macs.unique()) > 3
+    for layout in layouts_here(model.backbone):
+        assert_same(model, expected, OnnxNetwork(saved(model, layout, tmp_path)).run(images(24)))
+
+
+def test_one_file_serves_other_thresholds_and_prices(tmp_path: Path) -> None:
+    model = lively(width=16)
+    for gate in model.gates():
+        gate.keep.weight.data[:, -1] = 1.5
+    network = OnnxNetwork(saved(model, Standard(), tmp_path))
+    bills = set()
+    for threshold, price in ((0.3, None), (0.8, None), (0.5, 2.0), (0.5, -2.0)):
+        with torch.no_grad():
+            expected = model.run(images(8), model.greedy(threshold), price)
+        assert_same(model, expected, network.run(images(8), threshold, price))
+        bills.add(float(expected.macs.mean()))
+    assert len(bills) == 4
+
+
+def test_the_dense_file_gives_the_backbones_logits() -> None:
+    model = lively("resnet18", width=8)
+    got = open_session(dense_model(model.backbone, 3)).run(None, {"image": images(3).numpy()})[0]
+    with torch.no_grad():
+        torch.testing.assert_close(torch.from_numpy(got), model.backbone(images(3)), atol=1e-4, rtol=1e-4)
+
+
+def executed_convolutions(model: onnx.ModelProto, folder: Path) -> list[int]:
+    """The MACs of every convolution that ran for one image, from the shapes in ONNX Runtime's profile."""
+    options = ort.SessionOptions()
+    options.enable_profiling, options.profile_file_prefix = True, str(folder / "profile")
+    # Fusing and folding would change what counts as a convolution from one version to the next.
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session.run(None, {"image": images(1).numpy()})
+    macs = []
+    for event in json.loads(Path(session.end_profiling()).read_text()):
+        if event["name"].endswith("_kernel_time") and event["args"]["op_name"] == "Conv":
+            weight, y = event["args"]["input_type_shape"][1]["float"], event["args"]["output_type_shape"][0]["float"]
+            macs.append(math.prod(weight) * math.prod(y[2:]))
+    return macs
+
+
+@pytest.mark.parametrize(("kept", "groups", "convolutions"), [(0, 4, 1), (1, 4, 3), (3, 4, 7), (3, 2, 7), (3, 0, 1)])
+def test_what_is_dropped_runs_no_convolution(tmp_path: Path, kept: int, groups: int, convolutions: int) -> None:
+    model = lively(width=16)
+    actions = torch.zeros(model.depth, model.action_size)
+    actions[:kept, : 1 + groups] = 1
+    assert len(executed_convolutions(dynamic_model(force(model, actions), Standard()), tmp_path)) == convolutions
+
+
+@pytest.mark.parametrize("name", ["resnet8", "resnet18"])
+@pytest.mark.parametrize("copies", [True, False])
+def test_the_convolutions_executed_are_the_convolutions_billed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, copies: bool
+) -> None:
+    monkeypatch.setattr(filters, "SETS_BYTES", filters.SETS_BYTES if copies else 0)
+    model = lively(name, width=16)
+    actions = (torch.rand(model.depth, model.action_size, generator=torch.Generator().manual_seed(3)) < 0.6).float()
+    forced = force(model, actions)
+    with torch.no_grad():
+        bill = float(forced.run(images(1), forced.greedy()).macs)
+    gates = sum(cost.l_net + float(row[0]) * cost.c_net for cost, row in zip(model.costs.blocks, actions, strict=True))
+    assert sum(executed_convolutions(dynamic_model(forced, Standard()), tmp_path)) == bill - gates - model.costs.head
+
+
+@pytest.mark.parametrize("kept", [1, 2, 4])
+def test_without_copies_every_kept_group_runs_its_own_convolutions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int
+) -> None:
+    monkeypatch.setattr(filters, "SETS_BYTES", 0)
+    model = lively(width=16)
+    actions = torch.zeros(model.depth, model.action_size)
+    actions[0, : 1 + kept] = 1
+    assert len(executed_convolutions(dynamic_model(force(model, actions), Standard()), tmp_path)) == 1 + 2 * kept
+
+
+def test_copies_grow_the_file_as_documented(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = lively(width=16)
+    copied = dynamic_model(model, Standard()).ByteSize()
+    monkeypatch.setattr(filters, "SETS_BYTES", 0)
+    weights = sum(p.nbytes for p in model.backbone.blocks.parameters() if p.ndim == 4)
+    assert copied - dynamic_model(model, Standard()).ByteSize() == pytest.approx(7 * weights, rel=0.1)
+
+
+def test_the_file_says_what_it_is(tmp_path: Path) -> None:
+    model = onnx.load(saved(lively(width=16), Standard(), tmp_path))
+    onnx.checker.check_model(model, full_check=True)
+    assert all(
+        name in model.graph.doc_string for name in ("image", "threshold", "price", "logits", "macs", "decisions")
+    )
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    assert json.loads(properties["model"])["backbone"]["name"] == "resnet8"
+    assert [entry.name for entry in model.graph.output] == ["logits", "macs", "decisions"]
+    assert {entry.domain: entry.version for entry in model.opset_import} == {"": 18}
+
+
+def test_blocks_are_as_long_as_those_that_onnx_runtime_makes(tmp_path: Path) -> None:
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.log_severity_level = 3
+    graph, weight = Graph("24 filters"), torch.ones(24, 32, 3, 3)
+    y = Standard().conv(graph, "x", weight, torch.ones(24), 1, relu=True)
+    built = graph.build([("x", (FLOAT, [1, 32, 8, 8]))], [(y, (FLOAT, [1, 24, 8, 8]))])
+    ort.InferenceSession(finished(built, {}).SerializeToString(), options, providers=["CPUExecutionProvider"])
+    optimized = onnx.load(tmp_path / "optimized.onnx").graph
+    filters = next(tuple(entry.dims) for entry in optimized.initializer if len(entry.dims) == 4)[0]
+    blocked = any(node.domain == BLOCKED_DOMAIN for node in optimized.node)
+    # 24 filters fill three blocks of 8, and are filled up to two blocks of 16.
+    assert blocked_size() == ({24: 8, 32: 16}[filters] if blocked else 1)
+
+
+def test_the_blocked_layout_refuses_channels_that_do_not_fit() -> None:
+    with pytest.raises(UserError, match="--layout standard"):
+        dynamic_model(lively(width=8), Blocked(16))
+    assert [layout.name for layout in layouts_here(lively(width=4).backbone)] == ["standard"]
+
+
+def altered(path: Path, **properties: str) -> Path:
+    model = onnx.load(path)
+    for entry in model.metadata_props:
+        entry.value = properties.get(entry.key, entry.value)
+    other = path.with_name("altered.onnx")
+    onnx.save(model, other)
+    return other
+
+
+def test_what_cannot_be_run_is_refused_with_a_reason(tmp_path: Path) -> None:
+    path = saved(lively(width=16), Standard(), tmp_path)
+    with pytest.raises(UserError, match="has format 0"):
+        OnnxNetwork(altered(path, format="0"))
+    with pytest.raises(UserError, match="another processor"):
+        OnnxNetwork(altered(path, layout="blocked5"))
+    with pytest.raises(UserError, match="no file at"):
+        OnnxNetwork(tmp_path / "none.onnx")
+    onnx.save(dense_model(lively().backbone), tmp_path / "dense.onnx")
+    with pytest.raises(UserError, match="not written by lcnet-rl export"):
+        OnnxNetwork(tmp_path / "dense.onnx")
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(UserError, match="is damaged"):
+        OnnxNetwork(path)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        torch.full((1, 3, 32, 32), float("nan")),
+        torch.zeros(1, 32, 32, 3, dtype=torch.uint8),
+        torch.zeros(3, 32, 32, dtype=torch.uint8),
+        torch.zeros(0, 3, 32, 32, dtype=torch.uint8),
+    ],
+    ids=["float", "channels last", "no batch", "none"],
+)
+def test_images_of_another_type_or_shape_are_refused(tmp_path: Path, wrong: torch.Tensor) -> None:
+    with pytest.raises(UserError, match="images must be uint8"):
+        OnnxNetwork(saved(lively(width=16), Standard(), tmp_path)).run(wrong)
+
+
+def test_a_threshold_outside_0_to_1_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="a threshold is in"):
+        OnnxNetwork(saved(lively(width=16), Standard(), tmp_path)).run(images(1), threshold=1.0)
