@@ -12,9 +12,9 @@ from networks import images, lively
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from lcnet_rl.engine import Engine, EngineState
+from lcnet_rl.engine import Engine, EngineState, packed
 from lcnet_rl.engine.crossover import Crossover, Line
-from lcnet_rl.engine.packed import CACHED, Chunk
+from lcnet_rl.engine.packed import Chunk
 from lcnet_rl.errors import UserError
 from lcnet_rl.evaluate import replay
 from lcnet_rl.model import Decides, LCNet
@@ -136,10 +136,15 @@ def test_without_onednn_the_logits_are_the_same(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("groups", [4, 8])
 @pytest.mark.parametrize("keep", [1.0, 0.7])
-def test_batches_of_many_chunks_give_the_models_logits(groups: int, keep: float) -> None:
+def test_batches_of_many_chunks_give_the_models_logits(
+    monkeypatch: pytest.MonkeyPatch, groups: int, keep: float
+) -> None:
+    monkeypatch.setattr(packed, "CACHED", 8 * 32 * 32 * 4 * 7)  # seven images in the first block
     model = lively(groups=groups)
-    draws = torch.rand(model.depth, 3 * CACHED + 5, model.action_size, generator=torch.Generator().manual_seed(0))
-    assert_same(model, Engine(model), (draws < keep).float(), draws.shape[1])
+    engine = Engine(model)
+    assert [block.most for block in engine.packed] == [7, 14, 28]
+    draws = torch.rand(model.depth, 33, model.action_size, generator=torch.Generator().manual_seed(0))
+    assert_same(model, engine, (draws < keep).float(), 33)
 
 
 def test_tuning_measures_every_block() -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lcnet_rl.engine.packed import CACHED, Chunk, PackedBlock, as_rows, count, take
+from lcnet_rl.engine.packed import Chunk, PackedBlock, as_rows, count, take
 
 REPEATS = 5
 
@@ -85,13 +85,14 @@ def _block_lines(block: PackedBlock, x: Tensor) -> tuple[tuple[Line, ...], Line]
     out = torch.empty_like(beside)
 
     def run(groups: int, images: int) -> None:
-        for start in range(0, images, CACHED):
-            here = slice(start, min(start + CACHED, images))
+        for start in range(0, images, block.most):
+            here = slice(start, min(start + block.most, images))
             block.run(x[here], beside[here], (1 << groups) - 1, filter_scale[here], scale[here])
 
     def move(images: int) -> None:
         take(x, rows[:images])
-        take(beside, rows[:images])
+        if beside is not x:
+            take(beside, rows[:images])
         as_rows(out)[rows[:images]] = as_rows(beside[:images])
 
     lines = tuple(_line(functools.partial(run, groups), len(x)) for groups in range(1, block.groups + 1))

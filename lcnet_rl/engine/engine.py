@@ -16,7 +16,7 @@ from torch import Tensor
 from lcnet_rl.backbones import IMAGE_SIZE, pool
 from lcnet_rl.engine.crossover import Crossover, measure
 from lcnet_rl.engine.fold import folded
-from lcnet_rl.engine.packed import CACHED, Chunk, PackedBlock, as_rows, count, take
+from lcnet_rl.engine.packed import Chunk, PackedBlock, as_rows, count, take
 from lcnet_rl.errors import UserError
 from lcnet_rl.model import LCNet, Observation, State
 
@@ -67,9 +67,11 @@ class Engine(LCNet):
         self.backbone.stem.conv.to(dtype)
         self.backbone.blocks.to(dtype)
         grouped = self.has_c_net and max(self.group_counts) <= MOST_GROUPS
-        self.packed = [
-            PackedBlock(self.backbone.block(t), self.group_counts[t] if grouped else 1) for t in range(self.depth)
-        ]
+        self.packed, size = [], IMAGE_SIZE
+        for t in range(self.depth):
+            block = self.backbone.block(t)
+            size //= block.stride
+            self.packed.append(PackedBlock(block, self.group_counts[t] if grouped else 1, size))
         self.crossover: Crossover | None = None
         self._observed: tuple[State, Observation] | None = None
 
@@ -167,15 +169,15 @@ class Engine(LCNet):
 
     def _plan(self, kept: Tensor, block: int) -> Plan:
         """What to run in a block for the sets ``kept`` (B,), and for which images each."""
-        order = kept.argsort()
+        order, most = kept.argsort(), self.packed[block].most
         sets, counts = (part.tolist() for part in kept[order].unique_consecutive(return_counts=True))
         chunks = [Chunk(groups, images) for groups, images in zip(sets, counts, strict=True) if groups]
         if self.crossover is not None:
             chunks = self.crossover.plan(block, chunks, len(kept))
-        chunks = [part for chunk in chunks for part in chunk.split(CACHED)]
+        chunks = [part for chunk in chunks for part in chunk.split(most)]
         if all(chunk.groups == self.packed[block].all for chunk in chunks) and count(chunks) == len(kept):
-            starts = range(0, len(kept), CACHED)
-            return Plan(chunks, [slice(start, start + CACHED) for start in starts], order[:0])
+            starts = range(0, len(kept), most)
+            return Plan(chunks, [slice(start, start + most) for start in starts], order[:0])
         # Images that skip the block come first in the order, so what runs is always its end.
         skipped, running = order.split([len(order) - count(chunks), count(chunks)])
         return Plan(chunks, list(running.split([chunk.images for chunk in chunks])), skipped)
@@ -194,11 +196,15 @@ class Engine(LCNet):
         shortcut = packed.block.shortcut(x).contiguous(memory_format=torch.channels_last)
         if not plan.chunks:
             return shortcut.relu()
+        # A block's input is a ReLU's output, so an identity needs no further one.
+        unchanged = shortcut is x
         out = torch.empty_like(shortcut, memory_format=torch.channels_last)
-        as_rows(out)[plan.skipped] = as_rows(take(shortcut, plan.skipped).relu_())
+        skipped = take(shortcut, plan.skipped)
+        as_rows(out)[plan.skipped] = as_rows(skipped if unchanged else skipped.relu_())
         for chunk, here in zip(plan.chunks, plan.rows, strict=True):
             scales = None if filter_scale is None else filter_scale[here]
-            part, beside = take(x, here), take(shortcut, here)
+            part = take(x, here)
+            beside = part if unchanged else take(shortcut, here)
             if isinstance(here, slice):
                 packed.run(part, beside, chunk.groups, scales, scale[here], out[here])
             else:

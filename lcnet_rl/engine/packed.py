@@ -14,8 +14,9 @@ from lcnet_rl.backbones import Block
 from lcnet_rl.engine.convolution import Convolution
 from lcnet_rl.engine.fold import parameters
 
-CACHED = 32
-"""Images that go through a block at a time: few enough that what lies between its layers stays in the cache."""
+CACHED = 2**23
+"""Bytes that the features between a block's convolutions may have: so few that they stay in the cache. More images than
+that go through the block in chunks."""
 SETS_KEPT = 64
 """Sets of groups whose weights a block keeps; four groups have 15. The least recently used goes first."""
 
@@ -52,14 +53,17 @@ class Weights:
 class PackedBlock:
     """One block for images that keep it, with any set of its filter groups."""
 
-    def __init__(self, block: Block, groups: int) -> None:
+    def __init__(self, block: Block, groups: int, size: int) -> None:
         """Pack a block whose BatchNorms are folded.
 
         Args:
             block: its weights are used as they are now.
             groups: filter groups, which divide the filters.
+            size: height and width of the block's output.
         """
         self.block, self.groups = block, groups
+        self.most = max(1, CACHED // (block.filters * size * size * block.conv1.weight.element_size()))
+        """Images of a chunk."""
         self.all = (1 << groups) - 1
         self._weights = functools.lru_cache(SETS_KEPT)(self._pack)
 

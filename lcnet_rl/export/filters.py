@@ -17,8 +17,8 @@ from torch.nn import functional as F
 
 from lcnet_rl.backbones import Block
 from lcnet_rl.engine.fold import parameters
-from lcnet_rl.export.builder import FLOAT, Graph, Type
-from lcnet_rl.export.gates import linear
+from lcnet_rl.export.builder import BOOL, FLOAT, Graph, Type
+from lcnet_rl.export.gates import linear, relu1
 from lcnet_rl.export.layout import Layout
 
 FEATURES: Type = (FLOAT, None)
@@ -62,15 +62,15 @@ class Residual:
         weight, bias = parameters(self.block.conv2)
         return self.layout.finish(graph, self.shortcut, hidden, weight[:, filters], bias, scales, self.factor)
 
-    def by_sets(self, graph: Graph, logits: Sequence[str], cut: str) -> str:
-        """A tree of ``If`` nodes over the groups' keep logits, each (1, 1)."""
-        groups = torch.arange(self.block.filters).view(len(logits), -1)
+    def by_sets(self, graph: Graph, bits: Sequence[str]) -> str:
+        """A tree of ``If`` nodes over the groups' bits, each bool (1, 1)."""
+        groups = torch.arange(self.block.filters).view(len(bits), -1)
 
         def choose(branch: Graph, group: int, kept: list[int]) -> str:
-            if group == len(logits):
+            if group == len(bits):
                 return self.kept(branch, groups[kept].flatten()) if kept else branch.op("Relu", self.shortcut)
             return branch.branch(
-                branch.op("Greater", logits[group], cut),
+                bits[group],
                 lambda inner: [choose(inner, group + 1, [*kept, group])],
                 lambda inner: [choose(inner, group + 1, kept)],
                 [FEATURES],
@@ -78,10 +78,10 @@ class Residual:
 
         return choose(graph, 0, [])
 
-    def by_groups(self, graph: Graph, logits: Sequence[str], cut: str) -> str:
+    def by_groups(self, graph: Graph, bits: Sequence[str]) -> str:
         """An ``If`` a group; to be run only if there is one to keep."""
         total = self.layout.shift(graph, self.shortcut, parameters(self.block.conv2)[1], self.factor)
-        for filters, logit in zip(torch.arange(self.block.filters).view(len(logits), -1), logits, strict=True):
+        for filters, bit in zip(torch.arange(self.block.filters).view(len(bits), -1), bits, strict=True):
 
             def add(branch: Graph, filters: Tensor = filters, before: str = total) -> list[str]:
                 hidden, scales = self._first(branch, filters), self._scales(branch, filters)
@@ -93,7 +93,7 @@ class Residual:
             def drop(branch: Graph, before: str = total) -> list[str]:
                 return [branch.op("Identity", before)]
 
-            total = graph.branch(graph.op("Greater", logit, cut), add, drop, [FEATURES])[0]
+            total = graph.branch(bit, add, drop, [FEATURES])[0]
         return graph.op("Relu", total)
 
     def _first(self, graph: Graph, filters: Tensor) -> str:
@@ -106,33 +106,32 @@ class Residual:
         missing = self.layout.padded(len(filters)) - len(filters)
         weight, bias = (part[filters] for part in self.scales)
         raw = linear(graph, self.gate_input, F.pad(weight, (0, 0, 0, missing)), F.pad(bias, (0, missing)))
-        return graph.op("Clip", raw, graph.constant(0.0), graph.constant(1.0))
+        return relu1(graph, raw)
 
 
-def run_filters(graph: Graph, residual: Residual, logits: str, groups: int, cut: str) -> str:
-    """A kept block's output for C-Net's keep logits.
+def run_filters(graph: Graph, residual: Residual, bits: str, groups: int) -> str:
+    """A kept block's output for C-Net's decisions.
 
     Args:
         graph: gets the nodes.
         residual: what to compute.
-        logits: (1, groups).
+        bits: bool (1, groups), true = kept.
         groups: how many there are.
-        cut: (1, 1), the logit that one must exceed to be kept.
     """
     weights = residual.block.conv1.weight.nbytes + residual.block.conv2.weight.nbytes
     if groups <= SETS_GROUPS and weights <= SETS_BYTES:
-        return residual.by_sets(graph, split(graph, logits, groups), cut)
+        return residual.by_sets(graph, split(graph, bits, groups))
+    mask = graph.op("Cast", bits, to=FLOAT)
 
     def run_kept(branch: Graph) -> list[str]:
         if groups < residual.block.filters:
-            return [residual.by_groups(branch, split(branch, logits, groups), cut)]
-        return [residual.whole(branch, branch.op("Cast", branch.op("Greater", logits, cut), to=FLOAT))]
+            return [residual.by_groups(branch, split(branch, bits, groups))]
+        return [residual.whole(branch, mask)]
 
-    largest = graph.op("ReduceMax", logits, graph.constant([1]))
-    some_kept = graph.op("Greater", largest, cut)
+    some_kept = graph.op("Cast", graph.op("ReduceMax", mask, graph.constant([1])), to=BOOL)
     return graph.branch(some_kept, run_kept, lambda branch: [branch.op("Relu", residual.shortcut)], [FEATURES])[0]
 
 
-def split(graph: Graph, logits: str, groups: int) -> list[str]:
+def split(graph: Graph, bits: str, groups: int) -> list[str]:
     """(1, groups) to as many (1, 1)."""
-    return graph.ops("Split", logits, outputs=groups, axis=1, num_outputs=groups) if groups > 1 else [logits]
+    return graph.ops("Split", bits, outputs=groups, axis=1, num_outputs=groups) if groups > 1 else [bits]

@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from lcnet_rl.export.builder import FLOAT, Graph
+from lcnet_rl.export.builder import Graph
 from lcnet_rl.gates import Probe, Standardize
 from lcnet_rl.model import LCNet
 
@@ -18,15 +18,22 @@ def linear(graph: Graph, x: str, weight: Tensor, bias: Tensor, name: str | None 
     return graph.op("Gemm", x, graph.constant(weight), graph.constant(bias), transB=1, name=name)
 
 
-def gate_input(graph: Graph, model: LCNet, block: int, pooled: str, spent: str, price: str) -> str:
-    """``model.gate_input`` (1, C + 4), except for its standardising and the entropy's normalisation and sign."""
+def relu1(graph: Graph, x: str) -> str:
+    """ReLU-1, ``clamp(x, 0, 1)``."""
+    return graph.op("Clip", x, graph.constant(0.0), graph.constant(1.0))
+
+
+def gate_input(graph: Graph, model: LCNet, block: int, pooled: str, above: str, price: str) -> str:
+    """``model.gate_input`` (1, C + 4), but for what ``folded`` puts right.
+
+    That is standardising, the entropy's sign and normalisation, and the MACs that every image has spent before the
+    block: ``above`` (1, 1) is the share of dense MACs beyond these.
+    """
     probe = cast(Probe, model.probes[block]).classifier
     log_p = graph.op("LogSoftmax", linear(graph, pooled, probe.weight, probe.bias), axis=1)
     p, axes = graph.op("Exp", log_p), graph.constant([1])
-    entropy = graph.op("ReduceSum", graph.op("Mul", p, log_p), axes)
-    dense = graph.constant(torch.tensor([[float(model.costs.dense)]]).double())
-    share = graph.op("Cast", graph.op("Div", spent, dense), to=FLOAT)
-    return graph.op("Concat", pooled, graph.op("ReduceMax", p, axes), entropy, share, price, axis=1)
+    entropy = graph.op("Gemm", p, log_p, transB=1)
+    return graph.op("Concat", pooled, graph.op("ReduceMax", p, axes), entropy, above, price, axis=1)
 
 
 def folded(model: LCNet, block: int, layer: nn.Linear) -> tuple[Tensor, Tensor]:
@@ -36,6 +43,30 @@ def folded(model: LCNet, block: int, layer: nn.Linear) -> tuple[Tensor, Tensor]:
     shift = torch.cat((standardize.mean.double(), standardize.mean.new_zeros(1).double()))
     weight = layer.weight.double() * factor
     bias = layer.bias.double() - weight @ shift
+    bias += weight[:, -2] * (floor_before(model, block) / model.costs.dense)
     # The probe's entropy comes as sum(p * log p): its normalised entropy times -log(classes).
     weight[:, -3] /= -math.log(model.classes)
     return weight.float(), bias.float()
+
+
+def floor_before(model: LCNet, block: int) -> int:
+    """MACs that every image has spent before a block: the stem, and what runs in the blocks before whatever is kept."""
+    return model.costs.stem + sum(always(model, t) for t in range(block))
+
+
+def always(model: LCNet, block: int) -> int:
+    """MACs of a block that no decision changes: its shortcut and L-Net, and without an L-Net its C-Net."""
+    cost = model.costs.blocks[block]
+    return cost.shortcut + cost.l_net + (0 if model.has_l_net else cost.c_net)
+
+
+def kept_costs(model: LCNet, block: int) -> Tensor:
+    """MACs that each bit of a row of decisions adds, float64 (action_size, 1); the bill is linear in executed bits."""
+    cost, costs = model.costs.blocks[block], torch.zeros(model.action_size, 1, dtype=torch.float64)
+    first, groups = int(model.has_l_net), model.group_counts[block]
+    filters = cost.filter * cost.filters
+    if model.has_l_net:
+        costs[0] = cost.c_net if model.has_c_net else filters
+    if model.has_c_net:
+        costs[first : first + groups] = filters // groups
+    return costs

@@ -19,7 +19,7 @@ from lcnet_rl.engine.fold import folded, parameters
 from lcnet_rl.export import gates
 from lcnet_rl.export.builder import BOOL, DOUBLE, FLOAT, Graph, Type
 from lcnet_rl.export.layout import BLOCKED_DOMAIN, Layout, Standard
-from lcnet_rl.export.step import Place, Step, macs, shortcut
+from lcnet_rl.export.step import Place, Step, shortcut
 from lcnet_rl.model import LCNet
 
 OPSET, IR_VERSION = 18, 10
@@ -65,13 +65,18 @@ def dynamic_model(model: LCNet, layout: Layout) -> onnx.ModelProto:
     # A keep logit exceeds the threshold's logit where its probability exceeds the threshold.
     cut = graph.op("Log", graph.op("Div", threshold, graph.op("Sub", graph.constant(1.0), threshold)))
     x = layout.stem(graph, normalised(graph), *parameters(backbone.stem.conv))
-    place, rows = Place(x, layout.pool(graph, x), macs(graph, model.costs.stem)), []
+    place, rows = Place(x, layout.pool(graph, x), graph.constant(torch.zeros(1, 1))), []
     for t in range(model.depth):
         place, row = Step(model, layout, backbone.block(t), t, place, price, cut).write(graph)
         rows.append(row)
     gates.linear(graph, place.pooled, backbone.head.weight, backbone.head.bias, name="logits")
-    graph.op("Add", place.spent, macs(graph, model.costs.head), name="macs")
-    graph.op("Concat", *rows, axis=0, name="decisions")
+    decisions = graph.op("Concat", *rows, axis=0)
+    graph.op("Cast", decisions, to=BOOL, name="decisions")
+    # Float64 holds MACs exactly, and the bill is exact.
+    costs = graph.constant(torch.cat([gates.kept_costs(model, t) for t in range(model.depth)]))
+    kept = graph.op("Reshape", graph.op("Cast", decisions, to=DOUBLE), graph.constant([1, -1]))
+    floor = gates.floor_before(model, model.depth) + model.costs.head
+    graph.op("Gemm", kept, costs, graph.constant(torch.full((1, 1), floor, dtype=torch.float64)), name="macs")
     scalar: Type = (FLOAT, [1, 1])
     outputs: list[tuple[str, Type]] = [
         ("logits", (FLOAT, [1, model.classes])),
