@@ -28,7 +28,9 @@ class Comparison:
         return low, high
 
 
-def race(contestants: Mapping[str, Callable[[int], object]], trials: int, warmup: int = 2) -> dict[str, list[float]]:
+def race(
+    contestants: Mapping[str, Callable[[int], object]], trials: int, warmup: int = 2, settle: int = 0, repeat: int = 1
+) -> dict[str, list[float]]:
     """Time things in turn, so that a drifting machine slows all alike; in another order every time (seeded), so that
     none profits from who ran before it.
 
@@ -36,17 +38,22 @@ def race(contestants: Mapping[str, Callable[[int], object]], trials: int, warmup
         contestants: by name; each is called with the trial's number, negative in uncounted ones.
         trials: counted trials of each, at least 2.
         warmup: uncounted trials of each, first.
+        settle: uncounted calls at the start of each trial, after which caches and threads are those of who is timed.
+        repeat: calls that are timed together.
 
     Returns:
-        Seconds of every trial, by name.
+        Seconds a call in every trial, by name.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     names, order = list(contestants), random.Random(0)
     for trial in range(-warmup, trials):
         for name in order.sample(names, len(names)):
+            for _ in range(settle):
+                contestants[name](trial)
             began = time.perf_counter()
-            contestants[name](trial)
-            elapsed = time.perf_counter() - began
+            for _ in range(repeat):
+                contestants[name](trial)
+            elapsed = (time.perf_counter() - began) / repeat
             if trial >= 0:
                 seconds[name].append(elapsed)
     return seconds

@@ -91,7 +91,7 @@ def print_cases(cases: Sequence[Mapping[str, Any]]) -> None:
     title = "time as a ratio to the fastest dense network in the same runtime; medians of trials in turn"
     table = Table(title=title, title_justify="left")
     for column in ("case", "MACs", "ratio", "quartiles", "ms", "rival", "its ms"):
-        table.add_column(column, justify="left" if column in ("case", "rival") else "right")
+        table.add_column(column, justify="left" if column in ("case", "rival") else "right", no_wrap=column != "rival")
     for row in cases:
         low, high = row["ratio_quartiles"]
         table.add_row(

@@ -27,7 +27,7 @@ OVERHEADS = {"env": bench_env, "train": bench_train}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 IMAGES = 1000
 """Validation images that a run is timed on."""
-STANDARD_TRIALS = {1: 100, 128: 8}
+STANDARD_TRIALS = {1: 40, 128: 8}
 """Counted trials of the standard cases, by batch size."""
 
 
@@ -47,7 +47,7 @@ class Bench:
     precisions: tuple[Literal["fp32", "bf16"], ...] = ("fp32",)
     """Of a run: fp32, bf16, or both."""
     trials: int | None = None
-    """Counted trials of each; 100 for a run and for standard cases at batch 1, 8 for those at 128, else 12."""
+    """Counted trials of each; 100 for a run, 40 and 8 for the standard cases at batch 1 and 128, else 12."""
     threads: int | None = None
     """CPU threads; all cores when not given."""
     backbone: str = "resnet20"

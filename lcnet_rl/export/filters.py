@@ -2,7 +2,8 @@
 
 - ``sets``: the weights once for every set of filter groups, and a tree of ``If`` nodes that leads to the right copy.
   The fastest, for blocks whose weights are few.
-- ``groups``: an ``If`` a group, which adds its part to what the groups before it gave. No copies.
+- ``groups``: the weights once for all filters together, and once more as an ``If`` a group, which adds its part to what
+  the groups before it gave.
 - ``mask``, where every filter is a group: all filters, and the dropped ones times 0, so only whole blocks are saved.
 """
 
@@ -25,7 +26,7 @@ FEATURES: Type = (FLOAT, None)
 SETS_GROUPS = 4
 """With more groups there are too many sets."""
 SETS_BYTES = 2**21
-"""A block with more weights than these is not copied; all sets of 4 groups are 8 times a block."""
+"""A block with more weights than these is not written for every set; all sets of 4 groups are 8 times a block."""
 
 
 @dataclass(frozen=True)
@@ -121,15 +122,19 @@ def run_filters(graph: Graph, residual: Residual, bits: str, groups: int) -> str
     weights = residual.block.conv1.weight.nbytes + residual.block.conv2.weight.nbytes
     if groups <= SETS_GROUPS and weights <= SETS_BYTES:
         return residual.by_sets(graph, split(graph, bits, groups))
-    mask = graph.op("Cast", bits, to=FLOAT)
+    mask, axes = graph.op("Cast", bits, to=FLOAT), graph.constant([1])
 
-    def run_kept(branch: Graph) -> list[str]:
+    def run_some(branch: Graph) -> list[str]:
         if groups < residual.block.filters:
             return [residual.by_groups(branch, split(branch, bits, groups))]
         return [residual.whole(branch, mask)]
 
-    some_kept = graph.op("Cast", graph.op("ReduceMax", mask, graph.constant([1])), to=BOOL)
-    return graph.branch(some_kept, run_kept, lambda branch: [branch.op("Relu", residual.shortcut)], [FEATURES])[0]
+    def run_fewer(branch: Graph) -> list[str]:
+        some_kept = branch.op("Cast", branch.op("ReduceMax", mask, axes), to=BOOL)
+        return branch.branch(some_kept, run_some, lambda inner: [inner.op("Relu", residual.shortcut)], [FEATURES])
+
+    all_kept = graph.op("Cast", graph.op("ReduceMin", mask, axes), to=BOOL)
+    return graph.branch(all_kept, lambda branch: [residual.whole(branch)], run_fewer, [FEATURES])[0]
 
 
 def split(graph: Graph, bits: str, groups: int) -> list[str]:
