@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -77,7 +78,8 @@ def dense_contestants(
             raise UserError(f"torch.compile does not work here (is a C++ compiler installed?): {error}") from error
     if dtype == torch.float32 and images.device.type == "cpu":
         model = dense_model(backbone, len(images))
-        found.append(_prepare("dense ONNX Runtime", "ONNX Runtime", True, images, lambda: _session(model)))
+        build = functools.partial(_session, model)
+        found.append(_prepare("dense ONNX Runtime", "ONNX Runtime", True, images, build))
     return found
 
 
@@ -105,8 +107,8 @@ def engine_contestants(
     found = []
     for name, actions in decisions.items():
         here = None if actions is None else actions.to(images.device)
-        one = _prepare(f"engine {name} {short(dtype)}", "PyTorch", False, images, lambda here=here: decide(here), built)
-        found.append(one)
+        build = functools.partial(decide, here)
+        found.append(_prepare(f"engine {name} {short(dtype)}", "PyTorch", False, images, build, built))
     return found
 
 
@@ -124,8 +126,7 @@ def onnx_contestants(model: LCNet, image: Tensor, name: str) -> list[Contestant]
     """The exported network in ONNX Runtime, for one image, in every layout that this machine and network allow."""
     found = []
     for layout in layouts_here(model.backbone):
-        exported = dynamic_model(model, layout)
-        build = lambda exported=exported: _session(exported)  # noqa: E731
+        build = functools.partial(_session, dynamic_model(model, layout))
         found.append(_prepare(f"ONNX Runtime {name} {layout.name}", "ONNX Runtime", False, image, build))
     return found
 

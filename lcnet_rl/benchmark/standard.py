@@ -10,7 +10,7 @@ import copy
 import functools
 import statistics
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from torch import Tensor
 from lcnet_rl.backbones import create_backbone
 from lcnet_rl.benchmark.contestants import Contestant, dense_contestants, engine_contestants, onnx_contestants
 from lcnet_rl.benchmark.record import case, figures
+from lcnet_rl.gates import Gate
 from lcnet_rl.model import LCNet
 from lcnet_rl.progress import console
 from lcnet_rl.timing import race
@@ -113,17 +114,18 @@ def half_kept(model: LCNet, count: int, keep: str) -> Tensor:
 
 def share(model: LCNet, actions: Tensor) -> float:
     """Mean share of dense MACs that actions (depth, B, action_size) cost, gates included."""
-    bill = sum(model.bill(action, t) for t, action in enumerate(actions)) + model.costs.stem + model.costs.head
-    return float(bill.mean()) / model.costs.dense
+    blocks = torch.stack([model.bill(action, t) for t, action in enumerate(actions)]).sum(0)
+    return float(blocks.mean() + model.costs.stem + model.costs.head) / model.costs.dense
 
 
 def force(model: LCNet, actions: Tensor) -> LCNet:
     """A copy of ``model`` whose gates run and then decide ``actions`` (depth, action_size), whatever they see."""
     model, first = copy.deepcopy(model), int(model.has_l_net)
     for t, row in enumerate(actions):
-        wanted = [(model.l_nets[t], row[:1])] if model.has_l_net else []
-        wanted += [(model.c_nets[t], row[first : first + model.group_counts[t]])] if model.has_c_net else []
-        for gate, bits in wanted:
+        wanted = [(model.l_nets, row[:1])] if model.has_l_net else []
+        wanted += [(model.c_nets, row[first : first + model.group_counts[t]])] if model.has_c_net else []
+        for gates, bits in wanted:
+            gate = cast(Gate, gates[t])
             gate.keep.weight.data.zero_()
             gate.keep.bias.data.copy_(FORCED * (2 * bits - 1))
     return model

@@ -104,7 +104,7 @@ def bench_run(config: Bench, run: Path, device: torch.device) -> None:
     settings, model = read_config(run), load_model(run)
     dataset = load_dataset(settings["dataset"], "val", data_root(config.data_root, settings)).sample(IMAGES)
     dtypes = [DTYPES[name] for name in config.precisions]
-    figures = {"run": str(run), "dataset": dataset.name, "split": dataset.split, "threshold": 0.5}
+    figures: dict[str, Any] = {"run": str(run), "dataset": dataset.name, "split": dataset.split, "threshold": 0.5}
     figures |= trained(model, dataset.images, config.batches, dtypes, config.trials or 100, device)
     print_contestants(figures["contestants"])
     print_cases(figures["cases"])

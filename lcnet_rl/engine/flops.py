@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,7 +23,10 @@ def register() -> None:
     """Add the formulas that this version of PyTorch lacks; there are none to add where it has no oneDNN."""
     if not torch.backends.mkldnn.is_available():
         return
-    operators = torch.ops.mkldnn._convolution_pointwise, torch.ops.mkldnn._convolution_pointwise_
-    for operator, formula in zip(operators, (_unary, _binary_in_place), strict=True):
+    formulas: dict[Any, Callable[..., int]] = {
+        torch.ops.mkldnn._convolution_pointwise: _unary,
+        torch.ops.mkldnn._convolution_pointwise_: _binary_in_place,
+    }
+    for operator, formula in formulas.items():
         if operator not in flop_registry:
             register_flop_formula(operator)(formula)

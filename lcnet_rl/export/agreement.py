@@ -55,5 +55,10 @@ def compare(model: LCNet, network: OnnxNetwork, images: Tensor) -> Agreement:
         # Where decisions differ, logits may too.
         parts.append((same, predictions, same & (expected.macs == got.macs), difference.where(same, 0.0)))
     same, predictions, bills, difference = (torch.cat(part) for part in zip(*parts, strict=True))
-    counts = (int(part.sum()) for part in (same, predictions, bills))
-    return Agreement(len(images), *counts, float(difference.max()))
+    return Agreement(
+        images=len(images),
+        same_decisions=int(same.sum()),
+        same_predictions=int(predictions.sum()),
+        same_bills=int(bills.sum()),
+        error=float(difference.max()),
+    )

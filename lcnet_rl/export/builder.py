@@ -80,5 +80,5 @@ class Graph:
         self, inputs: Sequence[tuple[str, Type]], outputs: Sequence[tuple[str, Type]], doc: str = ""
     ) -> onnx.GraphProto:
         """The finished graph."""
-        infos = [[helper.make_tensor_value_info(name, *kind) for name, kind in side] for side in (inputs, outputs)]
-        return helper.make_graph(self._nodes, self.name, *infos, list(self._constants.values()), doc or None)
+        ins, outs = ([helper.make_tensor_value_info(name, *kind) for name, kind in side] for side in (inputs, outputs))
+        return helper.make_graph(self._nodes, self.name, ins, outs, list(self._constants.values()), doc or None)

@@ -192,7 +192,7 @@ class Blocked:
             )
 
 
-def _geometry(weight: Tensor, stride: int) -> dict[str, list[int]]:
+def _geometry(weight: Tensor, stride: int) -> dict[str, Any]:
     """The attributes of a convolution that keeps the size, but for its stride."""
     kernel = list(weight.shape[2:])
     return {"kernel_shape": kernel, "pads": [side // 2 for side in kernel] * 2, "strides": [stride] * 2}
