@@ -55,7 +55,7 @@ class Stem(nn.Module):
         """Map uint8 images (B, 3, 32, 32) to features (B, C, 32, 32)."""
         x = (images.to(self.mean.dtype) / 255 - self.mean) / self.std
         x = x.to(self.conv.weight.dtype, memory_format=torch.channels_last)
-        return F.relu(self.bn(self.conv(x)), inplace=True)
+        return F.relu(self.bn(self.conv(x)))
 
 
 class Block(nn.Module):
@@ -91,14 +91,14 @@ class Block(nn.Module):
         Returns:
             Shape (B, C_out, H / stride, W / stride).
         """
-        hidden = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        hidden = F.relu(self.bn1(self.conv1(x)))
         if filter_scale is not None:
             hidden = scale_channels(hidden, filter_scale)
         return self.bn2(self.conv2(hidden))
 
     def forward(self, x: Tensor) -> Tensor:
         """The plain block, all of it: (B, C_in, H, W) to (B, C_out, H / stride, W / stride)."""
-        return F.relu(self.shortcut(x) + self.residual(x), inplace=True)
+        return F.relu(self.shortcut(x) + self.residual(x))
 
 
 @dataclass(frozen=True)

@@ -254,7 +254,7 @@ class LCNet(nn.Module):
             scale = scale * self._l_net(t).scales(features)[:, 0]
         filter_scale = filters * self._c_net(t).scales(features) if self.has_c_net else None
         residual = scale_channels(block.residual(state.features, filter_scale), scale[:, None])
-        x = F.relu(block.shortcut(state.features) + residual, inplace=True)
+        x = F.relu(block.shortcut(state.features) + residual)
         return State(x, pool(x), t + 1, state.spent + self.bill(action, t), state.price)
 
     def classify(self, state: State) -> Tensor:
