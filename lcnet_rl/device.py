@@ -72,7 +72,7 @@ def keep_freed_memory() -> None:
     """Have the C library reuse freed memory instead of returning it to the system, where it is glibc.
 
     A training step on the CPU frees and asks for the same megabytes over and over, and the system would have to clear
-    them every time: a joint step of a ResNet-20 takes about 0.7 times as long without that.
+    them every time: a joint step of a ResNet-20 takes about 0.9 times as long without that.
     """
     if platform.libc_ver()[0] != "glibc":
         return
