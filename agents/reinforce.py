@@ -21,13 +21,14 @@ from lcnet_rl.data import Dataset
 from lcnet_rl.data.sampler import TrainingBatches
 from lcnet_rl.device import autocast, step_generator
 from lcnet_rl.errors import UserError
-from lcnet_rl.evaluate import Results, calibrate_threshold, evaluate, recalibrate
+from lcnet_rl.evaluate import Results, evaluate, recalibrate
 from lcnet_rl.interrupt import Interrupted, deferred_interrupt
 from lcnet_rl.model import LCNet
 from lcnet_rl.pretrain import triangle
 from lcnet_rl.progress import Progress, console
 from lcnet_rl.rewards import create_reward
 from lcnet_rl.runs import BEST, CHECKPOINT, MODEL, MetricsLog
+from lcnet_rl.threshold import calibrate_threshold
 from lcnet_rl.tree import load_tree, save_tree
 from lcnet_rl.weights import save_model
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,7 +10,6 @@ from torch import Tensor, nn
 
 from lcnet_rl.data import Dataset
 from lcnet_rl.device import Precision, autocast
-from lcnet_rl.errors import UserError
 from lcnet_rl.model import LCNet, Observation
 from lcnet_rl.rewards import Reward, judge
 
@@ -137,45 +135,3 @@ def recalibrate(
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
     model.eval()
-
-
-def calibrate_threshold(
-    model: LCNet,
-    val: Dataset,
-    budget: float,
-    device: torch.device,
-    precision: Precision = "fp32",
-    measure: Callable[[float], float] | None = None,
-) -> float:
-    """The smallest keep threshold whose greedy decisions stay within a budget on validation images.
-
-    Args:
-        model: the network.
-        val: validation images, never test images.
-        budget: mean share of dense MACs, gates included.
-        device: where to compute.
-        precision: as for ``evaluate``.
-        measure: mean share at a threshold; by default that of ``model.greedy(threshold)`` on ``val``.
-
-    Returns:
-        The threshold in (0, 1).
-
-    Raises:
-        UserError: when even the strictest threshold costs more than the budget.
-    """
-
-    def share(logit: float) -> float:
-        threshold = 1 / (1 + math.exp(-logit))
-        if measure is not None:
-            return measure(threshold)
-        return evaluate(model, val, model.greedy(threshold), device, precision).macs_ratio
-
-    low, high = -12.0, 12.0
-    if share(high) > budget:
-        raise UserError(f"no threshold meets a budget of {budget:.3f}: keeping nothing still costs {share(high):.3f}")
-    if share(low) <= budget:
-        return 1 / (1 + math.exp(-low))
-    for _ in range(12):
-        middle = (low + high) / 2
-        low, high = (middle, high) if share(middle) > budget else (low, middle)
-    return 1 / (1 + math.exp(-high))

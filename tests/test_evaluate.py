@@ -1,10 +1,9 @@
-"""Evaluation: equal to a loop by hand, honest statistics, and thresholds that meet a budget."""
+"""Evaluation: equal to a loop by hand, and honest statistics."""
 
 from __future__ import annotations
 
 import copy
 import math
-from typing import Any
 
 import pytest
 import torch
@@ -15,8 +14,7 @@ from torch.nn import functional as F
 
 from lcnet_rl import evaluate as module
 from lcnet_rl.data import Dataset
-from lcnet_rl.errors import UserError
-from lcnet_rl.evaluate import calibrate_threshold, evaluate, recalibrate, replay
+from lcnet_rl.evaluate import evaluate, recalibrate, replay
 from lcnet_rl.model import Decides, LCNet
 from lcnet_rl.rewards import Quadratic
 
@@ -140,42 +138,6 @@ def test_recalibration_restores_momentum_and_changes_statistics_only() -> None:
     assert [norm.momentum for norm in norms(model)] == before
     assert not model.training
     assert all(torch.equal(p, weights[name]) for name, p in model.named_parameters())
-
-
-@pytest.mark.parametrize("share_of_range", [0.2, 0.5, 0.9])
-def test_the_threshold_is_the_smallest_that_meets_the_budget(share_of_range: float) -> None:
-    model, data = undecided_lcnet(), tiny_set()
-
-    def share(threshold: float) -> float:
-        return evaluate(model, data, model.greedy(threshold), CPU).macs_ratio
-
-    loosest, strictest = share(1 / (1 + math.exp(12))), share(1 / (1 + math.exp(-12)))
-    budget = strictest + share_of_range * (loosest - strictest)
-    threshold = calibrate_threshold(model, data, budget, CPU)
-    assert share(threshold) <= budget
-    slightly_smaller = math.log(threshold / (1 - threshold)) - 0.006
-    assert share(1 / (1 + math.exp(-slightly_smaller))) > budget
-
-
-def test_a_generous_budget_keeps_everything() -> None:
-    model = undecided_lcnet()
-    threshold = calibrate_threshold(model, tiny_set(), 2.0, CPU)
-    assert threshold < 1e-5
-
-
-def test_calibration_may_measure_otherwise() -> None:
-    threshold = calibrate_threshold(undecided_lcnet(), tiny_set(), 0.3, CPU, measure=lambda threshold: 1 - threshold)
-    assert threshold == pytest.approx(0.7, abs=0.002)
-    assert 1 - threshold <= 0.3
-
-
-@pytest.mark.parametrize(("decides", "groups"), [("layers", 2), ("channels", 2), ("both", 2)])
-def test_an_impossible_budget_is_refused_with_the_least_possible_one(decides: Decides, groups: int) -> None:
-    model = undecided_lcnet(decides, groups)
-    nothing: Any = torch.zeros(model.depth, 13, model.action_size)
-    least = evaluate(model, tiny_set(), nothing, CPU).macs_ratio
-    with pytest.raises(UserError, match=rf"budget of 0\.010: keeping nothing still costs {least:.3f}"):
-        calibrate_threshold(model, tiny_set(), 0.01, CPU)
 
 
 def test_bf16_changes_logits_but_no_bill_of_fixed_decisions() -> None:

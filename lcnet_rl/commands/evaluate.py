@@ -13,13 +13,14 @@ from lcnet_rl.commands.train import START
 from lcnet_rl.data import Dataset, load_dataset
 from lcnet_rl.device import resolve_device
 from lcnet_rl.errors import UserError
-from lcnet_rl.evaluate import calibrate_threshold, evaluate, recalibrate
+from lcnet_rl.evaluate import evaluate, recalibrate
 from lcnet_rl.model import LCNet
 from lcnet_rl.plots import picture_paths, plot_tradeoff
 from lcnet_rl.pretrain import dense_accuracy
 from lcnet_rl.progress import console
 from lcnet_rl.report import print_summary, summarize
 from lcnet_rl.runs import BEST, MODEL, command_line, data_root, read_config, write_json
+from lcnet_rl.threshold import calibrate_threshold
 from lcnet_rl.weights import load_backbone, load_model
 
 CURVE = (0.05, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95)

@@ -1,0 +1,77 @@
+"""Greedy decisions that meet a budget: the keep threshold is found on validation images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+
+from lcnet_rl.data import Dataset
+from lcnet_rl.device import Precision
+from lcnet_rl.errors import UserError
+from lcnet_rl.evaluate import evaluate
+from lcnet_rl.model import LCNet
+
+LARGEST_LOGIT, GRID = 12.0, 2048
+"""Keep thresholds are looked for between the logits -12 and 12, which are GRID points from 0."""
+
+
+def calibrate_threshold(
+    model: LCNet,
+    val: Dataset,
+    budget: float,
+    device: torch.device,
+    precision: Precision = "fp32",
+    measure: Callable[[float], float] | None = None,
+) -> float:
+    """The smallest keep threshold whose greedy decisions stay within a budget on validation images.
+
+    Args:
+        model: the network.
+        val: validation images, never test images.
+        budget: mean share of dense MACs, gates included.
+        device: where to compute.
+        precision: as for ``evaluate``.
+        measure: mean share at a threshold; by default that of ``model.greedy(threshold)`` on ``val``.
+
+    Returns:
+        The threshold in (0, 1).
+
+    Raises:
+        UserError: when even the strictest threshold costs more than the budget.
+    """
+
+    def share(threshold: float) -> float:
+        return evaluate(model, val, model.greedy(threshold), device, precision).macs_ratio
+
+    measure = measure or share
+    point = smallest(lambda point: measure(_threshold(point)) <= budget, GRID)
+    if point is None:
+        floor = model.costs.floor / model.costs.dense
+        raise UserError(f"no threshold meets a budget of {budget:.3f}: keeping nothing still costs {floor:.3f}")
+    return _threshold(point)
+
+
+def _threshold(point: int) -> float:
+    return 1 / (1 + math.exp(-LARGEST_LOGIT * point / GRID))
+
+
+def smallest(holds: Callable[[int], bool], limit: int) -> int | None:
+    """The smallest integer in [-limit, limit] from which on ``holds`` is true; None if it is true nowhere.
+
+    Looks outwards from 0, in strides that grow fourfold, and halves the last stride: an answer near 0 is found in few
+    calls.
+    """
+    up = not holds(0)
+    near, stride = 0, min(16, limit)
+    far = stride if up else -stride
+    while holds(far) != up:
+        if abs(far) == limit:
+            return None if up else -limit
+        near, far = far, max(-limit, min(limit, 4 * far))
+    low, high = (near, far) if up else (far, near)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle, high)
+    return high

@@ -1,0 +1,67 @@
+"""Thresholds that meet a budget."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from test_evaluate import CPU, tiny_set
+from test_model import undecided_lcnet
+
+from lcnet_rl.errors import UserError
+from lcnet_rl.evaluate import evaluate
+from lcnet_rl.model import Decides
+from lcnet_rl.threshold import calibrate_threshold, smallest
+
+
+@given(limit=st.integers(1, 3000), data=st.data())
+def test_the_smallest_point_is_found_and_soon_if_it_is_near_0(limit: int, data: st.DataObject) -> None:
+    answer = data.draw(st.integers(-limit, limit + 1))
+    asked = []
+
+    def holds(point: int) -> bool:
+        assert -limit <= point <= limit
+        asked.append(point)
+        return point >= answer
+
+    assert smallest(holds, limit) == (answer if answer <= limit else None)
+    assert len(asked) <= (6 if -16 < answer <= 16 else 18)
+
+
+@pytest.mark.parametrize("share_of_range", [0.2, 0.5, 0.9])
+def test_the_threshold_is_the_smallest_that_meets_the_budget(share_of_range: float) -> None:
+    model, data = undecided_lcnet(), tiny_set()
+
+    def share(threshold: float) -> float:
+        return evaluate(model, data, model.greedy(threshold), CPU).macs_ratio
+
+    loosest, strictest = share(1 / (1 + math.exp(12))), share(1 / (1 + math.exp(-12)))
+    budget = strictest + share_of_range * (loosest - strictest)
+    threshold = calibrate_threshold(model, data, budget, CPU)
+    assert share(threshold) <= budget
+    slightly_smaller = math.log(threshold / (1 - threshold)) - 0.006
+    assert share(1 / (1 + math.exp(-slightly_smaller))) > budget
+
+
+def test_a_generous_budget_keeps_everything() -> None:
+    model = undecided_lcnet()
+    threshold = calibrate_threshold(model, tiny_set(), 2.0, CPU)
+    assert threshold < 1e-5
+
+
+def test_calibration_may_measure_otherwise() -> None:
+    threshold = calibrate_threshold(undecided_lcnet(), tiny_set(), 0.3, CPU, measure=lambda threshold: 1 - threshold)
+    assert threshold == pytest.approx(0.7, abs=0.002)
+    assert 1 - threshold <= 0.3
+
+
+@pytest.mark.parametrize(("decides", "groups"), [("layers", 2), ("channels", 2), ("both", 2)])
+def test_an_impossible_budget_is_refused_with_the_least_possible_one(decides: Decides, groups: int) -> None:
+    model = undecided_lcnet(decides, groups)
+    nothing = torch.zeros(model.depth, 13, model.action_size)
+    least = evaluate(model, tiny_set(), nothing, CPU).macs_ratio
+    with pytest.raises(UserError, match=rf"budget of 0\.010: keeping nothing still costs {least:.3f}"):
+        calibrate_threshold(model, tiny_set(), 0.01, CPU)
