@@ -48,8 +48,8 @@ def calibrate_threshold(
     measure = measure or share
     point = smallest(lambda point: measure(_threshold(point)) <= budget, GRID)
     if point is None:
-        floor = model.costs.floor / model.costs.dense
-        raise UserError(f"no threshold meets a budget of {budget:.3f}: keeping nothing still costs {floor:.3f}")
+        least = measure(_threshold(GRID))
+        raise UserError(f"no threshold meets a budget of {budget:.3f}: keeping nothing still costs {least:.3f}")
     return _threshold(point)
 
 

@@ -65,3 +65,8 @@ def test_an_impossible_budget_is_refused_with_the_least_possible_one(decides: De
     least = evaluate(model, tiny_set(), nothing, CPU).macs_ratio
     with pytest.raises(UserError, match=rf"budget of 0\.010: keeping nothing still costs {least:.3f}"):
         calibrate_threshold(model, tiny_set(), 0.01, CPU)
+
+
+def test_the_least_possible_is_what_was_measured() -> None:
+    with pytest.raises(UserError, match=r"still costs 0\.412"):
+        calibrate_threshold(undecided_lcnet(), tiny_set(), 0.3, CPU, measure=lambda threshold: 0.412)
