@@ -18,6 +18,7 @@ from agents.finetune import DECISIONS, PRICES, Finetuner, greedy_keeps, random_k
 from agents.pricing import Pricing
 from agents.reinforce_config import ReinforceConfig, Schedule
 from agents.rollout import Rollout, mean_field, running_statistics_kept, sample
+from lcnet_rl.budget import calibrate_threshold
 from lcnet_rl.data import Dataset
 from lcnet_rl.data.sampler import TrainingBatches
 from lcnet_rl.device import autocast, step_generator
@@ -29,7 +30,6 @@ from lcnet_rl.pretrain import triangle
 from lcnet_rl.progress import Progress, console
 from lcnet_rl.rewards import create_reward, judge
 from lcnet_rl.runs import BEST, CHECKPOINT, MODEL, MetricsLog
-from lcnet_rl.threshold import calibrate_threshold
 from lcnet_rl.tree import load_tree, save_tree
 from lcnet_rl.weights import save_model
 

@@ -50,6 +50,10 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> str:
         (("train", "--algo", "pp"), "did you mean ppo"),
         (("train", "--preset", "dem"), "did you mean demo"),
         (("train", "--price", "-1"), "price must be >= 0"),
+        (("train", "--price", "1..0.5"), "a range of prices rises from above 0"),
+        (("train", "--price", "0.1..1", "--target", "0.6"), "a range of prices, or a target, not both"),
+        (("train", "--reward", "lagrange"), "did you mean lagrangian"),
+        (("train", "--reward", "budget"), "not linear in compute: use --cost-gradient sampled"),
         (("train", "--rollouts", "1"), "--rollouts 2"),
         (("train", "--reward", "quadratic"), "--cost-gradient sampled"),
         (("train", "--dataset", "shapes", "--backbone", "resnet21", "--init", "scratch"), "or resnet20?"),
@@ -156,6 +160,36 @@ def test_train_resume_and_evaluate_from_the_command_line(
     assert json.loads((run / "evaluation-val-budget0.5.json").read_text())["macs_ratio"] <= 0.5
     capsys.readouterr()
     assert "already holds a run" in failing(capsys, *arguments)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algo", ["reinforce", "ppo"])
+def test_one_run_serves_every_price_and_budget_of_its_range(
+    capsys: pytest.CaptureFixture[str], images: str, tmp_path: Path, algo: str
+) -> None:
+    run = tmp_path / "run"
+    arguments = ["train", "--algo", algo, "--dataset", images, "--backbone", "resnet8", "--width", "4", "--batch-size"]
+    arguments += ["8", "--init", "scratch", "--price", "0.1..4", "--price-schedule", "cosine", "--run", str(run)]
+    if algo == "reinforce":
+        arguments += ["--epochs", "6", "--gate-lr", "0.1"]
+    else:
+        arguments += ["--timesteps", "300", "--num-envs", "10", "--warmup-steps", "2"]
+    assert main(arguments) == 0
+    assert main(["train", "--resume", str(run)]) == 0
+    for price in ("0.1", "4"):
+        assert main(["evaluate", str(run), "--split", "val", "--price", price]) == 0
+    low, high = (json.loads((run / f"evaluation-val-price{p}.json").read_text()) for p in ("0.1", "4"))
+    assert (low["price"], high["price"]) == pytest.approx((0.1, 4))
+    if algo == "reinforce":
+        assert high["macs_ratio"] < low["macs_ratio"], "it has learned what a price is"
+        budget = (high["macs_ratio"] + low["macs_ratio"]) / 2
+        assert main(["evaluate", str(run), "--split", "val", "--budget", str(budget)]) == 0
+        met = json.loads((run / f"evaluation-val-budget{budget:g}.json").read_text())
+        assert met["macs_ratio"] <= budget
+        assert 0.1 < met["price"] < 4
+    assert "was trained for prices 0.1..4, got 5" in failing(capsys, "evaluate", str(run), "--price", "5")
+    both = failing(capsys, "evaluate", str(run), "--price", "1", "--budget", "0.5")
+    assert "give --budget or --price, not both" in both
 
 
 def test_ctrl_c_says_how_to_go_on(
