@@ -47,7 +47,9 @@ def load_model(path: Path) -> LCNet:
         raise UserError(f"{path} is no model of this project (its header names no architecture)")
     try:
         values = json.loads(metadata["model"])
-        spec = ModelSpec(BackboneSpec(**values["backbone"]), values["decides"], values["groups"])
+        # Before confidence was an option, every network had it.
+        confidence = values.get("confidence", True)
+        spec = ModelSpec(BackboneSpec(**values["backbone"]), values["decides"], values["groups"], confidence)
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{path} names no architecture that this version knows ({error})") from error
     model = create_model(spec)
