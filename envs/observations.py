@@ -3,7 +3,7 @@
 A one-level Dict of float32 arrays (B images; C the widest block input of the network):
 
 pooled       (B, C)       pooled features of the block's input, padded with zeros on the right
-confidence   (B, 2)       the probe's largest probability and normalised entropy, unless the policy is to see neither
+confidence   (B, 2)       the probe's largest probability and normalised entropy; absent where the model has none
 block        (B, depth)   one-hot: which block is to be decided
 spent        (B, 1)       MACs so far as a share of the dense model's
 price        (B, 1)       reward lost by spending the dense MACs once
