@@ -25,7 +25,8 @@ from torch import Tensor
 
 from lcnet_rl.backbones import Block
 from lcnet_rl.gates import Probe
-from lcnet_rl.model import LCNet, Observation, State, gate_input
+from lcnet_rl.model import LCNet, State
+from lcnet_rl.observation import Observation, gate_input
 
 Arrays = dict[str, NDArray[np.float32]]
 

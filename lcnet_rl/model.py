@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal, cast, get_args
 
 import torch
@@ -25,6 +24,7 @@ from lcnet_rl.backbones import Backbone, BackboneSpec, create_backbone, pool, sc
 from lcnet_rl.errors import UserError, unknown_name
 from lcnet_rl.gates import CNet, Gate, LNet, Probe, Standardize
 from lcnet_rl.macs import cost_table
+from lcnet_rl.observation import Observation
 
 Decides = Literal["layers", "channels", "both"]
 DEFAULT_GROUPS = 4
@@ -59,42 +59,6 @@ class State:
 
 
 @dataclass(frozen=True)
-class Observation:
-    """What the policy sees before block ``block``; nothing in it carries a gradient into the backbone.
-
-    The probe runs when its logits or the confidence are first read: where the gates read no confidence, it runs in
-    training only.
-    """
-
-    pooled: Tensor
-    """(B, C), pooled features of the block's input."""
-    spent: Tensor
-    """(B,), MACs so far as a share of the dense model's."""
-    price: Tensor
-    """(B,), the price of compute."""
-    block: int
-    probe: Probe
-    """The block's probe."""
-    has_confidence: bool
-    """Whether the policy sees the probe's confidence."""
-
-    @cached_property
-    def probe_logits(self) -> Tensor:
-        """(B, classes), with a gradient to the probe only; for training, whether or not the policy sees them."""
-        return self.probe(self.pooled)
-
-    @cached_property
-    def confidence(self) -> Tensor:
-        """(B, 2), the probe's largest probability and normalised entropy; (B, 0) where the policy sees neither."""
-        return Probe.confidence(self.probe_logits.detach()) if self.has_confidence else self.pooled[:, :0]
-
-    @property
-    def gate_input(self) -> Tensor:
-        """What L-Net and C-Net read, before standardising: (B, C + 4), or (B, C + 2) without confidence."""
-        return gate_input(self.pooled, self.confidence, self.spent, self.price)
-
-
-@dataclass(frozen=True)
 class Outcome:
     """A batch of images classified."""
 
@@ -104,11 +68,6 @@ class Outcome:
     """(depth, B, action_size), as decided."""
     macs: Tensor
     """(B,), the bill, gates included, float64."""
-
-
-def gate_input(pooled: Tensor, confidence: Tensor, spent: Tensor, price: Tensor) -> Tensor:
-    """Concatenate an observation's parts, (B, C), (B, 2 or 0), (B,), (B,), to (B, C + 4 or 2)."""
-    return torch.cat((pooled, confidence, spent[:, None], price[:, None]), 1)
 
 
 class LCNet(nn.Module):
