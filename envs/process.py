@@ -59,6 +59,8 @@ class Settings:
     """Filters of the backbone's first stage; None is the published width."""
     groups: int | None = None
     """Filter groups a block, each kept or dropped as one; 0 decides every filter by itself; None is 4."""
+    confidence: bool | None = None
+    """Whether the policy sees the confidence of a probe on the pooled features, billed; None is yes."""
     reward: str = "linear"
     """Reward shape, with parameters after a colon: ``linear``, ``quadratic:penalty=0.5``, ...; ``MODULE:FUNCTION``."""
     price: float | str = 0.3
@@ -299,6 +301,7 @@ def _model(decides: Decides, settings: Settings, classes: int) -> LCNet:
         ("backbone", settings.backbone, spec.backbone.name),
         ("width", settings.width, spec.backbone.width),
         ("groups", settings.groups, spec.groups),
+        ("confidence", settings.confidence, spec.confidence),
     ):
         if asked is not None and asked != found:
             raise UserError(f"{source} has {name} {found}, but {asked} was asked for; leave {name} out")
@@ -307,10 +310,11 @@ def _model(decides: Decides, settings: Settings, classes: int) -> LCNet:
 
 def _fresh_model(decides: Decides, settings: Settings, classes: int) -> LCNet:
     groups = DEFAULT_GROUPS if settings.groups is None else settings.groups
+    confidence = True if settings.confidence is None else settings.confidence
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(FRESH_WEIGHTS_SEED)
         backbone = create_backbone(settings.backbone or "resnet8", classes, settings.width)
-        return LCNet(backbone, decides, groups)
+        return LCNet(backbone, decides, groups, confidence=confidence)
 
 
 def _numpy(tensor: Tensor) -> NDArray[Any]:

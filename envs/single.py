@@ -103,6 +103,7 @@ class LayerSkipEnv(SkipEnv):
     | `price`      | `(1,)`     | [0, max]    | reward lost by spending the dense MACs once                           |
 
     After the last block `pooled` and `block` are zero, `confidence` is the head's, and `spent` is the whole bill.
+    There is no `confidence` with the argument `confidence=False`, nor for a model without.
 
     ## Rewards
     `linear`: every step pays `-price` times the share of MACs it spent, the first step the stem's too and the last step
@@ -137,6 +138,7 @@ class LayerSkipEnv(SkipEnv):
     | `run`                | `None`       | a run folder, whose final model is used                                   |
     | `backbone`, `width`  | `"resnet8"`  | a backbone with random weights, where neither `model` nor `run` is given  |
     | `groups`             | `4`          | filter groups a block; 0 decides every filter by itself                   |
+    | `confidence`         | `True`       | whether the agent sees the confidence of a probe, which is then billed    |
     | `reward`             | `"linear"`   | name of a shape, with parameters after a colon; or `"module:function"`    |
     | `price`              | `0.3`        | reward lost by spending the dense MACs once, or a range `"0.05..1.0"`     |
     | `device`             | `"cpu"`      | where the network runs                                                    |

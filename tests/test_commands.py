@@ -14,7 +14,7 @@ from PIL import Image
 
 from agents.reinforce import Reinforce
 from lcnet_rl.commands import COMMANDS, main
-from lcnet_rl.commands.train import ALGOS
+from lcnet_rl.commands.train import ALGOS, parse
 from lcnet_rl.runs import CHECKPOINT, CONFIG, MODEL, PROGRESS
 from lcnet_rl.settings import from_dict, preset_names, read_preset
 from lcnet_rl.tree import load_tree
@@ -125,12 +125,36 @@ def test_every_preset_is_a_valid_setting_of_its_algorithm(name: str) -> None:
 
 
 def test_command_line_overrides_the_preset(tmp_path: Path) -> None:
-    from lcnet_rl.commands.train import parse
-
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump({"algo": "reinforce", "agent": {"price": 0.7, "entropy": 0.5}}))
     config = parse(["--preset", str(path), "--price", "0.1"], "train")
     assert (config.agent.price, config.agent.entropy) == (0.1, 0.5)
+
+
+def test_confidence_is_an_option_of_command_line_presets_and_runs(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({"confidence": False}))
+    assert parse([], "train").confidence
+    assert not parse(["--no-confidence"], "train").confidence
+    assert not parse(["--preset", str(path)], "train").confidence
+    assert parse(["--preset", str(path), "--confidence"], "train").confidence
+
+
+@pytest.mark.parametrize("algo", ["reinforce", pytest.param("ppo", marks=pytest.mark.slow)])
+def test_a_run_without_confidence_says_so(
+    capsys: pytest.CaptureFixture[str], images: str, tmp_path: Path, algo: str
+) -> None:
+    run = tmp_path / "run"
+    arguments = ["train", "--algo", algo, "--no-confidence", "--dataset", images, "--backbone", "resnet8"]
+    arguments += ["--width", "4", "--init", "scratch", "--decides", "layers", "--batch-size", "32", "--run", str(run)]
+    arguments += ["--epochs", "2"] if algo == "reinforce" else ["--timesteps", "60", "--num-envs", "5"]
+    assert main(arguments) == 0
+    assert yaml.safe_load((run / CONFIG).read_text())["confidence"] is False
+    assert main(["evaluate", str(run), "--split", "val"]) == 0
+    assert "does not read the confidence" in capsys.readouterr().out
+    summary = json.loads((run / "evaluation-val.json").read_text())
+    assert summary["confidence"] is False
+    assert summary["gate_macs"] == 2 * (4 + 2 + 4 + 2 + 8 + 2), "a keep and a scale layer of three L-Nets, no probe"
 
 
 @pytest.mark.slow

@@ -34,20 +34,20 @@ def tiny_data(count: int = 12) -> Dataset:
     return Dataset("tiny", "train", images, torch.arange(count) % len(CLASSES), CLASSES)
 
 
-def tiny_model(decides: Decides = "both", groups: int = 2) -> LCNet:
+def tiny_model(decides: Decides = "both", groups: int = 2, confidence: bool = True) -> LCNet:
     """A small network whose gates are neither open nor neutral."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
-        model = LCNet(create_backbone("resnet8", len(CLASSES), 4), decides, groups)
+        model = LCNet(create_backbone("resnet8", len(CLASSES), 4), decides, groups, confidence=confidence)
         with torch.no_grad():
             for parameter in [*model.policy_parameters(), *model.scale_parameters()]:
                 parameter += 0.1 * torch.randn_like(parameter)
     return model
 
 
-def tiny(decides: Decides = "both", groups: int = 2, **others: Any) -> dict[str, Any]:
+def tiny(decides: Decides = "both", groups: int = 2, confidence: bool = True, **others: Any) -> dict[str, Any]:
     """Keywords for an environment that is fast."""
-    return {"model": tiny_model(decides, groups), "dataset": tiny_data(), **others}
+    return {"model": tiny_model(decides, groups, confidence), "dataset": tiny_data(), **others}
 
 
 def tiny_process(decides: Decides = "both", groups: int = 2, **others: Any) -> Process:
@@ -216,8 +216,9 @@ def test_a_range_of_prices_gives_every_image_one_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(("decides", "groups"), [("layers", 2), ("channels", 0), ("both", 2)])
-def test_a_policy_reads_the_gate_input_back_bit_for_bit(decides: Decides, groups: int) -> None:
-    process = tiny_process(decides, groups)
+@pytest.mark.parametrize("confidence", [True, False])
+def test_a_policy_reads_the_gate_input_back_bit_for_bit(decides: Decides, groups: int, confidence: bool) -> None:
+    process = tiny_process(decides, groups, confidence=confidence)
     process.begin(np.arange(IMAGES))
     for block, action in enumerate(random_actions(process, seed=5)):
         seen = {key: torch.from_numpy(values) for key, values in process.observe().items()}
@@ -229,8 +230,9 @@ def test_a_policy_reads_the_gate_input_back_bit_for_bit(decides: Decides, groups
         process.step(action)
 
 
-def test_the_last_observation_names_no_block_and_shows_the_whole_bill() -> None:
-    process = tiny_process()
+@pytest.mark.parametrize("confidence", [True, False])
+def test_the_last_observation_names_no_block_and_shows_the_whole_bill(confidence: bool) -> None:
+    process = tiny_process(confidence=confidence)
     process.begin(np.arange(IMAGES))
     for action in random_actions(process, seed=6):
         _, _, infos = process.step(action)
@@ -239,7 +241,10 @@ def test_the_last_observation_names_no_block_and_shows_the_whole_bill() -> None:
     assert not last["pooled"].any()
     np.testing.assert_allclose(last["spent"][:, 0], infos["macs_ratio"], rtol=1e-6)
     assert process.logits is not None
-    np.testing.assert_allclose(last["confidence"][:, 0], process.logits.softmax(1).amax(1), rtol=1e-5)
+    assert last.keys() == process.observation_space.keys()
+    assert ("confidence" in last) == confidence
+    if confidence:
+        np.testing.assert_allclose(last["confidence"][:, 0], process.logits.softmax(1).amax(1), rtol=1e-5)
 
 
 def test_a_block_without_any_filter_counts_as_skipped() -> None:
@@ -297,6 +302,20 @@ def test_fresh_weights_are_always_the_same_and_disturb_no_random_state() -> None
     first, second = (Process("both", Settings(dataset=tiny_data(), width=4)).model for _ in range(2))
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, second.state_dict()[key]) for key, value in first.state_dict().items())
+
+
+@pytest.mark.parametrize(("asked", "found"), [(None, True), (True, True), (False, False)])
+def test_fresh_models_have_the_confidence_asked_for(asked: bool | None, found: bool) -> None:
+    process = Process("both", Settings(dataset=tiny_data(), width=4, confidence=asked))
+    assert process.model.spec.confidence == ("confidence" in process.observation_space.spaces) == found
+
+
+@pytest.mark.parametrize("confidence", [True, False])
+def test_a_model_with_other_confidence_is_refused(confidence: bool) -> None:
+    model = tiny_model(confidence=confidence)
+    assert Process("both", Settings(model=model, dataset=tiny_data(), confidence=confidence)).model is model
+    with pytest.raises(UserError, match=f"has confidence {confidence}, but {not confidence} was asked for"):
+        Process("both", Settings(model=model, dataset=tiny_data(), confidence=not confidence))
 
 
 def test_a_run_is_loaded_from_its_folder(tmp_path: Path) -> None:
