@@ -55,7 +55,8 @@ def launcher() -> str:
     if not launched():
         return "lcnet-rl"
     count = os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"])
-    return f"torchrun --nproc-per-node {count} -m lcnet_rl"
+    # Before Python 3.12 torchrun takes --run for an abbreviation of an option of its own, but for the two dashes.
+    return f"torchrun --nproc-per-node {count} -m -- lcnet_rl"
 
 
 @contextmanager
