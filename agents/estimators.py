@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from agents.rollout import MeanField, Rollout, potential
+from lcnet_rl.distributed import global_mean, global_sum, shards
 from lcnet_rl.rewards import Reward, judge
 
 Baseline = Literal["leave-one-out", "batch-mean", "self-critical", "mean-field"]
@@ -47,10 +48,10 @@ def leave_one_out(returns: Tensor) -> Tensor:
 
 def batch_mean(returns: Tensor) -> Tensor:
     """Advantage over the mean of the batch's other passes, (..., rollouts, images); unbiased, as its own is out."""
-    passes = returns.shape[-2] * returns.shape[-1]
+    passes = returns.shape[-2] * returns.shape[-1] * shards()
     if passes < 2:
         raise ValueError("batch_mean needs at least 2 passes in the batch")
-    return (returns - returns.mean((-2, -1), keepdim=True)) * passes / (passes - 1)
+    return (returns - global_mean(returns.mean((-2, -1), keepdim=True))) * passes / (passes - 1)
 
 
 def bernoulli_entropy(probabilities: Tensor) -> Tensor:
@@ -68,7 +69,8 @@ def log_likelihood(rollout: Rollout) -> Tensor:
 
 def policy_entropy(rollout: Rollout) -> Tensor:
     """Mean entropy of a decision, in nats, over all gates that were asked; a scalar."""
-    return (bernoulli_entropy(rollout.probabilities) * rollout.consulted).sum() / rollout.consulted.sum().clamp(min=1)
+    entropy = (bernoulli_entropy(rollout.probabilities) * rollout.consulted).sum()
+    return global_sum(entropy) / global_sum(rollout.consulted.sum()).clamp(min=1)
 
 
 def decision_information(rollout: Rollout) -> Tensor:
@@ -77,10 +79,11 @@ def decision_information(rollout: Rollout) -> Tensor:
     0 when every image gets the same probabilities. As a bonus it works against one decision for all images.
     """
     p = rollout.probabilities
-    weight = rollout.consulted.sum((1, 2)).clamp(min=1)
-    marginal = (p * rollout.consulted).sum((1, 2)) / weight
-    conditional = (bernoulli_entropy(p) * rollout.consulted).sum((1, 2)) / weight
-    asked = rollout.consulted.amax((1, 2))
+    count = global_sum(rollout.consulted.sum((1, 2)))
+    weight = count.clamp(min=1)
+    marginal = global_sum((p * rollout.consulted).sum((1, 2))) / weight
+    conditional = global_sum((bernoulli_entropy(p) * rollout.consulted).sum((1, 2))) / weight
+    asked = (count > 0).float()
     return ((bernoulli_entropy(marginal) - conditional) * asked).sum() / asked.sum().clamp(min=1)
 
 

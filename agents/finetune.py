@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from agents.rollout import Rollout
 from lcnet_rl.backbones import Backbone
 from lcnet_rl.device import Precision
+from lcnet_rl.distributed import rand_rows
 from lcnet_rl.errors import UserError, unknown_name
 from lcnet_rl.model import LCNet, Observation
 from lcnet_rl.pretrain import decayed
@@ -35,7 +36,7 @@ class FinetuneConfig:
     distill: float = 0.5
     """Weight of the dense starting backbone's soft labels in the task loss; 0 saves its forward pass."""
     batch_size: int = 128
-    """Training images a step."""
+    """Training images a step, of all processes together."""
     max_grad_norm: float = 5.0
     """Gradients of backbone and policy are each clipped to this norm."""
     keep_bias: float = 2.0
@@ -129,9 +130,9 @@ def random_keeps(lowest: float, generator: torch.Generator) -> Callable[[Tensor,
 
     def decide(probabilities: Tensor, observation: Observation) -> Tensor:
         if observation.block == 0:
-            draw = torch.rand((len(probabilities), 1), generator=generator, device=probabilities.device)
+            draw = rand_rows((len(probabilities), 1), generator, probabilities.device)
             rates[:] = [lowest + (1 - lowest) * draw]
-        draws = torch.rand(probabilities.shape, generator=generator, device=probabilities.device)
+        draws = rand_rows(probabilities.shape, generator, probabilities.device)
         return (draws < rates[0]).float()
 
     return decide

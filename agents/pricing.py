@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from agents.finetune import FinetuneConfig
+from lcnet_rl.distributed import rand_rows
 from lcnet_rl.errors import UserError, unknown_name
 from lcnet_rl.model import LCNet
 from lcnet_rl.rewards import Lagrangian, PriceRange, create_reward, price_range
@@ -131,10 +132,10 @@ class Pricing:
         self.now = PriceRange(price, price)
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """A price for each of ``count`` images, (count,), on the generator's device; random only in a range."""
+        """A price for each of this process's ``count`` images, (count,); random only in a range."""
         if self.now.is_one:
             return torch.full((count,), self.now.low, device=generator.device)
-        return self.now.at(torch.rand(count, generator=generator, device=generator.device))
+        return self.now.at(rand_rows((count,), generator, generator.device))
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint."""

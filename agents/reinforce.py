@@ -18,6 +18,8 @@ from agents.finetune import DECISIONS, PRICES, Finetuner, greedy_keeps, random_k
 from agents.pricing import Pricing
 from agents.reinforce_config import ReinforceConfig, Schedule
 from agents.rollout import Rollout, mean_field, running_statistics_kept, sample
+from lcnet_rl import distributed
+from lcnet_rl.batchnorm import prepare
 from lcnet_rl.budget import calibrate_threshold
 from lcnet_rl.data import Dataset
 from lcnet_rl.data.sampler import TrainingBatches
@@ -63,6 +65,7 @@ class Reinforce:
         """
         self.model, self.config, self.train_set, self.val_set = model.to(device), config, train, val
         self.run, self.seed, self.device = run, seed, device
+        prepare(model)
         self.reward = create_reward(config.reward)
         self.batches = TrainingBatches(train, config.batch_size, seed, device)
         self.schedule = Schedule.of(config, self.batches.steps_per_epoch)
@@ -76,7 +79,7 @@ class Reinforce:
         """Train from the current step to the end; checkpoints, logs and the final model go to the run folder.
 
         Raises:
-            UserError: when loss or gradients stop being numbers; the checkpoint is then the last good one.
+            UserError: when loss or gradients are no numbers, or a process is lost; the checkpoint is the last good one.
             Interrupted: after Ctrl-C, with the checkpoint saved.
         """
         config, schedule = self.config, self.schedule
@@ -86,12 +89,18 @@ class Reinforce:
         if self.step == 0:
             self.save()
         began, first, window = time.monotonic(), self.step, _Window()
-        with deferred_interrupt() as interrupt, Progress("reinforce", schedule.total, first) as bar:
+        command = f"{distributed.launcher()} train --resume {self.run}"
+        with (
+            distributed.resumable(command, self.run / CHECKPOINT),
+            deferred_interrupt(twice_stops=distributed.world_size() == 1) as interrupt,
+            Progress("reinforce", schedule.total, first) as bar,
+        ):
             while self.step < schedule.total:
                 if self.step == schedule.polish and config.polish:
                     self.center_threshold()
                 scalars = self.joint_step()
                 self.step += 1
+                stop = distributed.any_process(interrupt.requested)
                 window.add(scalars)
                 if self.step % config.log_every == 0:
                     rate = (self.step - first) * config.batch_size / (time.monotonic() - began)
@@ -101,14 +110,14 @@ class Reinforce:
                     if self.step > schedule.middle_of_polish:
                         self.center_threshold()
                     log.write(self.step * steps_per_row, self.validate())
-                if self.step % config.save_every == 0 or self.step in eval_steps or interrupt.requested:
+                if self.step % config.save_every == 0 or self.step in eval_steps or stop:
                     self.save()
-                if interrupt.requested:
+                if stop:
                     log.close()
-                    raise Interrupted(f"lcnet-rl train --resume {self.run}", self.step, schedule.total)
+                    raise Interrupted(command, self.step, schedule.total)
                 bar.advance()
             self.center_threshold()
-            save_model(self.model, self.run / MODEL)
+            distributed.by_main(save_model)(self.model, self.run / MODEL)
             log.write(schedule.total * steps_per_row, self.validate(calibrated=True))
         log.close()
 
@@ -116,7 +125,7 @@ class Reinforce:
         """Sample, score, update: one batch through policy, backbone, scales and probes.
 
         Returns:
-            Scalars for the log.
+            Scalars for the log, of the global batch.
         """
         config, model, schedule = self.config, self.model, self.schedule
         images, labels = self.batches(self.step)
@@ -135,12 +144,13 @@ class Reinforce:
         if self.step < schedule.polish:
             # Later the decisions have to stay what the backbone settles on, so what the gates read stays too.
             loss = loss + probe
-        if not math.isfinite(float(loss.detach())):
+        if not math.isfinite(float(distributed.global_mean(loss.detach()))):
             raise self.diverged("loss")
 
         self.finetuner.zero_grad()
         self.gates.zero_grad()
         loss.backward()
+        distributed.average_gradients(model.parameters())
         task_norm = self.finetuner.clip()
         policy_norm = float(torch.nn.utils.clip_grad_norm_(model.policy_parameters(), config.max_grad_norm))
         if not math.isfinite(task_norm + policy_norm):
@@ -151,11 +161,11 @@ class Reinforce:
             group["lr"] = config.gate_lr * schedule.settling(self.step)
         self.gates.step()
 
-        share = float(rollout.shares.mean())
+        share = float(distributed.global_mean(rollout.shares.mean()))
         if learning:
             self.pricing.learn(share, schedule.ramped(self.step), last=self.step == schedule.polish - 1)
         judged = judge(rollout.logits.detach(), labels)
-        return {
+        scalars = {
             "rollout/ep_rew_mean": float(self.reward(judged, rollout.shares, prices.expand_as(rollout.shares)).mean()),
             "rollout/ep_len_mean": float(model.depth),
             "rollout/success_rate": float(judged.correct.mean()),
@@ -170,6 +180,7 @@ class Reinforce:
             "train/learning_rate": config.lr * factor,
             "train/price": self.pricing.value,
         }
+        return distributed.mean_scalars(scalars)
 
     def collect(self, images: Tensor, labels: Tensor, prices: Tensor, learning: bool) -> tuple[Rollout, Tensor]:
         """Run the batch as this phase runs it, at ``prices`` (B,).
@@ -223,6 +234,7 @@ class Reinforce:
                 for gate in model.gates():
                     gate.keep.bias.sub_(math.log(threshold / (1 - threshold)))
         recalibrate(model, self.train_set, model.greedy(), self.device, prices=self.pricing.now)
+        distributed.share_weights(model)
 
     def validate(self, calibrated: bool = False) -> dict[str, float]:
         """Evaluate greedily on validation images, keep the best model, and sound the alarm on collapsed decisions.
@@ -233,6 +245,7 @@ class Reinforce:
         model, precision, prices = self.model, self.config.precision, self.pricing.now
         if not calibrated:
             recalibrate(model, self.train_set, model.greedy(), self.device, precision, images=2000, prices=prices)
+            distributed.share_weights(model)
         seen = spread_prices(prices, len(self.val_set))
         results = evaluate(model, self.val_set, model.greedy(), self.device, precision, seen)
         # Rewards compare at one price only: those of a price still ramping up would win for being cheap.
@@ -240,7 +253,7 @@ class Reinforce:
         reward = results.reward(self.reward, seen)
         if settled and (self.best is None or reward >= self.best.reward(self.reward, seen)):
             self.best = results
-            save_model(model, self.run / BEST)
+            distributed.by_main(save_model)(model, self.run / BEST)
         collapsed = settled and results.spread < COLLAPSED
         if collapsed:
             console.print(
@@ -255,6 +268,7 @@ class Reinforce:
             "eval/collapsed": float(collapsed),
         }
 
+    @distributed.by_main
     def save(self) -> None:
         """Write the checkpoint: everything that the next step depends on. Random states follow from the step."""
         state: dict[str, Any] = {

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lcnet_rl.distributed import rand_rows
 from lcnet_rl.model import LCNet, Observation, State
 from lcnet_rl.rewards import Reward, judge, smooth_task
 
@@ -80,7 +81,7 @@ def sample(
         observation = model.observe(state)
         p = keep_probabilities(model, observation, bound)
         if decide is None:
-            action = (torch.rand(p.shape, generator=generator, device=p.device) < p).float()
+            action = (rand_rows(p.shape, generator, p.device, rollouts) < p).float()
         else:
             action = decide(p.detach(), observation)
         state = model.advance(state, action)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lcnet_rl.data import Dataset
 from lcnet_rl.device import Precision, autocast
+from lcnet_rl.distributed import alone
 from lcnet_rl.model import LCNet, Observation
 from lcnet_rl.rewards import Judgement, PriceRange, Reward, judge
 
@@ -150,7 +151,7 @@ def recalibrate(
         for start in range(0, len(chosen), BATCH):
             batch = chosen[start : start + BATCH]
             decide = decisions if callable(decisions) else replay(decisions.to(device).expand(-1, len(batch), -1))
-            with autocast(device, precision):
+            with alone(), autocast(device, precision):
                 model.run(batch.to(device), decide, None if seen is None else seen[start : start + BATCH])
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):

@@ -12,6 +12,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from lcnet_rl.distributed import global_moments
+
 
 def relu1(x: Tensor) -> Tensor:
     """ReLU-1, ``clamp(x, 0, 1)``, with gradient 1 at both ends.
@@ -48,8 +50,9 @@ class Standardize(nn.Module):
         """Count in a training batch (B, features): a plain mean over the first 100 batches, then a moving one."""
         self.count += 1
         share = max(1 / int(self.count), 0.01)
-        self.mean.lerp_(x.mean(0), share)
-        self.var.lerp_(x.var(0, correction=0), share)
+        mean, var = global_moments(x.mean(0), x.var(0, correction=0))
+        self.mean.lerp_(mean, share)
+        self.var.lerp_(var, share)
 
 
 class Gate(nn.Module):

@@ -25,8 +25,12 @@ class Interrupt:
 
 
 @contextmanager
-def deferred_interrupt() -> Iterator[Interrupt]:
-    """Turn the first Ctrl-C inside the block into ``requested``; a second one stops at once, as usual."""
+def deferred_interrupt(twice_stops: bool = True) -> Iterator[Interrupt]:
+    """Turn the first Ctrl-C inside the block into ``requested``; a second one stops at once, as usual.
+
+    Args:
+        twice_stops: False where one Ctrl-C may arrive twice, from the terminal and from a launcher.
+    """
     interrupt = Interrupt()
     if threading.current_thread() is not threading.main_thread():
         yield interrupt
@@ -35,7 +39,8 @@ def deferred_interrupt() -> Iterator[Interrupt]:
 
     def note(number: int, frame: FrameType | None) -> None:
         interrupt.requested = True
-        signal.signal(signal.SIGINT, previous)
+        if twice_stops:
+            signal.signal(signal.SIGINT, previous)
 
     signal.signal(signal.SIGINT, note)
     try:

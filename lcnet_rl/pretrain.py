@@ -16,7 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lcnet_rl import distributed
 from lcnet_rl.backbones import Backbone
+from lcnet_rl.batchnorm import prepare
 from lcnet_rl.data import Dataset
 from lcnet_rl.data.sampler import TrainingBatches
 from lcnet_rl.device import Precision, autocast, keep_freed_memory
@@ -34,7 +36,7 @@ class Recipe:
     epochs: int = 50
     """Passes over the training images."""
     batch_size: int = 128
-    """Images a step."""
+    """Images a step, of all processes together."""
     lr: float = 0.2
     """Peak learning rate of SGD with Nesterov momentum 0.9."""
     warmup: float = 0.2
@@ -46,7 +48,7 @@ class Recipe:
     precision: Precision = "auto"
     """bf16 (autocast), fp32, or auto: bf16 where the hardware has matrix units for it."""
     compile: bool = False
-    """Use torch.compile (needs a C++ compiler); about 1.2 times as fast after a minute of warm-up."""
+    """Use torch.compile (needs a C++ compiler); about 1.2 times as fast after a minute; in one process only."""
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 2:
@@ -99,11 +101,13 @@ def train_dense(
         Accuracy on ``val`` in [0, 1], in float32.
 
     Raises:
-        UserError: when the loss stops being a number; the run's checkpoint is then the last good one.
+        UserError: when the loss stops being a number, or another process is lost; the run's checkpoint is then the last
+            good one.
         Interrupted: after Ctrl-C, with the checkpoint saved.
     """
     keep_freed_memory()
     backbone.to(device)
+    prepare(backbone)
     batches = TrainingBatches(train, recipe.batch_size, seed, device)
     total = recipe.epochs * batches.steps_per_epoch
     optimizer = torch.optim.SGD(decayed(backbone, recipe.weight_decay), lr=recipe.lr, momentum=0.9, nesterov=True)
@@ -121,13 +125,19 @@ def train_dense(
     began = time.monotonic()
     loss_sum, correct = torch.zeros((), device=device), torch.zeros((), device=device)
 
+    @distributed.by_main
     def save(step: int) -> None:
         state = {"backbone": backbone.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
         save_tree(state, run / CHECKPOINT)
 
     if not resume:
         save(0)
-    with deferred_interrupt() as interrupt, Progress("pretraining", total, start) as bar:
+    command = f"{distributed.launcher()} pretrain --resume {run}"
+    with (
+        distributed.resumable(command, run / CHECKPOINT),
+        deferred_interrupt(twice_stops=distributed.world_size() == 1) as interrupt,
+        Progress("pretraining", total, start) as bar,
+    ):
         for step in range(start, total):
             images, labels = batches(step)
             for group in optimizer.param_groups:
@@ -138,11 +148,12 @@ def train_dense(
             loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
             optimizer.zero_grad()
             loss.backward()
+            distributed.average_gradients(backbone.parameters())
             optimizer.step()
             loss_sum += loss.detach()
             correct += (logits.argmax(1) == labels).float().mean()
             if (step + 1) % batches.steps_per_epoch == 0:
-                mean_loss = loss_sum.item() / batches.steps_per_epoch
+                mean_loss = distributed.global_mean(loss_sum).item() / batches.steps_per_epoch
                 if not math.isfinite(mean_loss):
                     raise UserError(
                         f"the loss is not a number at step {step + 1} (lr {recipe.lr} too high?); stopped, and "
@@ -151,7 +162,7 @@ def train_dense(
                 images_seen = (step + 1) * recipe.batch_size
                 values = {
                     "train/loss": mean_loss,
-                    "train/accuracy": correct.item() / batches.steps_per_epoch,
+                    "train/accuracy": distributed.global_mean(correct).item() / batches.steps_per_epoch,
                     "eval/accuracy": dense_accuracy(backbone, val, device, recipe.precision),
                     "time/fps": (step + 1 - start) * recipe.batch_size / (time.monotonic() - began),
                 }
@@ -160,9 +171,9 @@ def train_dense(
                 loss_sum.zero_()
                 correct.zero_()
                 bar.note(f"val {values['eval/accuracy']:.2%}")
-            if interrupt.requested:
+            if distributed.any_process(interrupt.requested):
                 save(step + 1)
-                raise Interrupted(f"lcnet-rl pretrain --resume {run}", step + 1, total)
+                raise Interrupted(command, step + 1, total)
             bar.advance()
     log.close()
     return dense_accuracy(backbone, val, device)

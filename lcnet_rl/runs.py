@@ -27,6 +27,7 @@ import torch
 import yaml
 from torch.utils.tensorboard import SummaryWriter
 
+from lcnet_rl.distributed import by_main, launched, launcher, world_size
 from lcnet_rl.errors import UserError
 from lcnet_rl.files import write_text
 from lcnet_rl.settings import parse_yaml
@@ -60,7 +61,7 @@ def create_run(root: Path, env: str, algo: str, seed: int, config: Any, folder: 
         "command": command_line(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
-        "machine": {"platform": platform.platform(), "threads": torch.get_num_threads()},
+        "machine": {"platform": platform.platform(), "threads": torch.get_num_threads(), "processes": world_size()},
     }
     write_json(path / RUN, about)
     return path
@@ -68,7 +69,8 @@ def create_run(root: Path, env: str, algo: str, seed: int, config: Any, folder: 
 
 def command_line() -> str:
     """The command that is running, as it could be typed again."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    program = launcher() if launched() else shlex.quote(Path(sys.argv[0]).name)
+    return f"{program} {shlex.join(sys.argv[1:])}".rstrip()
 
 
 def read_config(run: Path) -> dict[str, Any]:
@@ -105,8 +107,12 @@ def write_json(path: Path, content: Any) -> None:
 
 
 class MetricsLog:
-    """Scalars of a run, to progress.csv and TensorBoard; a resumed run goes on in the same files."""
+    """Scalars of a run, to progress.csv and TensorBoard; a resumed run goes on in the same files.
 
+    Of several processes the main one alone has files.
+    """
+
+    @by_main
     def __init__(self, run: Path, resume_at: int | None = None) -> None:
         """Open the log of ``run``; on resume, rows past the checkpoint's step ``resume_at`` go: they come again."""
         self._path = run / PROGRESS
@@ -117,6 +123,7 @@ class MetricsLog:
         self._tensorboard = SummaryWriter(str(run), purge_step=None if resume_at is None else resume_at + 1)
         self._flush()
 
+    @by_main
     def write(self, step: int, values: dict[str, float]) -> None:
         """Log one row.
 
@@ -132,6 +139,7 @@ class MetricsLog:
         self._rows.append(row)
         self._flush()
 
+    @by_main
     def close(self) -> None:
         """Close TensorBoard's file."""
         self._tensorboard.close()

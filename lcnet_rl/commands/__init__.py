@@ -7,6 +7,7 @@ A command is a module with ``run(config)``; the type of ``config``, a frozen dat
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import typing
 from collections.abc import Sequence
@@ -66,5 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _complain(message: str) -> int:
+    if "WORLD_SIZE" in os.environ and not importlib.import_module("lcnet_rl.distributed").speaks_first():
+        return 2
     Console(stderr=True).print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
     return 2

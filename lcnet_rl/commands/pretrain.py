@@ -9,7 +9,8 @@ import torch
 
 from lcnet_rl.backbones import Backbone, create_backbone
 from lcnet_rl.data import Dataset, load_dataset
-from lcnet_rl.device import resolve_device
+from lcnet_rl.data.sampler import TrainingBatches
+from lcnet_rl.distributed import by_main, from_main, joined, main_first, world_size
 from lcnet_rl.errors import UserError
 from lcnet_rl.pretrain import Recipe, dense_accuracy, train_dense
 from lcnet_rl.progress import console
@@ -46,14 +47,23 @@ class Pretrain:
 
 
 def run(config: Pretrain) -> None:
-    """Train, then measure on validation and test images, and save weights and metrics."""
+    """Train, then measure and save; under torchrun, as one of its processes."""
     resumed = config.resume
     if resumed is not None:
         if config != Pretrain(resume=resumed):
             raise UserError(f"--resume goes on with the settings in {resumed / CONFIG}; leave the other options away")
         config = from_dict(Pretrain, read_config(resumed), str(resumed / CONFIG))
-    device = resolve_device(config.device)
-    train, val, test = (load_dataset(config.dataset, split, config.data_root) for split in ("train", "val", "test"))
+    with joined(config.device) as device:
+        run_on(config, device, resumed)
+
+
+def run_on(config: Pretrain, device: torch.device, resumed: Path | None) -> None:
+    """``run``, once it is clear where, and with the settings of the run that is ``resumed``."""
+    if config.recipe.compile and world_size() > 1:
+        raise UserError("--recipe.compile is for one process: leave it away, or start without torchrun")
+    with main_first():
+        train, val, test = (load_dataset(config.dataset, split, config.data_root) for split in ("train", "val", "test"))
+    TrainingBatches(train, config.recipe.batch_size, config.seed)  # refuses a faulty size before there is a folder
     torch.manual_seed(config.seed)
     classes = len(train.classes)
     if config.init:
@@ -64,9 +74,9 @@ def run(config: Pretrain) -> None:
         folder = resumed
     else:
         name = f"{config.backbone}-{config.dataset.replace('/', '_').replace(':', '_')}"
-        folder = create_run(config.runs, name, "pretrain", config.seed, config, config.run)
+        folder = from_main(lambda: create_run(config.runs, name, "pretrain", config.seed, config, config.run))
     train_dense(backbone, train, val, config.recipe, folder, config.seed, device, resumed is not None)
-    save_results(backbone, config, train, val, test, folder, device)
+    by_main(save_results)(backbone, config, train, val, test, folder, device)
 
 
 def save_results(

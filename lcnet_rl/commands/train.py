@@ -17,7 +17,8 @@ from agents.sb3_config import A2CConfig, PPOConfig
 from lcnet_rl.backbones import Backbone, create_backbone
 from lcnet_rl.data import Dataset, load_dataset
 from lcnet_rl.data.sampler import TrainingBatches
-from lcnet_rl.device import keep_freed_memory, resolve_device
+from lcnet_rl.device import keep_freed_memory
+from lcnet_rl.distributed import by_main, from_main, joined, main_first, world_size
 from lcnet_rl.errors import UserError, unknown_name
 from lcnet_rl.model import DEFAULT_GROUPS, Decides, LCNet
 from lcnet_rl.progress import console
@@ -126,9 +127,17 @@ def _option(arguments: Sequence[str], name: str) -> str | None:
 
 
 def run(config: AnyTrain) -> None:
-    """Train, or go on training, to the end."""
-    device = resolve_device(config.device)
-    train, val = (load_dataset(config.dataset, split, config.data_root) for split in ("train", "val"))
+    """Train, or go on training, to the end; under torchrun, as one of its processes."""
+    with joined(config.device) as device:
+        run_on(config, device)
+
+
+def run_on(config: AnyTrain, device: torch.device) -> None:
+    """``run``, once it is clear where."""
+    if world_size() > 1 and not isinstance(config, TrainReinforce):
+        raise UserError(f"--algo {config.algo} trains in one process: start it without torchrun, or use reinforce")
+    with main_first():
+        train, val = (load_dataset(config.dataset, split, config.data_root) for split in ("train", "val"))
     torch.manual_seed(config.seed)
     if config.resume is not None:
         folder = config.resume
@@ -145,8 +154,9 @@ def start_run(config: AnyTrain, backbone: Backbone, train: Dataset, val: Dataset
     # Faulty settings are refused before there is a folder that a corrected command would find taken.
     LCNet(backbone, config.decides, config.groups, confidence=config.confidence)
     TrainingBatches(train, config.agent.batch_size, config.seed)
-    folder = create_run(config.runs, ENV_NAMES[config.decides], config.algo, config.seed, config, config.run)
-    save_backbone(backbone, folder / START)
+    env = ENV_NAMES[config.decides]
+    folder = from_main(lambda: create_run(config.runs, env, config.algo, config.seed, config, config.run))
+    by_main(save_backbone)(backbone, folder / START)
     console.print(f"run folder: {folder}", soft_wrap=True)
     train_agent(config, backbone, train, val, folder, device)
     return folder

@@ -8,6 +8,7 @@ from torch import Tensor
 from lcnet_rl.data.augment import augment
 from lcnet_rl.data.dataset import Dataset
 from lcnet_rl.device import step_generator
+from lcnet_rl.distributed import my_rows
 from lcnet_rl.errors import UserError
 
 
@@ -15,10 +16,10 @@ class TrainingBatches:
     """Shuffled, augmented batches of a data set; every image once an epoch, the remainder of an epoch is dropped."""
 
     def __init__(self, dataset: Dataset, batch_size: int, seed: int, device: torch.device | str = "cpu") -> None:
-        """Prepare batches of ``batch_size`` images.
+        """Prepare batches of ``batch_size`` images; of several processes, each gets its rows of every batch.
 
         Raises:
-            UserError: when the set holds fewer images than one batch.
+            UserError: when the set holds fewer images than one batch, or the batch does not divide among the processes.
         """
         if batch_size > len(dataset):
             raise UserError(
@@ -27,15 +28,20 @@ class TrainingBatches:
         self.steps_per_epoch = len(dataset) // batch_size
         self._images, self._labels = dataset.images.to(device), dataset.labels.to(device)
         self._batch_size, self._seed, self._device = batch_size, seed, device
+        self._rows = my_rows(batch_size)
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
-        """Batch number ``step`` (from 0): augmented uint8 images (B, 3, 32, 32) and int64 labels (B,)."""
+        """Batch number ``step`` (from 0): augmented uint8 images (B, 3, 32, 32) and int64 labels (B,).
+
+        With several processes B is this one's share of the batch.
+        """
         epoch, position = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
             # Negative steps are no training steps, so the order's stream never meets an augmentation's.
             order = torch.randperm(len(self._labels), generator=step_generator(self._seed, -1 - epoch))
             self._epoch, self._order = epoch, order.to(self._device)
         chosen = self._order[position * self._batch_size : (position + 1) * self._batch_size]
+        # All of the batch: draws must not depend on the number of processes. Beside a step, the rest costs little.
         images = augment(self._images[chosen], step_generator(self._seed, step, self._device))
-        return images, self._labels[chosen]
+        return images[self._rows], self._labels[chosen[self._rows]]

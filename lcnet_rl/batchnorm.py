@@ -1,0 +1,77 @@
+"""BatchNorm with the statistics of a batch that several processes share.
+
+Ioffe and Szegedy, 2015, "Batch normalization". torch's SyncBatchNorm does the same, on GPUs
+only.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from lcnet_rl.distributed import global_moments, global_sum, shards, share_weights, world_size
+
+
+class GlobalBatchNorm2d(nn.BatchNorm2d):
+    """BatchNorm2d, with its parameters, buffers and state dict, that trains on the statistics of the global batch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to the same shape."""
+        if not self.training or shards() == 1:
+            return super().forward(x)
+        running_mean, running_var, batches = (
+            cast(Tensor, buffer) for buffer in (self.running_mean, self.running_var, self.num_batches_tracked)
+        )
+        # The kernel leaves running statistics as they are at momentum 0, but without them it would round to x's bfloat16.
+        mean, var = global_moments(*torch.batch_norm_update_stats(x.detach(), running_mean, running_var, 0.0))
+        count = x.numel() // x.shape[1] * shards()
+        batches.add_(1)
+        share = 1 / int(batches) if self.momentum is None else self.momentum
+        running_mean.lerp_(mean, share)
+        running_var.lerp_(var * (count / (count - 1)), share)
+        return _Normalize.apply(x, self.weight, self.bias, mean, var, self.eps, count)
+
+
+class _Normalize(torch.autograd.Function):
+    """Normalises with given statistics, and differentiates as what they are: functions of all processes' rows."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor, eps: float, count: int
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight, mean, var)
+        ctx.eps, ctx.count = eps, count
+        return F.batch_norm(x, mean, var, weight, bias, eps=eps)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, var = ctx.saved_tensors
+        # With n images and pixels in all, y = (x - mean) / std and g the gradient of weight * y + bias:
+        # dx = weight / std * (g - sum(g) / n - y * sum(g * y) / n). torch's kernel for fixed statistics gives the sums.
+        _, d_weight, d_bias = torch.ops.aten.native_batch_norm_backward(
+            gradient, x, weight, mean, var, None, None, False, ctx.eps, [False, True, True]
+        )
+        g, gy = global_sum(torch.stack((d_bias, d_weight))) / ctx.count
+        inverse = (var + ctx.eps).rsqrt()
+        shift, slope = mean * inverse * gy - g, -inverse * gy
+        scale, shift, slope = (v.view(1, -1, 1, 1) for v in (weight * inverse, shift, slope))
+        dx = torch.addcmul(scale * shift, x, scale * slope).addcmul_(gradient, scale)
+        return dx.to(x.dtype), d_weight, d_bias, None, None, None, None
+
+
+def prepare(module: nn.Module) -> None:
+    """Make ``module``, in place, ready for being trained by several processes; nothing happens in a single one.
+
+    All get the main one's weights, and every BatchNorm2d the statistics of the global batch.
+    """
+    if world_size() == 1:
+        return
+    share_weights(module)
+    for norm in module.modules():
+        if type(norm) is nn.BatchNorm2d:
+            norm.__class__ = GlobalBatchNorm2d

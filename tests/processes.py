@@ -1,0 +1,29 @@
+"""Several processes of one job, started the way torchrun would start them."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import multiprocessing
+
+from lcnet_rl.distributed import joined
+
+
+def together(work: Callable[[Path], None], folder: Path, processes: int = 2) -> None:
+    """Have ``processes`` gloo processes do ``work(folder)``, a function of a module; what one raises is raised here."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    multiprocessing.spawn(_member, (processes, port, work, folder), nprocs=processes)
+
+
+def _member(rank: int, processes: int, port: int, work: Callable[[Path], None], folder: Path) -> None:
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    os.environ.update(zip(names, map(str, (rank, rank, processes, "127.0.0.1", port)), strict=True))
+    torch.set_num_threads(1)
+    with joined("cpu"):
+        work(folder)

@@ -1,0 +1,310 @@
+"""Processes that train as one: each quantity of a step, and whole runs, against what one process computes."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+from processes import together
+from test_agents_runs import joint, noise, stop_after
+from test_pretrain import CPU, coloured, fresh
+from torch import Tensor, nn
+
+from agents.estimators import batch_mean, decision_information, policy_entropy
+from agents.finetune import random_keeps
+from agents.reinforce import Reinforce
+from agents.rollout import Rollout
+from lcnet_rl import pretrain
+from lcnet_rl.batchnorm import GlobalBatchNorm2d, prepare
+from lcnet_rl.data.sampler import TrainingBatches
+from lcnet_rl.distributed import (
+    alone,
+    any_process,
+    average_gradients,
+    by_main,
+    from_main,
+    is_main,
+    mean_scalars,
+    my_rows,
+    rand_rows,
+    rank,
+    shards,
+)
+from lcnet_rl.errors import UserError
+from lcnet_rl.gates import Standardize
+from lcnet_rl.interrupt import Interrupted
+from lcnet_rl.model import Observation
+from lcnet_rl.pretrain import Recipe, train_dense
+from lcnet_rl.runs import CHECKPOINT, MODEL, PROGRESS, MetricsLog
+from lcnet_rl.tree import load_tree, save_tree
+
+
+def close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-5) -> None:
+    torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def compare_draws() -> None:
+    """A row's random numbers are those that one process would have drawn for it."""
+    rows = my_rows(8)
+    copies = rand_rows((3 * 4, 5), seeded(), CPU, copies=3)
+    assert copies.unflatten(0, (3, 4)).equal(torch.rand((3, 8, 5), generator=seeded())[:, rows])
+    ours, generator = random_keeps(0.3, seeded()), seeded()
+    whole = random_keeps(0.3, generator)
+    for block in range(2):
+        seen = cast(Observation, SimpleNamespace(block=block))
+        with alone():
+            expected = whole(torch.zeros(8, 5), seen)
+        assert ours(torch.zeros(4, 5), seen).equal(expected[rows])
+    with alone():
+        images, labels = TrainingBatches(noise(32, "train"), 8, 3)(5)
+    mine = TrainingBatches(noise(32, "train"), 8, 3)(5)
+    assert mine[0].equal(images[rows])
+    assert mine[1].equal(labels[rows])
+
+
+def compare_batchnorm(momentum: float | None, dtype: torch.dtype) -> None:
+    """Outputs, running statistics and all gradients of a BatchNorm are those of the global batch."""
+    x, target = torch.randn((2, 8, 6, 4, 4), generator=seeded())
+    x = (3 + x).to(dtype).contiguous(memory_format=torch.channels_last)
+    torch.manual_seed(1)
+    theirs = nn.BatchNorm2d(6, momentum=momentum)
+    nn.init.normal_(theirs.weight)
+    ours = nn.Sequential(nn.BatchNorm2d(6, momentum=momentum))
+    ours[0].load_state_dict(theirs.state_dict())
+    prepare(ours)
+    assert type(ours[0]) is GlobalBatchNorm2d
+    rows, tolerance = my_rows(8), 1e-5 if dtype == torch.float32 else 0.03
+    for _ in range(2):
+        whole, mine = x.clone().requires_grad_(), x[rows].clone().requires_grad_()
+        expected, got = theirs(whole), ours(mine)
+        assert got.dtype == dtype
+        close(got, expected[rows], tolerance)
+        theirs.zero_grad()
+        ours.zero_grad()
+        (expected * target).sum().backward()
+        (got * target[rows]).sum().backward()
+        assert mine.grad is not None
+        assert whole.grad is not None
+        assert mine.grad.is_contiguous(memory_format=torch.channels_last)
+        close(mine.grad, whole.grad[rows], tolerance)
+    average_gradients(ours.parameters())
+    for own, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        close(2 * cast(Tensor, own.grad), cast(Tensor, other.grad), tolerance)
+    for key, value in theirs.state_dict().items():
+        close(ours[0].state_dict()[key], value)
+
+
+def compare_estimators() -> None:
+    """Entropy, information and the batch baseline are not means over images, and yet those of the global batch."""
+    rows = my_rows(8)
+    logits = nn.Parameter(torch.randn((3, 2, 8, 5), generator=seeded()))
+    asked = (torch.rand(logits.shape, generator=seeded(1)) < torch.linspace(0, 0.6, 8)[:, None]).float()
+
+    def rollout(rows: slice) -> Rollout:
+        values = {"probabilities": logits.sigmoid()[:, :, rows], "consulted": asked[:, :, rows]}
+        return cast(Rollout, SimpleNamespace(**values))
+
+    for estimate in (policy_entropy, decision_information):
+        with alone():
+            expected = estimate(rollout(slice(None)))
+            (gradient,) = torch.autograd.grad(expected, logits)
+        logits.grad = None
+        value = estimate(rollout(rows))
+        value.backward()
+        average_gradients([logits])
+        close(value, expected)
+        assert gradient.abs().max() > 1e-4
+        close(cast(Tensor, logits.grad), gradient, 1e-7)
+    returns = torch.randn((3, 2, 8), generator=seeded())
+    with alone():
+        advantages = batch_mean(returns)
+    close(batch_mean(returns[..., rows]), advantages[..., rows])
+
+
+def compare_gate_statistics() -> None:
+    x = torch.randn((8, 6), generator=seeded()) * torch.linspace(0.1, 3, 8)[:, None] + 5
+    ours, theirs = Standardize(6), Standardize(6)
+    for _ in range(3):
+        ours.update(x[my_rows(8)])
+        with alone():
+            theirs.update(x)
+    for key, value in theirs.state_dict().items():
+        close(ours.state_dict()[key], value)
+
+
+def agree(folder: Path) -> None:
+    """What a loop asks the others, and who writes."""
+    assert any_process(rank() == 1)
+    assert not any_process(False)
+    assert from_main(lambda: folder / str(rank())) == folder / "0"
+    assert mean_scalars({"rank": float(rank()), "one": 1.0}) == {"rank": 0.5, "one": 1.0}
+    by_main((folder / "written").mkdir)()
+    log = MetricsLog(folder)
+    log.write(1, {"main": float(is_main())})
+    log.close()
+    torch.manual_seed(rank())
+    layer = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+    prepare(layer)
+    torch.manual_seed(0)
+    assert layer.weight.equal(nn.Conv2d(3, 4, 3).weight)
+    with pytest.raises(UserError, match="batch size 9 does not divide evenly among 2 processes"):
+        TrainingBatches(noise(32, "train"), 9, 0)
+    with alone():
+        assert shards() == 1
+
+
+def every_quantity(folder: Path) -> None:
+    compare_draws()
+    for momentum in (0.1, 0.0, None):
+        compare_batchnorm(momentum, torch.float32)
+    compare_batchnorm(0.1, torch.bfloat16)
+    compare_estimators()
+    compare_gate_statistics()
+    agree(folder)
+
+
+def test_every_quantity_of_a_step_is_that_of_the_global_batch(tmp_path: Path) -> None:
+    together(every_quantity, tmp_path)
+    assert [row["main"] for row in logged(tmp_path)] == ["1"]
+
+
+def logged(run: Path) -> list[dict[str, str]]:
+    with (run / PROGRESS).open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+# The smallest rates at which something happens: with larger ones a rounding in the first step is seen to grow tenfold in
+# every ten, and a decision that falls the other way ends the comparison.
+JOINT: dict[str, dict[str, Any]] = {
+    "leave-one-out": {"information": 0.3, "entropy": 0.1, "rollouts": 2, "baseline": "leave-one-out"},
+    "first-order": {
+        "information": 0.3,
+        "entropy": 0.1,
+        "rollouts": 1,
+        "baseline": "mean-field",
+        "control_variate": "first-order",
+    },
+    "batch-mean": {"rollouts": 2, "baseline": "batch-mean", "cost_gradient": "sampled"},
+    "self-critical": {"rollouts": 2, "baseline": "self-critical"},
+}
+
+
+def agent(run: Path, case: str) -> Reinforce:
+    return joint(run, precision="fp32", **JOINT[case])
+
+
+def train_joint(agent: Reinforce, run: Path) -> None:
+    """Train, and leave each step's scalars and this process's model behind."""
+    one_step, steps = agent.joint_step, []
+
+    def step() -> dict[str, float]:
+        steps.append(one_step())
+        return steps[-1]
+
+    agent.joint_step = step  # type: ignore[method-assign]
+    agent.train()
+    save_tree({"steps": steps, "model": agent.model.state_dict()}, run / f"trace{rank()}")
+
+
+def every_case(folder: Path) -> None:
+    for case in JOINT:
+        train_joint(agent(folder / case, case), folder / case)
+    run = folder / "pretrain"
+    run.mkdir(exist_ok=True)
+    backbone = fresh()
+    # One step an epoch, so that the log has the loss of every step.
+    recipe = Recipe(epochs=10, batch_size=24, lr=0.1, precision="fp32")
+    train_dense(backbone, coloured(), coloured(12, "val"), recipe, run, 0, CPU)
+    save_tree({"model": backbone.state_dict()}, run / f"trace{rank()}")
+
+
+@pytest.fixture(scope="module")
+def one_and_two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The runs of one process and those of two."""
+    one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
+    every_case(one)
+    together(every_case, two)
+    return one, two
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", JOINT)
+def test_two_processes_follow_the_loss_curve_of_one_through_all_three_phases(
+    one_and_two: tuple[Path, Path], case: str
+) -> None:
+    one, two = (load_tree(root / case / "trace0") for root in one_and_two)
+    assert len(one["steps"]) == len(two["steps"]) == 24
+    for ours, theirs in zip(two["steps"], one["steps"], strict=True):
+        assert ours == pytest.approx(theirs, rel=2e-3, abs=2e-4)
+    same_weights(two["model"], one["model"])
+    assert [sorted(row) for row in logged(one_and_two[0] / case)] == [sorted(row) for row in logged(one_and_two[1] / case)]
+
+
+@pytest.mark.slow
+def test_two_pretraining_processes_follow_the_loss_curve_of_one(one_and_two: tuple[Path, Path]) -> None:
+    one, two = (logged(root / "pretrain") for root in one_and_two)
+    assert len(one) == len(two) == 10
+    for ours, theirs in zip(two, one, strict=True):
+        assert float(ours["train/loss"]) == pytest.approx(float(theirs["train/loss"]), rel=1e-3)
+    same_weights(*(load_tree(root / "pretrain" / "trace0")["model"] for root in one_and_two))
+
+
+def same_weights(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
+    assert ours.keys() == theirs.keys()
+    for key in ours:
+        torch.testing.assert_close(ours[key], theirs[key], rtol=1e-2, atol=2e-3, msg=lambda text, key=key: key + text)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [*JOINT, "pretrain"])
+def test_all_processes_end_with_the_same_model_bit_for_bit(one_and_two: tuple[Path, Path], case: str) -> None:
+    models = [load_tree(one_and_two[1] / case / f"trace{rank}")["model"] for rank in (0, 1)]
+    assert all(models[0][key].equal(models[1][key]) for key in models[0])
+
+
+CASE = "first-order"
+"""Of the runs that are resumed."""
+
+
+def stop_joint(folder: Path) -> None:
+    """Ctrl-C reaches the last process only; all stop at the end of that step."""
+    first = agent(folder, CASE)
+    if not any_process(False) and rank() == shards() - 1:
+        stop_after(first, 12, pytest.MonkeyPatch())
+    with pytest.raises(Interrupted, match="stopped at step 13 of 24"):
+        first.train()
+
+
+def resume_joint(folder: Path) -> None:
+    second = agent(folder, CASE)
+    second.restore()
+    assert second.step == 13
+    train_joint(second, folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", [1, 2])
+def test_another_number_of_processes_goes_on_with_a_run(
+    one_and_two: tuple[Path, Path], tmp_path: Path, first: int
+) -> None:
+    for work, processes in ((stop_joint, first), (resume_joint, 3 - first)):
+        if processes == 1:
+            work(tmp_path)
+        else:
+            together(work, tmp_path)
+    whole, parts = load_tree(one_and_two[0] / CASE / "trace0"), load_tree(tmp_path / "trace0")
+    for ours, theirs in zip(parts["steps"], whole["steps"][13:], strict=True):
+        assert ours == pytest.approx(theirs, rel=2e-3, abs=2e-4)
+    same_weights(parts["model"], whole["model"])
+    assert [row["time/total_timesteps"] for row in logged(tmp_path)] == [
+        row["time/total_timesteps"] for row in logged(one_and_two[0] / CASE)
+    ]
+    assert (tmp_path / MODEL).is_file()
