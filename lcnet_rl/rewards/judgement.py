@@ -35,9 +35,9 @@ def judge(logits: Tensor, labels: Tensor) -> Judgement:
     """
     log_probs = logits.float().log_softmax(-1)
     labels = labels.expand(log_probs.shape[:-1])
-    best = log_probs.max(-1)
     return Judgement(
-        correct=(best.indices == labels).float(),
+        # Of the logits: rounding makes ties of nearly equal probabilities.
+        correct=(logits.argmax(-1) == labels).float(),
         log_prob=log_probs.gather(-1, labels[..., None])[..., 0],
-        confidence=best.values.exp(),
+        confidence=log_probs.amax(-1).exp(),
     )
