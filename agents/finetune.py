@@ -20,6 +20,8 @@ from lcnet_rl.pretrain import decayed
 
 DECISIONS = 1
 """Number of the random stream that decisions are drawn from; 0 is that of images."""
+OnValidation = Callable[[float, dict[str, float]], None]
+"""Takes the share of the training that is done, and a validation's scalars, as they are logged."""
 
 
 @dataclass(frozen=True)

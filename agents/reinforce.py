@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from agents.estimators import decision_information, policy_entropy, policy_loss
-from agents.finetune import DECISIONS, Finetuner, greedy_keeps, random_keeps
+from agents.finetune import DECISIONS, Finetuner, OnValidation, greedy_keeps, random_keeps
 from agents.reinforce_config import ReinforceConfig, Schedule
 from agents.rollout import Rollout, mean_field, running_statistics_kept, sample
 from lcnet_rl.data import Dataset
@@ -74,8 +75,11 @@ class Reinforce:
         self.price = self.settled_price = 0.0 if config.target is None else config.price
         self.best: Results | None = None
 
-    def train(self) -> None:
+    def train(self, on_validation: OnValidation | None = None) -> None:
         """Train from the current step to the end; checkpoints, logs and the final model go to the run folder.
+
+        Args:
+            on_validation: called after every validation; what it raises ends the training.
 
         Raises:
             UserError: when loss or gradients stop being numbers; the checkpoint is then the last good one.
@@ -88,7 +92,7 @@ class Reinforce:
         if self.step == 0:
             self.save()
         began, first, window = time.monotonic(), self.step, _Window()
-        with deferred_interrupt() as interrupt, Progress("reinforce", schedule.total, first) as bar:
+        with closing(log), deferred_interrupt() as interrupt, Progress("reinforce", schedule.total, first) as bar:
             while self.step < schedule.total:
                 if self.step == schedule.polish and config.polish:
                     self.center_threshold()
@@ -102,17 +106,19 @@ class Reinforce:
                 if self.step in eval_steps:
                     if self.step > schedule.middle_of_polish:
                         self.center_threshold()
-                    log.write(self.step * steps_per_row, self.validate())
+                    log.write(self.step * steps_per_row, scalars := self.validate())
+                    if on_validation:
+                        on_validation(self.step / schedule.total, scalars)
                 if self.step % config.save_every == 0 or self.step in eval_steps or interrupt.requested:
                     self.save()
                 if interrupt.requested:
-                    log.close()
                     raise Interrupted(f"lcnet-rl train --resume {self.run}", self.step, schedule.total)
                 bar.advance()
             self.center_threshold()
             save_model(self.model, self.run / MODEL)
-            log.write(schedule.total * steps_per_row, self.validate(calibrated=True))
-        log.close()
+            log.write(schedule.total * steps_per_row, scalars := self.validate(calibrated=True))
+            if on_validation:
+                on_validation(1.0, scalars)
 
     def joint_step(self) -> dict[str, float]:
         """Sample, score, update: one batch through policy, backbone, scales and probes.

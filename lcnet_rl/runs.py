@@ -16,6 +16,7 @@ import io
 import json
 import math
 import platform
+import re
 import shlex
 import sys
 import time
@@ -67,8 +68,9 @@ def create_run(root: Path, env: str, algo: str, seed: int, config: Any, folder: 
 
 
 def command_line() -> str:
-    """The command that is running, as it could be typed again."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    """The command that is running, as it could be typed again, but for passwords in URLs."""
+    hidden = [re.sub(r"(://[^:/@\s]*):[^@/\s]*@", r"\1:***@", argument) for argument in sys.argv[1:]]
+    return shlex.join([Path(sys.argv[0]).name, *hidden])
 
 
 def read_config(run: Path) -> dict[str, Any]:
