@@ -107,9 +107,9 @@ def show(records: Sequence[Record], split: str, reference: str, out: Path) -> No
 def print_frontier(groups: Sequence[Group], front: Sequence[int], title: str) -> None:
     """The settings on the frontier, by rising cost."""
     table = Table(title=title, title_justify="left")
-    for column in ("run", "MMACs/image", "share of dense", "accuracy", "seeds", "settings that differ"):
-        table.add_column(column, justify="left" if column in ("run", "settings that differ") else "right")
     values = differing(groups)
+    for column in ("run", "MMACs/image", "share of dense", "accuracy", "seeds", *(short(name) for name in values)):
+        table.add_column(column, justify="left" if column == "run" else "right")
     for index in front:
         group = groups[index]
         (macs, accuracy), (macs_spread, accuracy_spread) = group.point, group.spread
@@ -120,9 +120,14 @@ def print_frontier(groups: Sequence[Group], front: Sequence[int], title: str) ->
             f"{macs / group.first.summary['dense_macs']:.1%}",
             f"{accuracy:.2%}" + (f" ± {100 * accuracy_spread:.2f}" if several else ""),
             str(len(group.records)),
-            escape(", ".join(f"{name} {worded(row[index])}" for name, row in values.items())),
+            *(escape(worded(row[index])) for row in values.values()),
         )
     console.print(table)
+
+
+def short(name: str) -> str:
+    """A setting's name without the table that it is in."""
+    return name.rpartition(".")[2]
 
 
 def worded(value: Any) -> str:

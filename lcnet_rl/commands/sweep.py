@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import shlex
@@ -22,6 +23,7 @@ from lcnet_rl.data import load_dataset
 from lcnet_rl.device import resolve_device
 from lcnet_rl.errors import UserError, unknown_name
 from lcnet_rl.evaluate import evaluate
+from lcnet_rl.interrupt import Interrupted
 from lcnet_rl.model import LCNet
 from lcnet_rl.pretrain import dense_accuracy
 from lcnet_rl.progress import console
@@ -107,6 +109,20 @@ def parse(arguments: Sequence[str], prog: str) -> Sweep:
 
 def run(config: Sweep) -> None:
     """Work until the study has its trials; then show the frontier so far."""
+    mine = prepare(config)
+    others = [start_worker(config, number) for number in range(2, config.workers + 1)]
+    try:
+        mine.work(command_line())
+    finally:
+        for process in others:
+            process.join()
+    if any(process.exitcode for process in others):
+        console.print(f"[yellow]a worker ended early; see {config.runs / config.study}/worker-*.log[/]")
+    conclude(config, mine.study)
+
+
+def prepare(config: Sweep) -> Worker:
+    """Check everything that can be checked before a trial starts, and create the study or join it."""
     base = starting_settings(config)
     algo = base.get(SELECTOR, "reinforce")
     if algo not in ALGOS:
@@ -117,19 +133,8 @@ def run(config: Sweep) -> None:
         return settings_of(base, values, space)
 
     space.check(build)
-    if config.sampler == "grid":
-        config = replace(config, trials=min(config.trials, grid_size(space)))
     resolve_device(config.device)
-    study = join(config, base, space)
-    others = [start_worker(config, number) for number in range(2, config.workers + 1)]
-    try:
-        worker(config, study, space, build).work(command_line())
-    finally:
-        for process in others:
-            process.join()
-    if any(process.exitcode for process in others):
-        console.print(f"[yellow]a worker ended early; its output is in {config.runs / config.study}/worker-*.log[/]")
-    conclude(config, study)
+    return worker(config, join(config, base, space), space, build)
 
 
 def join(config: Sweep, base: dict[str, Any], space: Space) -> Study:
@@ -151,9 +156,16 @@ def worker(config: Sweep, study: Study, space: Space, build: Callable[[dict[str,
     def objectives(accuracy: float, macs: float, share: float) -> tuple[float, ...]:
         return (accuracy, macs) if config.objective == "pareto" else (accuracy - config.price * share,)
 
-    folder = config.runs / config.study
     return Worker(
-        study, space, objective, objectives, folder, config.trials, config.pruning, config.patience, storage_of(config)
+        study,
+        space,
+        objective,
+        objectives,
+        config.runs / config.study,
+        min(config.trials, grid_size(space)) if config.sampler == "grid" else config.trials,
+        config.pruning,
+        config.patience,
+        storage_of(config),
     )
 
 
@@ -213,10 +225,7 @@ def settings_of(base: dict[str, Any], values: dict[str, Any], space: Space) -> A
 
 def grid_size(space: Space) -> int:
     """How many points the grid has."""
-    size = 1
-    for values in space.grid().values():
-        size *= len(values)
-    return size
+    return math.prod(len(values) for values in space.grid().values())
 
 
 def storage_of(config: Sweep) -> str:
@@ -230,17 +239,16 @@ def start_worker(config: Sweep, number: int) -> multiprocessing.process.BaseProc
     torch.set_num_threads(1)
     log = config.runs / config.study / f"worker-{number}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    process = multiprocessing.get_context("spawn").Process(target=_work_alone, args=(replace(config, workers=1), log))
+    process = multiprocessing.get_context("spawn").Process(target=_work_alone, args=(config, log))
     process.start()
     return process
 
 
 def _work_alone(config: Sweep, log: Path) -> None:
-    from lcnet_rl.interrupt import Interrupted
-
+    """A worker process: the same as ``run`` alone, without the figures at the end."""
     with log.open("a", buffering=1, encoding="utf-8") as console.file:
         try:
-            run(config)
+            prepare(config).work(command_line())
         except (UserError, Interrupted) as stop:
             console.print(str(stop), soft_wrap=True, highlight=False)
             raise SystemExit(130 if isinstance(stop, Interrupted) else 2) from None

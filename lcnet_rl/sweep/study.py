@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, GridSampler, NSGAIISampler, RandomSampler, TPESampler
@@ -152,7 +153,7 @@ class SeededByTrial(BaseSampler):
         self._inner = self._create(0)
 
     def _create(self, number: int) -> BaseSampler:
-        seed = (self._seed * 1_000_003 + number) % 2**32
+        seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
         if self._name == "random":
             return RandomSampler(seed)
         if self._name == "nsga2":
