@@ -55,10 +55,11 @@ def labels(count: int) -> list[str]:
 
 
 def print_settings(groups: Sequence[Group]) -> None:
-    """Settings that are not the same everywhere."""
+    """Settings that are not the same everywhere; "-" where there is no such setting."""
     table = Table("setting", *labels(len(groups)), title="settings that differ", title_justify="left")
     for name, values in differing(groups).items():
-        table.add_row(name, *(escape(worded(value)) for value in values))
+        has = [name in group.first.settings for group in groups]
+        table.add_row(name, *(escape(worded(value)) if it else "-" for value, it in zip(values, has, strict=True)))
     console.print(table)
 
 

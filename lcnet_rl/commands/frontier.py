@@ -20,6 +20,9 @@ from lcnet_rl.sweep.published import CIFAR10
 from lcnet_rl.sweep.records import Group, Record, differing, grouped, of_run, of_study, one_data_set
 from lcnet_rl.sweep.study import default_storage, load_study, shown
 
+WIDEST = 6
+"""Settings that differ are columns of the table, up to so many."""
+
 
 @dataclass(frozen=True)
 class Frontier:
@@ -108,6 +111,9 @@ def print_frontier(groups: Sequence[Group], front: Sequence[int], title: str) ->
     """The settings on the frontier, by rising cost."""
     table = Table(title=title, title_justify="left")
     values = differing(groups)
+    if len(values) > WIDEST:
+        console.print(f"{len(values)} settings differ; to see them: lcnet-rl compare RUN RUN ...", highlight=False)
+        values = {}
     for column in ("run", "MMACs/image", "share of dense", "accuracy", "seeds", *(short(name) for name in values)):
         table.add_column(column, justify="left" if column == "run" else "right")
     for index in front:

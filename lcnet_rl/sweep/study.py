@@ -21,6 +21,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from lcnet_rl.errors import UserError, unknown_name
 from lcnet_rl.sweep.space import Space
@@ -203,7 +204,8 @@ def _connect(storage: str, patience: int | None = None) -> RDBStorage:
         url = make_url(storage)
     except ArgumentError as error:
         raise UserError(f"{storage!r} is no database URL; e.g. sqlite:///runs/studies.db") from error
-    options: dict[str, Any] = {"pool_pre_ping": True}
+    # A connection for each use: trials take minutes, and servers limit how many may stay open and drop idle ones.
+    options: dict[str, Any] = {"poolclass": NullPool}
     if url.drivername == "sqlite":
         options = {"connect_args": {"timeout": LOCK_WAIT}}
         if url.database:
