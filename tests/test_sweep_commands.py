@@ -66,7 +66,9 @@ def test_a_real_sweep_trains_validates_and_shows_its_frontier(
         assert trial.values == [summary["accuracy"], summary["macs_mean"]]
         assert summary["split"] == "val", "a trial never sees test images"
         assert not list(run.glob("*-test.*"))
-        assert len(trial.user_attrs["validations"]) == 5, "one batch an update, so fewer validations than asked for"
+        assert len(trial.user_attrs["validations"]) == 5, (
+            "a step each: the training has fewer than the validations asked for"
+        )
         assert trial.user_attrs["validations"][-1][0] == 1
     assert main(tiny(images, tmp_path, "--trials", "3")) == 0
     assert len(load_study("tiny", default_storage(tmp_path)).get_trials()) == 3
@@ -123,7 +125,7 @@ def test_local_workers_share_the_study(capsys: pytest.CaptureFixture[str], image
         (["--space", "price=-1..2"], "price must be >= 0"),
         (["--space", "price=1..2", "--fixed", "sed=1"], "did you mean seed"),
         (["--space", "price=1..2", "--fixed", "seed"], "give NAME=VALUE"),
-        (["--space", "price=1..2", "--fixed", "epochs=many"], "epochs"),
+        (["--space", "price=1..2", "--fixed", "epochs=many"], "could not convert string to float: 'many'"),
         (["--space", "price=1..2", "--sampler", "tpa"], "did you mean tpe"),
         (["--space", "price=1..2", "--sampler", "grid"], "a grid needs choices or steps"),
         (["--space", "price=1..2", "--trials", "0"], "trials must be at least 1"),

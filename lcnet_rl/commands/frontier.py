@@ -82,8 +82,8 @@ def show(records: Sequence[Record], split: str, reference: str, out: Path) -> No
         highlight=False,
     )
     beside = dense if reference in ("all", "dense") else {}
-    for name, (macs, accuracy) in beside.items():
-        console.print(f"{name}: {accuracy:.2%} at {macs / 1e6:.2f} MMACs", highlight=False)
+    for name, (macs, _) in beside.items():
+        console.print(f"{name} at {macs / 1e6:.2f} MMACs", highlight=False)
     published = CIFAR10 if reference in ("all", "published") and dataset == "cifar10" else ()
     if reference == "published" and not published:
         raise UserError(f"there are published results for cifar10 only, not for {dataset}")
@@ -115,7 +115,7 @@ def print_frontier(groups: Sequence[Group], front: Sequence[int], title: str) ->
         console.print(f"{len(values)} settings differ; to see them: lcnet-rl compare RUN RUN ...", highlight=False)
         values = {}
     for column in ("run", "MMACs/image", "share of dense", "accuracy", "seeds", *(short(name) for name in values)):
-        table.add_column(column, justify="left" if column == "run" else "right")
+        table.add_column(column, justify="left" if column == "run" else "right", overflow="fold")
     for index in front:
         group = groups[index]
         (macs, accuracy), (macs_spread, accuracy_spread) = group.point, group.spread
