@@ -21,6 +21,8 @@ from lcnet_rl.pretrain import decayed
 
 DECISIONS, PRICES = 1, 2
 """Numbers of the random streams that decisions and prices are drawn from; 0 is that of images."""
+OnValidation = Callable[[float, dict[str, float]], None]
+"""Takes the share of the training that is done, and a validation's scalars, as they are logged."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from agents.estimators import decision_information, policy_entropy, policy_loss
-from agents.finetune import DECISIONS, PRICES, Finetuner, greedy_keeps, random_keeps
+from agents.finetune import DECISIONS, PRICES, Finetuner, OnValidation, greedy_keeps, random_keeps
 from agents.pricing import Pricing
 from agents.reinforce_config import ReinforceConfig, Schedule
 from agents.rollout import Rollout, mean_field, running_statistics_kept, sample
@@ -75,8 +76,11 @@ class Reinforce:
         self.step = 0
         self.best: Results | None = None
 
-    def train(self) -> None:
+    def train(self, on_validation: OnValidation | None = None) -> None:
         """Train from the current step to the end; checkpoints, logs and the final model go to the run folder.
+
+        Args:
+            on_validation: called after every validation; what it raises ends the training.
 
         Raises:
             UserError: when loss or gradients are no numbers, or a process is lost; the checkpoint is the last good one.
@@ -91,6 +95,7 @@ class Reinforce:
         began, first, window = time.monotonic(), self.step, _Window()
         command = f"{distributed.launcher()} train --resume {self.run}"
         with (
+            closing(log),
             distributed.resumable(command, self.run / CHECKPOINT),
             deferred_interrupt(twice_stops=distributed.world_size() == 1) as interrupt,
             Progress("reinforce", schedule.total, first) as bar,
@@ -109,17 +114,19 @@ class Reinforce:
                 if self.step in eval_steps:
                     if self.step > schedule.middle_of_polish:
                         self.center_threshold()
-                    log.write(self.step * steps_per_row, self.validate())
+                    log.write(self.step * steps_per_row, scalars := self.validate())
+                    if on_validation:
+                        on_validation(self.step / schedule.total, scalars)
                 if self.step % config.save_every == 0 or self.step in eval_steps or stop:
                     self.save()
                 if stop:
-                    log.close()
                     raise Interrupted(command, self.step, schedule.total)
                 bar.advance()
             self.center_threshold()
             distributed.by_main(save_model)(self.model, self.run / MODEL)
-            log.write(schedule.total * steps_per_row, self.validate(calibrated=True))
-        log.close()
+            log.write(schedule.total * steps_per_row, scalars := self.validate(calibrated=True))
+            if on_validation:
+                on_validation(1.0, scalars)
 
     def joint_step(self) -> dict[str, float]:
         """Sample, score, update: one batch through policy, backbone, scales and probes.

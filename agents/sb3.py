@@ -8,6 +8,7 @@ environment begin anew, as its features are stale.
 from __future__ import annotations
 
 import math
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from agents.finetune import DECISIONS, PRICES, Finetuner, random_keeps
+from agents.finetune import DECISIONS, PRICES, Finetuner, OnValidation, random_keeps
 from agents.gate_policy import GatePolicy
 from agents.pricing import Pricing
 from agents.rollout import sample
@@ -54,6 +55,7 @@ def train_sb3(
     seed: int,
     device: torch.device,
     resume: bool = False,
+    on_validation: OnValidation | None = None,
 ) -> None:
     """Train ``model`` in place with PPO or A2C; checkpoints, logs and the final model go to the run folder.
 
@@ -66,6 +68,7 @@ def train_sb3(
         seed: decides everything random.
         device: where to compute.
         resume: go on from the run's checkpoint.
+        on_validation: called after every validation; what it raises ends the training.
 
     Raises:
         UserError: when the policy stops being a number; the checkpoint is then the last good one.
@@ -83,10 +86,11 @@ def train_sb3(
     log = MetricsLog(run, resume_at=algorithm.num_timesteps if resume else None)
     algorithm.set_logger(Logger(folder=None, output_formats=[_Writer(log)]))
     with (
+        closing(log),
         deferred_interrupt() as interrupt,
         Progress(type(algorithm).__name__.lower(), config.timesteps, algorithm.num_timesteps) as bar,
     ):
-        joint.interrupt, joint.bar = interrupt, bar
+        joint.interrupt, joint.bar, joint.on_validation = interrupt, bar, on_validation
         if not resume:
             joint.warm_up()
         joint.init_callback(algorithm)
@@ -94,13 +98,11 @@ def train_sb3(
         if left > 0:
             algorithm.learn(left, callback=joint, log_interval=1, reset_num_timesteps=not resume)
         if interrupt.requested and algorithm.num_timesteps < config.timesteps:
-            log.close()
             raise Interrupted(f"lcnet-rl train --resume {run}", joint.saved_at, config.timesteps)
         recalibrate(model, train, model.greedy(), device, prices=joint.pricing.now)
         save_model(model, run / MODEL)
         joint.validate(calibrated=True)
         joint.save()
-    log.close()
 
 
 def create_algorithm(
@@ -155,6 +157,7 @@ class JointFinetuning(BaseCallback):
         self.best: Results | None = None
         self.interrupt = Interrupt()
         self.bar: Progress | None = None
+        self.on_validation: OnValidation | None = None
         self._shares: list[float] = []
         self._random_state: dict[str, Any] = {}
         self.saved_at = self._begun_at = -1
@@ -256,14 +259,17 @@ class JointFinetuning(BaseCallback):
         if self.done >= config.ramp and (self.best is None or reward >= self.best.reward(self.reward, seen)):
             self.best = results
             save_model(model, self.run / BEST)
-        for name, value in (
-            ("accuracy", results.accuracy),
-            ("macs_ratio", results.macs_ratio),
-            ("macs_spread", results.spread),
-            ("mean_reward", reward),
-        ):
-            self.logger.record(f"eval/{name}", value)
+        scalars = {
+            "eval/accuracy": results.accuracy,
+            "eval/macs_ratio": results.macs_ratio,
+            "eval/macs_spread": results.spread,
+            "eval/mean_reward": reward,
+        }
+        for name, value in scalars.items():
+            self.logger.record(name, value)
         self.logger.dump(self.num_timesteps)
+        if self.on_validation:
+            self.on_validation(1.0 if calibrated else self.done, scalars)
 
     def save(self) -> None:
         """Write the checkpoint: everything that the next rollout depends on."""

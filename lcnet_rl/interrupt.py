@@ -13,8 +13,8 @@ from types import FrameType
 class Interrupted(Exception):  # noqa: N818 (not an error)
     """Training was stopped by Ctrl-C, after its checkpoint was saved."""
 
-    def __init__(self, command: str, step: int, total: int) -> None:
-        super().__init__(f"stopped at step {step} of {total}; continue with: {command}")
+    def __init__(self, command: str, step: int, total: int, unit: str = "step") -> None:
+        super().__init__(f"stopped at {unit} {step} of {total}; continue with: {command}")
 
 
 @dataclass

@@ -16,6 +16,7 @@ import io
 import json
 import math
 import platform
+import re
 import shlex
 import sys
 import time
@@ -68,9 +69,10 @@ def create_run(root: Path, env: str, algo: str, seed: int, config: Any, folder: 
 
 
 def command_line() -> str:
-    """The command that is running, as it could be typed again."""
+    """The command that is running, as it could be typed again, but for passwords in URLs."""
     program = launcher() if launched() else shlex.quote(Path(sys.argv[0]).name)
-    return f"{program} {shlex.join(sys.argv[1:])}".rstrip()
+    hidden = [re.sub(r"(://[^:/@\s]*):[^@/\s]*@", r"\1:***@", argument) for argument in sys.argv[1:]]
+    return f"{program} {shlex.join(hidden)}".rstrip()
 
 
 def read_config(run: Path) -> dict[str, Any]:

@@ -43,16 +43,18 @@ def _refuse_unknown(kind: Any, values: dict[Any, Any], source: str) -> None:
             _refuse_unknown(types[name], value, source)
 
 
-def preset_names() -> list[str]:
-    """Names of the presets that come with the package."""
-    return sorted(path.name.removesuffix(".yaml") for path in _folder().iterdir() if path.name.endswith(".yaml"))
+def preset_names(kind: str = "") -> list[str]:
+    """Names of the presets that come with the package: for ``train``, or of another kind in a folder of its name."""
+    files = (_folder() / kind).iterdir()
+    return sorted(path.name.removesuffix(".yaml") for path in files if path.name.endswith(".yaml"))
 
 
-def read_preset(name: str) -> dict[str, Any]:
+def read_preset(name: str, kind: str = "") -> dict[str, Any]:
     """The values of a preset.
 
     Args:
-        name: one of ``preset_names()``, or a path to a YAML file.
+        name: one of ``preset_names(kind)``, or a path to a YAML file.
+        kind: ``""`` for train, or ``"sweep"``.
 
     Raises:
         UserError: when there is no such preset or file, or it is not a table of settings.
@@ -62,10 +64,10 @@ def read_preset(name: str) -> dict[str, Any]:
         if not path.is_file():
             raise UserError(f"no preset file at {path}")
         text = path.read_text(encoding="utf-8")
-    elif name in preset_names():
-        text = (_folder() / f"{name}.yaml").read_text(encoding="utf-8")
+    elif name in preset_names(kind):
+        text = (_folder() / kind / f"{name}.yaml").read_text(encoding="utf-8")
     else:
-        raise unknown_name("preset", name, preset_names())
+        raise unknown_name("preset", name, preset_names(kind))
     return parse_yaml(text, f"preset {name}")
 
 

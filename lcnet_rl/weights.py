@@ -21,6 +21,8 @@ from lcnet_rl.model import LCNet, ModelSpec, create_model
 from lcnet_rl.runs import MODEL
 
 REFERENCE = Path(__file__).resolve().parent.parent / "runs" / "reference"
+PRETRAINED = {("cifar10", "resnet20", 16): "resnet20", ("shapes", "resnet14", 8): "shapes-resnet14"}
+"""Dense backbones that come with the project, in ``REFERENCE``, by data set, backbone and width."""
 AKAMASTER_URL = "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models/resnet20-12fca82f.th"
 
 
@@ -99,6 +101,19 @@ def load_backbone(init: str, name: str | None = None, classes: int = 10, width: 
     backbone = create_backbone(spec.name, spec.classes, spec.width)
     _load_state(backbone, state, init)
     return backbone
+
+
+def pretrained(dataset: str, name: str, width: int | None) -> Path | None:
+    """The weights of a dense backbone that come with the project, or None where there are none.
+
+    Args:
+        dataset: what it was trained on.
+        name: the backbone.
+        width: its width; None is the published one.
+    """
+    folder = PRETRAINED.get((dataset, name, 16 if width is None else width))
+    path = REFERENCE / folder / "backbone.safetensors" if folder else None
+    return path if path is not None and path.is_file() else None
 
 
 def _load_state(module: nn.Module, state: dict[str, Tensor], source: str) -> None:

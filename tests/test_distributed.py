@@ -18,7 +18,6 @@ from agents.estimators import batch_mean, decision_information, policy_entropy
 from agents.finetune import random_keeps
 from agents.reinforce import Reinforce
 from agents.rollout import Rollout
-from lcnet_rl import pretrain
 from lcnet_rl.batchnorm import GlobalBatchNorm2d, prepare
 from lcnet_rl.data.sampler import TrainingBatches
 from lcnet_rl.distributed import (
@@ -39,7 +38,7 @@ from lcnet_rl.gates import Standardize
 from lcnet_rl.interrupt import Interrupted
 from lcnet_rl.model import Observation
 from lcnet_rl.pretrain import Recipe, train_dense
-from lcnet_rl.runs import CHECKPOINT, MODEL, PROGRESS, MetricsLog
+from lcnet_rl.runs import MODEL, PROGRESS, MetricsLog
 from lcnet_rl.tree import load_tree, save_tree
 
 
@@ -245,7 +244,9 @@ def test_two_processes_follow_the_loss_curve_of_one_through_all_three_phases(
     for ours, theirs in zip(two["steps"], one["steps"], strict=True):
         assert ours == pytest.approx(theirs, rel=2e-3, abs=2e-4)
     same_weights(two["model"], one["model"])
-    assert [sorted(row) for row in logged(one_and_two[0] / case)] == [sorted(row) for row in logged(one_and_two[1] / case)]
+    assert [sorted(row) for row in logged(one_and_two[0] / case)] == [
+        sorted(row) for row in logged(one_and_two[1] / case)
+    ]
 
 
 @pytest.mark.slow

@@ -26,6 +26,9 @@ COMMANDS = {
     "pretrain": "train a dense backbone",
     "train": "train a skipping agent",
     "evaluate": "accuracy, compute and controls of a trained run",
+    "sweep": "search over settings of train, on as many machines as you like",
+    "frontier": "which trials or runs no other beats in both accuracy and MACs",
+    "compare": "runs side by side: settings, results, significance over seeds",
     "export": "a trained run as one ONNX file that skips what it drops",
     "bench": "times beside what a user would run instead: a run, the standard cases, env or train",
 }

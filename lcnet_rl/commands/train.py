@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import torch
 import tyro
 
+from agents.finetune import OnValidation
 from agents.reinforce import Reinforce
 from agents.reinforce_config import ReinforceConfig
 from agents.sb3 import train_sb3
@@ -24,12 +25,11 @@ from lcnet_rl.model import DEFAULT_GROUPS, Decides, LCNet
 from lcnet_rl.progress import console
 from lcnet_rl.runs import CONFIG, create_run, read_config
 from lcnet_rl.settings import from_dict, read_preset
-from lcnet_rl.weights import REFERENCE, load_backbone, save_backbone
+from lcnet_rl.weights import load_backbone, pretrained, save_backbone
 
 START = "start.safetensors"
 """The dense backbone that a run starts from, which its results are compared with."""
 ENV_NAMES = {"layers": "LayerSkip", "channels": "ChannelSkip", "both": "LayerChannelSkip"}
-RESNET20 = REFERENCE / "resnet20" / "backbone.safetensors"
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ class Train:
     width: int | None = None
     """Filters of the first stage; the published width when not given."""
     init: str = "auto"
-    """Starting weights: a file, a pretrain run, akamaster, scratch, or auto (the project's ResNet-20 on CIFAR-10)."""
+    """Starting weights: a file, a pretrain run, akamaster, scratch, or auto (what comes with the
+    project: resnet20 for cifar10, and resnet14 of width 8 for shapes)."""
     decides: Decides = "both"
     """layers (L-Net), channels (C-Net), or both."""
     groups: int = DEFAULT_GROUPS
@@ -149,7 +150,14 @@ def run_on(config: AnyTrain, device: torch.device) -> None:
     console.print(f"done; now: lcnet-rl evaluate {folder}", soft_wrap=True)
 
 
-def start_run(config: AnyTrain, backbone: Backbone, train: Dataset, val: Dataset, device: torch.device) -> Path:
+def start_run(
+    config: AnyTrain,
+    backbone: Backbone,
+    train: Dataset,
+    val: Dataset,
+    device: torch.device,
+    on_validation: OnValidation | None = None,
+) -> Path:
     """Make a run folder for training from ``backbone``, and train; returns the folder."""
     # Faulty settings are refused before there is a folder that a corrected command would find taken.
     LCNet(backbone, config.decides, config.groups, confidence=config.confidence)
@@ -158,7 +166,7 @@ def start_run(config: AnyTrain, backbone: Backbone, train: Dataset, val: Dataset
     folder = from_main(lambda: create_run(config.runs, env, config.algo, config.seed, config, config.run))
     by_main(save_backbone)(backbone, folder / START)
     console.print(f"run folder: {folder}", soft_wrap=True)
-    train_agent(config, backbone, train, val, folder, device)
+    train_agent(config, backbone, train, val, folder, device, on_validation)
     return folder
 
 
@@ -168,22 +176,25 @@ def starting_backbone(config: AnyTrain, classes: int) -> Backbone:
         return create_backbone(config.backbone, classes, config.width)
     init = config.init
     if init == "auto":
-        if (config.dataset, config.backbone, config.width or 16) != (
-            "cifar10",
-            "resnet20",
-            16,
-        ) or not RESNET20.is_file():
+        weights = pretrained(config.dataset, config.backbone, config.width)
+        if weights is None:
             raise UserError(
                 f"no pretrained {config.backbone} for {config.dataset} comes with the project; train one with "
                 f"'lcnet-rl pretrain --dataset {config.dataset} --backbone {config.backbone}' and give it with --init, "
                 "or start untrained with --init scratch"
             )
-        init = str(RESNET20)
+        init = str(weights)
     return load_backbone(init, config.backbone, classes, config.width)
 
 
 def train_agent(
-    config: AnyTrain, backbone: Backbone, train: Dataset, val: Dataset, folder: Path, device: torch.device
+    config: AnyTrain,
+    backbone: Backbone,
+    train: Dataset,
+    val: Dataset,
+    folder: Path,
+    device: torch.device,
+    on_validation: OnValidation | None = None,
 ) -> None:
     """Train ``config.agent`` around ``backbone`` in an existing run folder, from its checkpoint where it has one."""
     keep_freed_memory()
@@ -193,6 +204,6 @@ def train_agent(
         agent = Reinforce(model, config.agent, train, val, folder, config.seed, device)
         if resume:
             agent.restore()
-        agent.train()
+        agent.train(on_validation)
     else:
-        train_sb3(model, config.agent, train, val, folder, config.seed, device, resume)
+        train_sb3(model, config.agent, train, val, folder, config.seed, device, resume, on_validation)

@@ -1,0 +1,132 @@
+"""``lcnet-rl compare``: what differs between runs, and whether the difference is more than that between seeds."""
+
+from __future__ import annotations
+
+import itertools
+import string
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from rich.markup import escape
+from rich.table import Table
+
+from lcnet_rl.commands.frontier import worded
+from lcnet_rl.errors import UserError
+from lcnet_rl.progress import console
+from lcnet_rl.sweep.records import Group, Record, deviation, differing, grouped, of_run, one_data_set
+from lcnet_rl.sweep.significance import welch
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Runs side by side; those that differ in their seed only are one column."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Run folders, at least two."""
+    split: Literal["val", "test"] = "test"
+    """Which evaluation: evaluation-SPLIT.json in each run folder."""
+
+
+def run(config: Compare) -> None:
+    """Print settings that differ, results, and tests."""
+    if len(config.runs) < 2:
+        raise UserError("give at least two run folders")
+    records = [of_run(path, config.split) for path in config.runs]
+    dataset = one_data_set(records)
+    groups = grouped(records)
+    for name, group in zip(labels(len(groups)), groups, strict=True):
+        seeds = ", ".join(f"{record.name} (seed {record.settings.get('seed')})" for record in group.records)
+        console.print(f"[bold]{name}[/]  {escape(seeds)}", soft_wrap=True, highlight=False)
+    if len(groups) > 1:
+        print_settings(groups)
+    print_results(groups, f"results on {dataset}/{config.split}, mean ± standard deviation over seeds")
+    print_significance(groups)
+
+
+def labels(count: int) -> list[str]:
+    """A, B, ..., Z, AA, AB, ..."""
+    words = (
+        letters for size in itertools.count(1) for letters in itertools.product(string.ascii_uppercase, repeat=size)
+    )
+    return ["".join(letters) for letters in itertools.islice(words, count)]
+
+
+def print_settings(groups: Sequence[Group]) -> None:
+    """Settings that are not the same everywhere; "-" where there is no such setting."""
+    table = Table("setting", *labels(len(groups)), title="settings that differ", title_justify="left")
+    for name, values in differing(groups).items():
+        has = [name in group.first.settings for group in groups]
+        table.add_row(name, *(escape(worded(value)) if it else "-" for value, it in zip(values, has, strict=True)))
+    console.print(table)
+
+
+def print_results(groups: Sequence[Group], title: str) -> None:
+    """Accuracy, compute, controls and the gain over shuffled decisions; "-" where it was not measured."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("")
+    for name in labels(len(groups)):
+        table.add_column(name, justify="right")
+
+    def row(name: str, value: Callable[[Record], float | None], shown: Callable[[float], str]) -> None:
+        cells = []
+        for group in groups:
+            values = [v for record in group.records if (v := value(record)) is not None]
+            mean = shown(sum(values) / len(values)) if values else "-"
+            cells.append(f"{mean} ± {shown(deviation(values))}" if len(values) > 1 else mean)
+        table.add_row(name, *cells)
+
+    def control(name: str) -> Callable[[Record], float | None]:
+        return lambda record: record.summary["controls"].get(name, {}).get("accuracy")
+
+    row("accuracy", lambda record: record.accuracy, "{:.2%}".format)
+    row("share of dense MACs", lambda record: record.summary["macs_ratio"], "{:.1%}".format)
+    row("MMACs/image", lambda record: record.macs / 1e6, "{:.2f}".format)
+    row("dense backbone", lambda record: record.summary["dense_accuracy"], "{:.2%}".format)
+    for name in dict.fromkeys(name for group in groups for r in group.records for name in r.summary["controls"]):
+        row(f"control: {name}", control(name), "{:.2%}".format)
+    row("gain over shuffled", lambda record: record.summary.get("gain_over_shuffled"), "{:.2%}".format)
+    row("distinct paths", lambda record: record.summary["distinct_paths"], "{:,.0f}".format)
+    table.add_row("seeds", *(str(len(group.records)) for group in groups))
+    console.print(table)
+
+
+def print_significance(groups: Sequence[Group]) -> None:
+    """Welch's test for every pair of settings that has several seeds on both sides."""
+    names = labels(len(groups))
+    if len(groups) < 2:
+        console.print("These runs differ in their seed only.")
+        return
+    pairs = list(itertools.combinations(range(len(groups)), 2))
+    tested = [(a, b) for a, b in pairs if min(len(groups[a].records), len(groups[b].records)) > 1]
+    if tested:
+        table = Table(title="significance over seeds: Welch's t-test, two-sided", title_justify="left")
+        for column in ("pair", "seeds", "accuracy", "p", "MMACs/image", "p"):
+            table.add_column(column, justify="left" if column == "pair" else "right")
+        for a, b in tested:
+            (macs, accuracy), (other_macs, other_accuracy) = groups[a].point, groups[b].point
+            table.add_row(
+                f"{names[a]} - {names[b]}",
+                f"{len(groups[a].records)}, {len(groups[b].records)}",
+                f"{100 * (accuracy - other_accuracy):+.2f} points",
+                _p(welch(groups[a].accuracies, groups[b].accuracies)),
+                f"{(macs - other_macs) / 1e6:+.2f}",
+                _p(welch(groups[a].macs, groups[b].macs)),
+            )
+        console.print(table)
+        if len(tested) > 1:
+            console.print(f"p-values are not corrected for {len(tested)} comparisons.", highlight=False)
+    single = [name for name, group in zip(names, groups, strict=True) if len(group.records) == 1]
+    if single:
+        console.print(
+            f"{', '.join(single)}: one seed, so nothing can be said about significance; "
+            "train the same settings with other --seed values",
+            soft_wrap=True,
+            highlight=False,
+        )
+
+
+def _p(value: float | None) -> str:
+    return "no spread" if value is None else f"{value:.3g}"

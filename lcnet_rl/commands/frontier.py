@@ -1,0 +1,166 @@
+"""``lcnet-rl frontier``: the Pareto frontier of a study or of runs, as a table, a picture and JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+from rich.markup import escape
+from rich.table import Table
+
+from lcnet_rl.errors import UserError
+from lcnet_rl.progress import console
+from lcnet_rl.runs import CONFIG, command_line, write_json
+from lcnet_rl.sweep.frontier import hypervolume, pareto
+from lcnet_rl.sweep.picture import plot_frontier
+from lcnet_rl.sweep.published import CIFAR10
+from lcnet_rl.sweep.records import Group, Record, differing, grouped, of_run, of_study, one_data_set
+from lcnet_rl.sweep.study import default_storage, load_study, shown
+
+WIDEST = 6
+"""Settings that differ are columns of the table, up to so many."""
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """Which runs no other run beats in both accuracy and MACs."""
+
+    of: tyro.conf.Positional[tuple[str, ...]]
+    """Studies by name, run folders, or both."""
+    split: Literal["auto", "val", "test"] = "auto"
+    """Where accuracies come from; auto: val where a study is named, as trials never see test images, else test."""
+    reference: Literal["all", "dense", "published", "none"] = "all"
+    """What to show beside: dense backbones, published results (CIFAR-10's only), all, or none."""
+    storage: str | None = None
+    """The studies' database; by default the SQLite file under --runs."""
+    runs: Path = Path("runs")
+    """Where studies are looked for and where the files go."""
+    out: Path | None = None
+    """Folder of frontier-SPLIT.png and .json; by default that of the first study, or --runs/frontier."""
+
+
+def run(config: Frontier) -> None:
+    """Print the frontier, and write its picture and figures."""
+    if not config.of:
+        raise UserError("give a study's name or run folders")
+    storage = config.storage or default_storage(config.runs)
+    folders = [name for name in config.of if (Path(name) / CONFIG).is_file()]
+    studies = [name for name in config.of if name not in folders]
+    split = ("val" if studies else "test") if config.split == "auto" else config.split
+    if studies and split == "test":
+        raise UserError(
+            f"trials of {', '.join(studies)} have no figures on test images; evaluate the ones that you chose with "
+            "'lcnet-rl evaluate RUN' and give their run folders"
+        )
+    records = [record for name in studies for record in of_study(load_study(name, storage))]
+    records += [of_run(Path(name), "val" if split == "val" else "test") for name in folders]
+    out = config.out or config.runs / (studies[0] if studies else "frontier")
+    show(records, split, config.reference, out)
+    if studies:
+        console.print(f"studies in {shown(storage)}", soft_wrap=True, highlight=False)
+
+
+def show(records: Sequence[Record], split: str, reference: str, out: Path) -> None:
+    """Print the table of a frontier, and write its picture and figures into the folder ``out``.
+
+    Raises:
+        UserError: for records on different data sets, or none.
+    """
+    dataset = one_data_set(records)
+    groups = grouped(records)
+    points = [group.point for group in groups]
+    front = pareto(points)
+    dense = dense_backbones(records)
+    most = max(macs for macs, _ in dense.values())
+    volume = hypervolume(points, (most, 0.0))
+    print_frontier(groups, front, f"frontier on {dataset}/{split}: {len(front)} of {len(groups)} settings")
+    console.print(
+        f"hypervolume {volume:.4f} of 1 (reference point: accuracy 0 at {most / 1e6:.2f} MMACs, the dense network's)",
+        highlight=False,
+    )
+    beside = dense if reference in ("all", "dense") else {}
+    for name, (macs, _) in beside.items():
+        console.print(f"{name} at {macs / 1e6:.2f} MMACs", highlight=False)
+    published = CIFAR10 if reference in ("all", "published") and dataset == "cifar10" else ()
+    if reference == "published" and not published:
+        raise UserError(f"there are published results for cifar10 only, not for {dataset}")
+    title = f"{dataset}/{split}: accuracy and compute" + (
+        ", bars: standard deviation over seeds" if any(len(group.records) > 1 for group in groups) else ""
+    )
+    picture, figures = out / f"frontier-{split}.png", out / f"frontier-{split}.json"
+    plot_frontier(groups, front, beside, published, title, picture)
+    content = {
+        "dataset": dataset,
+        "split": split,
+        "settings": [_figures(group, index in front) for index, group in enumerate(groups)],
+        "hypervolume": volume,
+        "hypervolume_reference": {"accuracy": 0.0, "macs": most},
+        "dense": {name: {"macs": macs, "accuracy": accuracy} for name, (macs, accuracy) in dense.items()},
+        "published": [vars(result) for result in published],
+        "command": command_line(),
+    }
+    write_json(figures, content)
+    console.print(f"picture: {picture}", soft_wrap=True)
+    console.print(f"figures: {figures}", soft_wrap=True)
+
+
+def print_frontier(groups: Sequence[Group], front: Sequence[int], title: str) -> None:
+    """The settings on the frontier, by rising cost."""
+    table = Table(title=title, title_justify="left")
+    values = differing(groups)
+    if len(values) > WIDEST:
+        console.print(f"{len(values)} settings differ; to see them: lcnet-rl compare RUN RUN ...", highlight=False)
+        values = {}
+    for column in ("run", "MMACs/image", "share of dense", "accuracy", "seeds", *(short(name) for name in values)):
+        table.add_column(column, justify="left" if column == "run" else "right", overflow="fold")
+    for index in front:
+        group = groups[index]
+        (macs, accuracy), (macs_spread, accuracy_spread) = group.point, group.spread
+        several = len(group.records) > 1
+        table.add_row(
+            escape(group.first.name),
+            f"{macs / 1e6:.2f}" + (f" ± {macs_spread / 1e6:.2f}" if several else ""),
+            f"{macs / group.first.summary['dense_macs']:.1%}",
+            f"{accuracy:.2%}" + (f" ± {100 * accuracy_spread:.2f}" if several else ""),
+            str(len(group.records)),
+            *(escape(worded(row[index])) for row in values.values()),
+        )
+    console.print(table)
+
+
+def short(name: str) -> str:
+    """A setting's name without the table that it is in."""
+    return name.rpartition(".")[2]
+
+
+def worded(value: Any) -> str:
+    """A setting's value, floats to four digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def dense_backbones(records: Sequence[Record]) -> dict[str, tuple[float, float]]:
+    """MACs and accuracy of the dense backbones that the records started from, by a name that says what they are."""
+    distinct: dict[tuple[str, int, float], tuple[float, float]] = {}
+    for record in records:
+        of = record.summary
+        distinct[of["backbone"], of["width"], of["dense_accuracy"]] = (of["dense_macs"], of["dense_accuracy"])
+    return {
+        f"dense {name}, width {width} ({accuracy:.2%})": point for (name, width, accuracy), point in distinct.items()
+    }
+
+
+def _figures(group: Group, on_frontier: bool) -> dict[str, Any]:
+    (macs, accuracy), (macs_spread, accuracy_spread) = group.point, group.spread
+    return {
+        "runs": [record.name for record in group.records],
+        "seeds": [record.settings.get("seed") for record in group.records],
+        "frontier": on_frontier,
+        "accuracy": accuracy,
+        "accuracy_std": accuracy_spread,
+        "macs": macs,
+        "macs_std": macs_spread,
+        "settings": group.first.settings,
+    }

@@ -1,0 +1,287 @@
+"""``lcnet-rl sweep``: search over settings of ``train``, by as many workers as were started with the same command."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import tyro
+from optuna.study import Study
+from optuna.trial import TrialState
+
+from agents.controls import shuffled
+from lcnet_rl.commands.frontier import show
+from lcnet_rl.commands.train import ALGOS, AnyTrain, start_run, starting_backbone
+from lcnet_rl.data import load_dataset
+from lcnet_rl.device import resolve_device
+from lcnet_rl.errors import UserError, unknown_name
+from lcnet_rl.evaluate import evaluate
+from lcnet_rl.interrupt import Interrupted
+from lcnet_rl.model import LCNet
+from lcnet_rl.pretrain import dense_accuracy
+from lcnet_rl.progress import console
+from lcnet_rl.report import summarize
+from lcnet_rl.runs import command_line, plain, write_json
+from lcnet_rl.settings import from_dict, read_preset
+from lcnet_rl.sweep.pruning import Pruning
+from lcnet_rl.sweep.records import of_study
+from lcnet_rl.sweep.space import SELECTOR, Space, entries_of, full_name, nested, read_space, scalar, setting_types
+from lcnet_rl.sweep.study import REASON, create_sampler, default_storage, finished, open_study, shown
+from lcnet_rl.sweep.worker import Outcome, Report, Worker
+from lcnet_rl.weights import load_model
+
+KIND = "sweep"
+"""Presets of sweeps are in a folder of this name."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Search over settings of train. The same command again is one more worker, or goes on."""
+
+    preset: str | None = None
+    """Start from these settings of sweep: a preset's name or a YAML file; further options override them."""
+    space: tuple[str, ...] = ()
+    """What to search over, NAME=SPEC each: price=0.1..2:log, rollouts=1..4, reward=linear,confidence."""
+    train: str | None = None
+    """Settings that every trial starts from: a preset of train or a YAML file; train's own defaults when not given."""
+    fixed: tuple[str, ...] = ()
+    """Further settings of every trial, NAME=VALUE each, over those of --train: agent.epochs=4 seed=1."""
+    study: str = "sweep"
+    """Name of the study; workers with the same name and storage share it."""
+    storage: str | None = None
+    """The study's database: a URL such as postgresql://user@host/name (leave the password to PGPASSWORD or ~/.pgpass).
+    By default an SQLite file under --runs, for workers on one machine."""
+    trials: int = 20
+    """Trials of the whole study, whoever runs them; pruned and failed ones count."""
+    objective: Literal["pareto", "reward"] = "pareto"
+    """pareto: more accuracy, fewer MACs; reward: accuracy - price * share of dense MACs. On validation images."""
+    price: float = 0.3
+    """Of the objective reward, the same for all trials: rewards at the prices that they train with do not compare."""
+    sampler: str = "tpe"
+    """tpe, nsga2, random, or grid (choices and ranges with steps only)."""
+    pruning: Pruning = field(default_factory=Pruning)
+    seed: int = 0
+    """Of the sampler; trials have the seed of train."""
+    workers: int = 1
+    """Worker processes to start here, one thread each where there are several."""
+    patience: int = 120
+    """Seconds without a sign of life after which a worker counts as killed, and its trial is run again."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    data_root: Path | None = None
+    """Where data sets are kept; by default LCNET_RL_DATA or the user's cache folder."""
+    runs: Path = Path("runs")
+    """Trials' run folders are made in a folder of the study's name in here."""
+
+    def __post_init__(self) -> None:
+        for name in ("trials", "workers"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.patience < 4:
+            raise UserError(f"patience must be at least 4 seconds, got {self.patience}")
+        if self.price < 0:
+            raise UserError(f"price must be >= 0, got {self.price}")
+        if not self.study or "/" in self.study:
+            raise UserError(f"study is a name, which a folder gets too, got {self.study!r}")
+
+
+def parse(arguments: Sequence[str], prog: str) -> Sweep:
+    """Settings from the command line, over those of --preset."""
+    given = tyro.cli(Sweep, args=list(arguments), prog=prog)
+    if given.preset is None:
+        return given
+    values = read_preset(given.preset, KIND)
+    for name in ("space", "fixed"):
+        if isinstance(values.get(name), dict):
+            values[name] = entries_of(values[name])
+        if name in values:
+            values[name] = tuple(values[name])
+    default = from_dict(Sweep, values, f"preset {given.preset}")
+    return tyro.cli(Sweep, args=list(arguments), prog=prog, default=default)
+
+
+def run(config: Sweep) -> None:
+    """Work until the study has its trials; then show the frontier so far."""
+    mine = prepare(config)
+    others = [start_worker(config, number) for number in range(2, config.workers + 1)]
+    try:
+        mine.work(command_line())
+    finally:
+        for process in others:
+            process.join()
+    if any(process.exitcode for process in others):
+        console.print(f"[yellow]a worker ended early; see {config.runs / config.study}/worker-*.log[/]")
+    conclude(config, mine.study)
+
+
+def prepare(config: Sweep) -> Worker:
+    """Check everything that can be checked before a trial starts, and create the study or join it."""
+    base = starting_settings(config)
+    algo = base.get(SELECTOR, "reinforce")
+    if algo not in ALGOS:
+        raise unknown_name("algo", str(algo), ALGOS)
+    space = read_space(config.space, ALGOS, algo)
+
+    def build(values: dict[str, Any]) -> AnyTrain:
+        return settings_of(base, values, space)
+
+    space.check(build)
+    resolve_device(config.device)
+    return worker(config, join(config, base, space), space, build)
+
+
+def join(config: Sweep, base: dict[str, Any], space: Space) -> Study:
+    """Create the study, or join it where it exists."""
+    plan: dict[str, Any] = {"space": space.describe(), "settings of trials": plain(base), "sampler": config.sampler}
+    if config.objective == "reward":
+        plan["price"] = config.price
+    sampler = create_sampler(config.sampler, config.seed, space)
+    return open_study(config.study, storage_of(config), config.objective, plan, sampler, config.patience)
+
+
+def worker(config: Sweep, study: Study, space: Space, build: Callable[[dict[str, Any]], AnyTrain]) -> Worker:
+    """A worker whose trials train with the settings that ``build`` makes."""
+
+    def objective(values: dict[str, Any], folder: Path, report: Report) -> Outcome:
+        settings = replace(build(values), run=folder, device=config.device, data_root=config.data_root)
+        return run_trial(settings, report)
+
+    def objectives(accuracy: float, macs: float, share: float) -> tuple[float, ...]:
+        return (accuracy, macs) if config.objective == "pareto" else (accuracy - config.price * share,)
+
+    return Worker(
+        study,
+        space,
+        objective,
+        objectives,
+        config.runs / config.study,
+        min(config.trials, grid_size(space)) if config.sampler == "grid" else config.trials,
+        config.pruning,
+        config.patience,
+        storage_of(config),
+    )
+
+
+def run_trial(settings: AnyTrain, report: Report) -> Outcome:
+    """Train, and evaluate on validation images; writes ``evaluation-val.json`` into the run folder."""
+    device = resolve_device(settings.device)
+    train, val = (load_dataset(settings.dataset, split, settings.data_root) for split in ("train", "val"))
+    torch.manual_seed(settings.seed)
+    backbone = starting_backbone(settings, len(train.classes))
+    dense = LCNet(backbone, settings.decides, settings.groups).costs.dense
+
+    def on_validation(done: float, scalars: dict[str, float]) -> None:
+        report(done, scalars["eval/accuracy"], scalars["eval/macs_ratio"] * dense, scalars["eval/macs_ratio"])
+
+    reference = dense_accuracy(backbone.to(device), val, device)
+    folder = start_run(settings, backbone, train, val, device, on_validation)
+    model = load_model(folder).to(device)
+    policy = evaluate(model, val, model.greedy(), device)
+    control = evaluate(model, val, shuffled(policy.actions, seed=0), device)
+    summary = summarize(model, val, policy, reference, {"shuffled": control})
+    summary |= {"threshold": 0.5, "budget": None, "which": "final", "seed": 0}
+    summary |= {"train_seed": settings.seed, "command": command_line()}
+    write_json(folder / "evaluation-val.json", summary)
+    return Outcome(policy.accuracy, summary["macs_mean"], policy.macs_ratio, folder, plain(settings), summary)
+
+
+def starting_settings(config: Sweep) -> dict[str, Any]:
+    """What every trial starts from: nested values of --train and --fixed.
+
+    Raises:
+        UserError: for a setting that no algorithm has.
+    """
+    base = read_preset(config.train) if config.train else {}
+    names = [name for kind in ALGOS.values() for name in setting_types(kind)]
+    fixed = {}
+    for entry in config.fixed:
+        name, equals, value = entry.partition("=")
+        if not equals:
+            raise UserError(f"fixed {entry!r}: give NAME=VALUE")
+        fixed[full_name(name, dict.fromkeys(names))] = scalar(value)
+    return nested(fixed, base)
+
+
+def settings_of(base: dict[str, Any], values: dict[str, Any], space: Space) -> AnyTrain:
+    """A trial's settings: its values over the base.
+
+    Where the algorithm is searched over, settings of the base that this trial's does not have are left out.
+    """
+    merged = nested(values, base)
+    kind = ALGOS[merged.get(SELECTOR, "reinforce")]
+    agent = merged.get("agent")
+    if SELECTOR in space.dimensions and isinstance(agent, dict):
+        known = setting_types(kind)
+        merged["agent"] = {name: value for name, value in agent.items() if f"agent.{name}" in known}
+    return from_dict(kind, merged, "settings of trials")
+
+
+def grid_size(space: Space) -> int:
+    """How many points the grid has."""
+    return math.prod(len(values) for values in space.grid().values())
+
+
+def storage_of(config: Sweep) -> str:
+    """The study's database."""
+    return config.storage or default_storage(config.runs)
+
+
+def start_worker(config: Sweep, number: int) -> multiprocessing.process.BaseProcess:
+    """One more worker process; it writes to ``worker-NUMBER.log`` in the study's folder."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
+    log = config.runs / config.study / f"worker-{number}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    process = multiprocessing.get_context("spawn").Process(target=_work_alone, args=(config, log))
+    process.start()
+    return process
+
+
+def _work_alone(config: Sweep, log: Path) -> None:
+    """A worker process: the same as ``run`` alone, without the figures at the end."""
+    with log.open("a", buffering=1, encoding="utf-8") as console.file:
+        try:
+            prepare(config).work(command_line())
+        except (UserError, Interrupted) as stop:
+            console.print(str(stop), soft_wrap=True, highlight=False)
+            raise SystemExit(130 if isinstance(stop, Interrupted) else 2) from None
+
+
+def conclude(config: Sweep, study: Study) -> None:
+    """Count what became of the trials, show the frontier, and say what to do next.
+
+    Raises:
+        UserError: when no trial was of use.
+    """
+    trials = finished(study)
+    counts = {state: sum(trial.state == state for trial in trials) for state in TrialState}
+    console.print(
+        f"study {config.study}: {counts[TrialState.COMPLETE]} trials completed, {counts[TrialState.PRUNED]} stopped as "
+        f"hopeless, {counts[TrialState.FAIL]} failed",
+        highlight=False,
+        soft_wrap=True,
+    )
+    records = of_study(study)
+    if not records:
+        reasons = [trial.user_attrs[REASON] for trial in trials if REASON in trial.user_attrs]
+        raise UserError(f"no trial of study {config.study} has completed; the last reason: {reasons[-1]}")
+    show(records, "val", "all", config.runs / config.study)
+    if config.objective == "reward":
+        best = study.best_trial
+        console.print(f"best reward: {best.value:.4f}, trial {best.number}", highlight=False)
+    again = ["lcnet-rl", "frontier", config.study]
+    if config.storage:
+        again += ["--storage", shown(config.storage)]
+    if config.runs != Path("runs"):
+        again += ["--runs", str(config.runs)]
+    console.print(f"study: {shown(storage_of(config))}", soft_wrap=True, highlight=False)
+    console.print(f"run folders: {config.runs / config.study}", soft_wrap=True, highlight=False)
+    console.print(f"more trials: the same command with --trials {config.trials + 20}", soft_wrap=True, highlight=False)
+    console.print(f"again: {shlex.join(again)}", soft_wrap=True, highlight=False)

@@ -1,0 +1,87 @@
+"""The frontier as a picture: accuracy over MACs, seeds as error bars, references beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
+from lcnet_rl.sweep.published import Published
+from lcnet_rl.sweep.records import Group
+
+mpl.use("Agg")
+WIDE = 4
+"""Costs whose largest is this many times the smallest are drawn on a logarithmic axis."""
+
+
+def plot_frontier(
+    groups: Sequence[Group],
+    front: Sequence[int],
+    dense: dict[str, tuple[float, float]],
+    published: Sequence[Published],
+    title: str,
+    path: Path,
+) -> None:
+    """Draw groups of runs, the frontier through the best of them, and references.
+
+    Args:
+        groups: what was run.
+        front: indices of those on the frontier, by rising cost.
+        dense: dense backbones by name, MACs and accuracy in [0, 1].
+        published: results from papers.
+        title: of the picture.
+        path: the PNG to write.
+    """
+    figure = Figure(figsize=(10, 5.2), layout="constrained")
+    axes = figure.subplots()
+    style: dict[str, Any] = {"ls": "", "capsize": 3, "elinewidth": 1}
+    for chosen, color, size, label in (
+        ([index for index in range(len(groups)) if index not in front], "0.6", 5, "dominated"),
+        (list(front), "tab:blue", 8, "frontier"),
+    ):
+        if chosen:
+            macs, accuracies = zip(*(_shown(groups[index].point) for index in chosen), strict=True)
+            macs_bars, accuracy_bars = zip(*(_shown(groups[index].spread) for index in chosen), strict=True)
+            axes.errorbar(
+                macs, accuracies, accuracy_bars, macs_bars, fmt="o", ms=size, color=color, label=label, **style
+            )
+    steps = [_shown(groups[index].point) for index in front]
+    if len(steps) > 1:
+        axes.plot(*zip(*steps, strict=True), "-", drawstyle="steps-post", color="tab:blue", lw=1.2, alpha=0.6)
+    for index, (name, point) in enumerate(dense.items()):
+        axes.plot(*_shown(point), marker="*", ms=14, ls="", color=f"{0.55 * index / len(dense):.2f}", label=name)
+    for (index, result), marker in zip(enumerate(published), "svD^P<X>hpd8", strict=False):
+        line = "-" if len(result.points) > 1 else ""
+        axes.plot(
+            *zip(*result.points, strict=True),
+            marker=marker,
+            ms=6,
+            ls=line,
+            lw=0.8,
+            color=f"C{index + 1}",
+            alpha=0.8,
+            label=result.method,
+        )
+    costs = [macs / 1e6 for macs, _ in [*dense.values(), *(group.point for group in groups)]]
+    costs += [macs for result in published for macs, _ in result.points]
+    if max(costs) > WIDE * min(costs):
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel("MMACs per image, gates included")
+    axes.set_ylabel("accuracy, %")
+    axes.set_title(title)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize="small", frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+
+
+def _shown(point: tuple[float, float]) -> tuple[float, float]:
+    """MACs and a fraction as MMACs and percent."""
+    return point[0] / 1e6, 100 * point[1]

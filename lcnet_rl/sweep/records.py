@@ -1,0 +1,160 @@
+"""Results to compare: of run folders that were evaluated, and of a study's trials; grouped over seeds."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from optuna.study import Study
+from optuna.trial import TrialState
+
+from lcnet_rl.errors import UserError
+from lcnet_rl.runs import read_config
+from lcnet_rl.sweep.space import NOT_SEARCHED
+from lcnet_rl.sweep.study import OUTCOME
+
+SEED = "seed"
+Split = Literal["val", "test"]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One trained network, evaluated."""
+
+    name: str
+    """Its run folder, or the study and the trial's number."""
+    settings: dict[str, Any]
+    """By dotted name, without where and how it ran."""
+    summary: dict[str, Any]
+    """Of ``report.summarize``; a trial's has no controls but ``shuffled``."""
+
+    @property
+    def accuracy(self) -> float:
+        """In [0, 1]."""
+        return float(self.summary["accuracy"])
+
+    @property
+    def macs(self) -> float:
+        """Mean MACs per image, gates included."""
+        return float(self.summary["macs_mean"])
+
+
+@dataclass(frozen=True)
+class Group:
+    """Records that differ in their seed only."""
+
+    records: tuple[Record, ...]
+    """One a seed."""
+
+    @property
+    def first(self) -> Record:
+        """Stands for what all have in common."""
+        return self.records[0]
+
+    @property
+    def name(self) -> str:
+        """The name of the first, and how many more there are."""
+        more = len(self.records) - 1
+        return self.first.name + (f" (+ {more} seed{'s' if more > 1 else ''})" if more else "")
+
+    @property
+    def accuracies(self) -> list[float]:
+        """Of every seed."""
+        return [record.accuracy for record in self.records]
+
+    @property
+    def macs(self) -> list[float]:
+        """Of every seed."""
+        return [record.macs for record in self.records]
+
+    @property
+    def point(self) -> tuple[float, float]:
+        """Mean MACs and mean accuracy."""
+        return statistics.mean(self.macs), statistics.mean(self.accuracies)
+
+    @property
+    def spread(self) -> tuple[float, float]:
+        """Standard deviations over seeds of MACs and accuracy (n - 1 below the line); 0 for a single seed."""
+        return deviation(self.macs), deviation(self.accuracies)
+
+
+def deviation(values: Sequence[float]) -> float:
+    """Standard deviation of a sample; 0 for a single value."""
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def of_run(run: Path, split: Split) -> Record:
+    """The record of a run folder.
+
+    Raises:
+        UserError: saying what to run, when the run was not evaluated on that split.
+    """
+    settings = read_config(run)
+    path = run / f"evaluation-{split}.json"
+    if not path.is_file():
+        raise UserError(f"{run} has no {path.name}; first: lcnet-rl evaluate {run} --split {split}")
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+    return Record(str(run), experiment(settings), summary)
+
+
+def of_study(study: Study) -> list[Record]:
+    """The records of a study's completed trials."""
+    completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return [
+        Record(f"{study.study_name}/{trial.number}", experiment(outcome["settings"]), outcome["summary"])
+        for trial in completed
+        if (outcome := trial.user_attrs.get(OUTCOME)) is not None
+    ]
+
+
+def experiment(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings by dotted name, without those that say where and how."""
+    return {name: value for name, value in dotted(settings).items() if name not in NOT_SEARCHED}
+
+
+def dotted(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"agent": {"price": 1}}`` as ``{"agent.price": 1}``."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= dotted(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def grouped(records: Iterable[Record]) -> list[Group]:
+    """Records by all settings but the seed, in order; of two with the same seed, the later one."""
+    groups: dict[str, dict[Any, Record]] = {}
+    for record in records:
+        rest = {name: value for name, value in record.settings.items() if name != SEED}
+        groups.setdefault(json.dumps(rest, sort_keys=True), {})[record.settings.get(SEED)] = record
+    return [Group(tuple(seeds.values())) for seeds in groups.values()]
+
+
+def differing(groups: Sequence[Group]) -> dict[str, list[Any]]:
+    """Settings that differ between groups, by dotted name; a value each, None where there is no such setting."""
+    names = dict.fromkeys(name for group in groups for name in group.first.settings if name != SEED)
+    values = {name: [group.first.settings.get(name) for group in groups] for name in names}
+    return {name: row for name, row in values.items() if any(value != row[0] for value in row)}
+
+
+def one_data_set(records: Sequence[Record]) -> str:
+    """The data set of all records.
+
+    Raises:
+        UserError: when there are several, or none.
+    """
+    if not records:
+        raise UserError("there is nothing to compare yet: no trial has completed")
+    names = sorted({record.summary["dataset"] for record in records})
+    if len(names) > 1:
+        raise UserError(f"accuracies on {' and '.join(names)} cannot be compared; give runs on one data set")
+    return str(names[0])

@@ -1,0 +1,184 @@
+"""One worker of a study: asks for values, runs the trial, tells what came of it, until the study has enough trials."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
+
+from lcnet_rl.errors import UserError
+from lcnet_rl.interrupt import Interrupted
+from lcnet_rl.progress import console
+from lcnet_rl.sweep.pruning import Pruning
+from lcnet_rl.sweep.space import Space
+from lcnet_rl.sweep.study import OUTCOME, REASON, VALIDATIONS, fail_stale, finished, lost, run_again
+
+Report = Callable[[float, float, float, float], None]
+"""Takes a validation: share of the training that is done, accuracy, MACs per image, share of dense MACs.
+
+Raises to stop a hopeless trial; what it raises is not the objective's to catch."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a trial came to, on validation images."""
+
+    accuracy: float
+    """In [0, 1]."""
+    macs: float
+    """Mean MACs per image, gates included."""
+    share: float
+    """The same as a share of the dense backbone's."""
+    run: Path
+    """The run folder, on the machine of whoever ran it."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """The trial's settings, nested, plain values."""
+    summary: dict[str, Any] = field(default_factory=dict)
+    """Its evaluation, plain values."""
+
+
+Objective = Callable[[dict[str, Any], Path, Report], Outcome]
+"""Takes the trial's values by dotted name, the run folder to make, and where to report validations.
+
+Raises UserError for a trial that cannot be run or diverges.
+"""
+
+
+@dataclass(frozen=True)
+class Worker:
+    """What a worker does with a study."""
+
+    study: Study
+    space: Space
+    objective: Objective
+    values: Callable[[float, float, float], tuple[float, ...]]
+    """The study's objectives from accuracy, MACs per image, and share of dense MACs."""
+    folder: Path
+    """Trials get their run folders in here."""
+    trials: int
+    """The study has enough once so many trials have finished, whoever ran them."""
+    pruning: Pruning = field(default_factory=Pruning)
+    patience: int = 120
+    """Seconds without a sign of life after which another worker counts as killed."""
+    storage: str = ""
+    """The study's storage, for messages."""
+
+    def work(self, command: str) -> None:
+        """Run trials until the study has enough.
+
+        A trial that fails for a reason of its own is recorded with it, and the study goes on. Workers do not wait for
+        each other when they ask, so a study can end with a trial more than it needs for each of its other workers.
+
+        Args:
+            command: what to type to go on after Ctrl-C.
+
+        Raises:
+            Interrupted: after Ctrl-C; the trial is queued to be run again.
+            UserError: when the database is lost.
+        """
+        try:
+            while self._wait_for_turn():
+                number = self._run_one(command)
+                if number is not None:
+                    self._say(self.study.get_trials(deepcopy=False)[number])
+        except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+            raise lost(self.storage, error) from error
+
+    def _wait_for_turn(self) -> bool:
+        """Whether the study needs another trial; waits while only other workers' trials are left to finish.
+
+        They may be killed, and then their trials are for whoever is still there.
+        """
+        waited = False
+        while True:
+            fail_stale(self.study)
+            done = len(finished(self.study))
+            running = len(self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
+            queued = len(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+            if done >= self.trials:
+                return False
+            if queued or done + running < self.trials:
+                return True
+            if not waited:
+                console.print(f"waiting for {running} trial(s) of other workers")
+                waited = True
+            time.sleep(min(5.0, self.patience / 4))
+
+    def _run_one(self, command: str) -> int | None:
+        """One trial; returns its number, or None if it was lost to another worker."""
+        number, ended = -1, False
+
+        def run(trial: Trial) -> tuple[float, ...]:
+            nonlocal number, ended
+            number = trial.number
+            try:
+                values = self._trial(trial)
+            except (UserError, optuna.TrialPruned, optuna.exceptions.UpdateFinishedTrialError):
+                ended = True
+                raise
+            ended = True
+            return values
+
+        try:
+            self.study.optimize(run, n_trials=1, catch=(UserError,))
+        except (Interrupted, KeyboardInterrupt) as stop:
+            if number >= 0:
+                run_again(self.study, self.study.get_trials()[number])
+            raise Interrupted(command, len(finished(self.study)), self.trials, "trial") from stop
+        except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
+            # Optuna's answer about a trial that others gave up, which may be finished elsewhere by now.
+            if not ended:
+                raise
+            console.print(f"trial {number}: given up, as no sign of life came for {self.patience} s; it is run again")
+            return None
+        return number
+
+    def _trial(self, trial: Trial) -> tuple[float, ...]:
+        """Suggest, run, record; returns the objectives."""
+        validations: list[list[float]] = []
+        trial.set_user_attr(VALIDATIONS, validations)  # a trial that is run again has those of its first run
+
+        def report(done: float, accuracy: float, macs: float, share: float) -> None:
+            validations.append([done, *self._scores(self.values(accuracy, macs, share))])
+            trial.set_user_attr(VALIDATIONS, validations)
+            completed = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+            if self.pruning.hopeless(validations[-1], [other.user_attrs[VALIDATIONS] for other in completed]):
+                raise optuna.TrialPruned
+
+        try:
+            values = self.space.suggest(trial)
+            outcome = self.objective(values, self.folder / f"trial-{trial.number:04d}", report)
+        except UserError as error:
+            trial.set_user_attr(REASON, str(error))
+            raise
+        trial.set_user_attr(OUTCOME, asdict(outcome) | {"run": str(outcome.run), "host": socket.gethostname()})
+        return self.values(outcome.accuracy, outcome.macs, outcome.share)
+
+    def _scores(self, values: tuple[float, ...]) -> list[float]:
+        """Objectives such that greater is better."""
+        ways = self.study.directions
+        return [v if way == StudyDirection.MAXIMIZE else -v for v, way in zip(values, ways, strict=True)]
+
+    def _say(self, trial: FrozenTrial) -> None:
+        """A line about a trial that has ended."""
+        values = ", ".join(
+            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+            for name, value in trial.params.items()
+        )
+        if trial.state == TrialState.COMPLETE:
+            outcome = trial.user_attrs[OUTCOME]
+            what = f"accuracy {outcome['accuracy']:.2%} at {outcome['macs'] / 1e6:.2f} MMACs ({outcome['share']:.1%})"
+        elif trial.state == TrialState.PRUNED:
+            what = f"stopped as hopeless at {trial.user_attrs[VALIDATIONS][-1][0]:.0%} of its training"
+        else:
+            what = f"failed: {trial.user_attrs.get(REASON)}"
+        done = len(finished(self.study))
+        console.print(f"trial {trial.number} ({done}/{self.trials}): {what}; {values}", highlight=False, soft_wrap=True)

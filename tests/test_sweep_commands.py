@@ -1,0 +1,235 @@
+"""``lcnet-rl sweep`` with real trainings, and what training tells whoever watches it."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from agents.reinforce import Reinforce
+from agents.reinforce_config import ReinforceConfig
+from agents.sb3 import train_sb3
+from agents.sb3_config import PPOConfig
+from lcnet_rl.backbones import create_backbone
+from lcnet_rl.commands import main
+from lcnet_rl.commands.sweep import parse
+from lcnet_rl.commands.train import ALGOS
+from lcnet_rl.data import Dataset, load_dataset
+from lcnet_rl.model import LCNet
+from lcnet_rl.pretrain import dense_accuracy
+from lcnet_rl.runs import PROGRESS, command_line
+from lcnet_rl.settings import from_dict, preset_names, read_preset
+from lcnet_rl.sweep.space import read_space
+from lcnet_rl.sweep.study import default_storage, load_study
+from lcnet_rl.weights import REFERENCE, load_backbone, pretrained
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder of dark and bright images, as a data set's name."""
+    root = tmp_path_factory.mktemp("images")
+    generator = np.random.default_rng(0)
+    for part, count in (("train", 20), ("test", 4)):
+        for name, level in (("bright", 160), ("dark", 0)):
+            (root / part / name).mkdir(parents=True)
+            for index in range(count):
+                pixels = generator.integers(level, level + 90, (32, 32, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / part / name / f"{index}.png")
+    return f"folder:{root}"
+
+
+def tiny(images: str, runs: Path, *more: str) -> list[str]:
+    """The command of a sweep of tiny trainings."""
+    fixed = [f"dataset={images}", "backbone=resnet8", "width=4", "init=scratch", "groups=2", "epochs=1", "batch_size=8"]
+    return ["sweep", "--fixed", *fixed, "--space", "price=0.1..2:log", "--runs", str(runs), "--study", "tiny", *more]
+
+
+def test_a_real_sweep_trains_validates_and_shows_its_frontier(
+    capsys: pytest.CaptureFixture[str], images: str, tmp_path: Path
+) -> None:
+    assert main(tiny(images, tmp_path, "--trials", "2")) == 0
+    output = " ".join(capsys.readouterr().out.split())
+    assert "2 trials completed" in output
+    assert f"again: lcnet-rl frontier tiny --runs {tmp_path}" in output
+    trials = load_study("tiny", default_storage(tmp_path)).get_trials()
+    for trial in trials:
+        run = tmp_path / "tiny" / f"trial-{trial.number:04d}"
+        summary = json.loads((run / "evaluation-val.json").read_text())
+        assert trial.values == [summary["accuracy"], summary["macs_mean"]]
+        assert summary["split"] == "val", "a trial never sees test images"
+        assert not list(run.glob("*-test.*"))
+        assert len(trial.user_attrs["validations"]) == 5, (
+            "a step each: the training has fewer than the validations asked for"
+        )
+        assert trial.user_attrs["validations"][-1][0] == 1
+    assert main(tiny(images, tmp_path, "--trials", "3")) == 0
+    assert len(load_study("tiny", default_storage(tmp_path)).get_trials()) == 3
+    runs = [str(path) for path in sorted((tmp_path / "tiny").glob("trial-*"))]
+    assert main(["compare", *runs, "--split", "val"]) == 0
+    assert main(["frontier", "tiny", runs[0], "--runs", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "frontier-val.png").is_file()
+
+
+def test_ctrl_c_in_a_training_ends_the_worker_and_its_trial_is_run_again(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, images: str, tmp_path: Path
+) -> None:
+    one_step = Reinforce.joint_step
+
+    def step(agent: Reinforce) -> dict[str, float]:
+        if agent.step == 2:
+            signal.raise_signal(signal.SIGINT)
+        return one_step(agent)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Reinforce, "joint_step", step)
+        assert main(tiny(images, tmp_path, "--trials", "1")) == 130
+    assert "stopped at trial 0 of 1; continue with: " in capsys.readouterr().out
+    assert main(tiny(images, tmp_path, "--trials", "1")) == 0
+    stopped, again = load_study("tiny", default_storage(tmp_path)).get_trials()
+    assert (stopped.state.name, again.state.name) == ("FAIL", "COMPLETE")
+    assert stopped.params == again.params
+
+
+def test_a_sweep_in_which_every_trial_fails_says_so(
+    capsys: pytest.CaptureFixture[str], images: str, tmp_path: Path
+) -> None:
+    arguments = tiny(images, tmp_path, "--trials", "2")
+    assert main([word.replace("groups=2", "groups=3") for word in arguments]) == 2
+    assert "no trial of study tiny has completed; the last reason: " in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_local_workers_share_the_study(capsys: pytest.CaptureFixture[str], images: str, tmp_path: Path) -> None:
+    assert main(tiny(images, tmp_path, "--trials", "5", "--workers", "2")) == 0
+    assert (tmp_path / "tiny" / "worker-2.log").is_file()
+    study = load_study("tiny", default_storage(tmp_path))
+    assert 5 <= len(study.get_trials()) <= 6
+    assert len({trial.params["agent.price"] for trial in study.get_trials()}) == len(study.get_trials())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "no search space"),
+        (["--preset", "smoek"], "did you mean smoke"),
+        (["--preset", "smoke", "--train", "smoek"], "did you mean smoke"),
+        (["--space", "prise=1..2"], "did you mean"),
+        (["--space", "price=-1..2"], "price must be >= 0"),
+        (["--space", "price=1..2", "--fixed", "sed=1"], "did you mean seed"),
+        (["--space", "price=1..2", "--fixed", "seed"], "give NAME=VALUE"),
+        (["--space", "price=1..2", "--fixed", "epochs=many"], "could not convert string to float: 'many'"),
+        (["--space", "price=1..2", "--sampler", "tpa"], "did you mean tpe"),
+        (["--space", "price=1..2", "--sampler", "grid"], "a grid needs choices or steps"),
+        (["--space", "price=1..2", "--trials", "0"], "trials must be at least 1"),
+        (["--space", "price=1..2", "--storage", "nonsense"], "is no database URL"),
+        (["--space", "price=1..2", "--study", "a/b"], "study is a name"),
+        (["--space", "price=1..2", "--pruning.after", "2"], "after is a share"),
+    ],
+)
+def test_a_mistake_gets_one_clear_line_before_anything_is_made(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["sweep", *arguments]) == 2
+    output = capsys.readouterr().err
+    assert message in output
+    assert output.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", preset_names("sweep"))
+def test_every_sweep_preset_is_a_valid_search(name: str) -> None:
+    config = parse(["--preset", name], "sweep")
+    base = read_preset(config.train or "") if config.train else {}
+    assert read_space(config.space, ALGOS, base.get("algo", "reinforce")).dimensions
+
+
+def test_options_override_the_sweep_preset() -> None:
+    config = parse(["--preset", "smoke", "--trials", "7", "--space", "price=1,2"], "sweep")
+    assert (config.trials, config.space, config.train) == (7, ("price=1,2",), "smoke")
+
+
+def test_the_smoke_preset_finds_the_project_s_own_backbone() -> None:
+    config = from_dict(ALGOS["reinforce"], read_preset("smoke"), "smoke")
+    path = pretrained(config.dataset, config.backbone, config.width)
+    assert path == REFERENCE / "shapes-resnet14" / "backbone.safetensors"
+    assert pretrained("cifar10", "resnet20", None) == REFERENCE / "resnet20" / "backbone.safetensors"
+    assert pretrained("shapes", "resnet14", None) is None, "the published width is not what comes with the project"
+
+
+@pytest.mark.slow
+def test_the_backbone_for_the_built_in_images_has_its_recorded_accuracy() -> None:
+    recorded = json.loads((REFERENCE / "shapes-resnet14" / "metrics.json").read_text())
+    backbone = load_backbone(str(REFERENCE / "shapes-resnet14"), "resnet14")
+    assert dense_accuracy(backbone, load_dataset("shapes", "test"), CPU) == recorded["test_accuracy"]
+
+
+@pytest.mark.slow
+def test_the_smoke_presets_run(tmp_path: Path) -> None:
+    assert main(["train", "--preset", "smoke", "--run", str(tmp_path / "run")]) == 0
+    assert main(["sweep", "--preset", "smoke", "--runs", str(tmp_path)]) == 0
+    figures = json.loads((tmp_path / "smoke" / "frontier-val.json").read_text())
+    assert len(figures["settings"]) == 4
+
+
+def noise(count: int, split: str) -> Dataset:
+    generator = torch.Generator().manual_seed(count)
+    pixels = torch.randint(0, 256, (count, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    return Dataset("noise", split, pixels, torch.arange(count) % 4, tuple("abcd"))
+
+
+def train(algo: str, run: Path, on_validation: Any) -> None:
+    torch.manual_seed(0)
+    model = LCNet(create_backbone("resnet8", 4, 4), "both", groups=2)
+    data = noise(256, "train"), noise(64, "val")
+    run.mkdir()
+    if algo == "reinforce":
+        config = ReinforceConfig(epochs=2, batch_size=32, evals=4)
+        Reinforce(model, config, *data, run, 0, CPU).train(on_validation)
+    else:
+        ppo = PPOConfig(timesteps=32 * 3 * 4, num_envs=32, episodes=1, batch_size=32, warmup_steps=2, eval_every=1)
+        train_sb3(model, ppo, *data, run, 0, CPU, on_validation=on_validation)
+
+
+@pytest.mark.parametrize("algo", ["reinforce", "ppo"])
+def test_training_tells_of_every_validation_up_to_the_last(tmp_path: Path, algo: str) -> None:
+    told: list[tuple[float, dict[str, float]]] = []
+    train(algo, tmp_path / "run", lambda done, scalars: told.append((done, scalars)))
+    assert [done for done, _ in told] == [0.25, 0.5, 0.75, 1.0]
+    header, *rows = [line.split(",") for line in (tmp_path / "run" / PROGRESS).read_text().splitlines()]
+    logged = [row[header.index("eval/accuracy")] for row in rows if row[header.index("eval/accuracy")]]
+    assert [f"{scalars['eval/accuracy']:.6g}" for _, scalars in told] == logged
+    assert all(0 < scalars["eval/macs_ratio"] < 1.5 for _, scalars in told)
+
+
+@pytest.mark.parametrize("algo", ["reinforce", "ppo"])
+def test_what_the_watcher_raises_ends_the_training_and_leaves_ctrl_c_as_it_was(tmp_path: Path, algo: str) -> None:
+    class EnoughError(Exception):
+        pass
+
+    def enough(done: float, scalars: dict[str, float]) -> None:
+        if done >= 0.5:
+            raise EnoughError
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(EnoughError):
+        train(algo, tmp_path / "run", enough)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert (tmp_path / "run" / PROGRESS).read_text().count("\n") >= 2
+
+
+def test_a_password_is_not_written_into_run_folders(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["lcnet-rl", "sweep", "--storage=postgresql://me:secret@host/db", "a:b@c"])
+    assert command_line() == "lcnet-rl sweep '--storage=postgresql://me:***@host/db' a:b@c"

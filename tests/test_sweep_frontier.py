@@ -1,0 +1,183 @@
+"""Frontiers, groups of seeds and tests, against counts by hand and independent computations."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lcnet_rl.commands import main
+from lcnet_rl.sweep.frontier import hypervolume, pareto
+from lcnet_rl.sweep.published import CIFAR10
+from lcnet_rl.sweep.records import Record, differing, grouped
+from lcnet_rl.sweep.significance import welch
+
+SOME_POINTS = st.lists(st.tuples(st.integers(0, 6).map(float), st.integers(0, 6).map(lambda n: n / 6)), max_size=12)
+
+
+@given(SOME_POINTS)
+def test_the_frontier_is_what_nothing_dominates(points: list[tuple[float, float]]) -> None:
+    def dominates(a: tuple[float, float], b: tuple[float, float]) -> bool:
+        return a[0] <= b[0] and a[1] >= b[1] and a != b
+
+    expected = {i for i, p in enumerate(points) if not any(dominates(q, p) for q in points)}
+    front = pareto(points)
+    assert set(front) == expected
+    assert len(front) == len(expected)
+    assert [points[i][0] for i in front] == sorted(points[i][0] for i in front)
+
+
+@given(SOME_POINTS)
+def test_hypervolume_is_the_share_of_a_fine_grid_that_is_dominated(points: list[tuple[float, float]]) -> None:
+    cells = (np.arange(6) + 0.5) / 6
+    dominated = [any(c <= 6 * x and a >= y for c, a in points) for x in cells for y in cells]
+    assert hypervolume(points, (6.0, 0.0)) == pytest.approx(np.mean(dominated))
+
+
+def test_hypervolume_by_hand() -> None:
+    assert hypervolume([(4.0, 0.9), (2.0, 0.5), (3.0, 0.4)], (10.0, 0.0)) == pytest.approx((6 * 0.9 + 2 * 0.5) / 10)
+    assert hypervolume([(10.0, 0.9)], (10.0, 0.0)) == 0
+
+
+def test_welch_is_the_textbook_formula() -> None:
+    one, other = [27.5, 21.0, 19.0, 23.6, 17.0], [27.1, 22.0, 20.8, 23.4, 23.4, 23.5, 25.8]
+    se = [np.var(x, ddof=1) / len(x) for x in (one, other)]
+    t = (np.mean(one) - np.mean(other)) / math.sqrt(sum(se))
+    freedom = sum(se) ** 2 / sum(s**2 / (len(x) - 1) for s, x in zip(se, (one, other), strict=True))
+    draws = np.random.default_rng(0).standard_t(freedom, 400_000)
+    assert welch(one, other) == pytest.approx(np.mean(np.abs(draws) > abs(t)), abs=0.005)
+
+
+@pytest.mark.parametrize(("one", "other"), [([1.0], [2.0, 3.0]), ([1.0, 2.0], [3.0]), ([1.0, 1.0], [2.0, 2.0])])
+def test_nothing_is_said_where_nothing_can_be(one: list[float], other: list[float]) -> None:
+    assert welch(one, other) is None
+
+
+def test_published_results_are_in_order_and_in_the_right_units() -> None:
+    for result in CIFAR10:
+        assert all(10 < macs < 3000 and 90 < accuracy < 97 for macs, accuracy in result.points)
+        assert "arXiv" in result.source
+
+
+def summary(accuracy: float, share: float, dataset: str = "shapes") -> dict[str, Any]:
+    controls = {"shuffled": {"accuracy": accuracy - 0.03, "macs_ratio": share, "macs_mean": share * 1e7}}
+    return {
+        "accuracy": accuracy,
+        "macs_mean": share * 1e7,
+        "macs_ratio": share,
+        "dense_macs": 10_000_000,
+        "dense_accuracy": 0.93,
+        "backbone": "resnet14",
+        "width": 8,
+        "dataset": dataset,
+        "distinct_paths": 12,
+        "gain_over_shuffled": 0.03,
+        "controls": controls,
+    }
+
+
+def make_run(
+    folder: Path, price: float, seed: int, accuracy: float, share: float, dataset: str = "shapes", split: str = "test"
+) -> str:
+    folder.mkdir()
+    settings = {"algo": "reinforce", "dataset": dataset, "seed": seed, "run": str(folder), "agent": {"price": price}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    (folder / f"evaluation-{split}.json").write_text(json.dumps(summary(accuracy, share, dataset)))
+    return str(folder)
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> list[str]:
+    """Two settings with three seeds each, and a third, dominated, with one."""
+    rows = [(0.1, 0, 0.92, 0.8), (0.1, 1, 0.91, 0.82), (0.1, 2, 0.93, 0.78), (1.0, 0, 0.88, 0.5), (1.0, 1, 0.87, 0.52)]
+    rows += [(1.0, 2, 0.89, 0.48), (3.0, 0, 0.80, 0.6)]
+    return [make_run(tmp_path / str(index), *row) for index, row in enumerate(rows)]
+
+
+def test_runs_that_differ_in_their_seed_only_are_one_group() -> None:
+    def record(price: float, seed: int, accuracy: float) -> Record:
+        return Record("x", {"seed": seed, "agent.price": price}, summary(accuracy, 0.5))
+
+    groups = grouped([record(1, 0, 0.8), record(2, 0, 0.7), record(1, 1, 0.9), record(1, 1, 0.6)])
+    assert [group.accuracies for group in groups] == [[0.8, 0.6], [0.7]], "the later run of the same seed counts"
+    assert groups[0].point == (5e6, pytest.approx(0.7))
+    assert groups[0].spread == (0, pytest.approx(0.2 / math.sqrt(2)))
+    assert differing(groups) == {"agent.price": [1, 2]}
+
+
+def test_frontier_of_runs_with_seeds(capsys: pytest.CaptureFixture[str], runs: list[str], tmp_path: Path) -> None:
+    assert main(["frontier", *runs, "--out", str(tmp_path / "out")]) == 0
+    output = capsys.readouterr().out
+    assert "2 of 3 settings" in output
+    assert "92.00% ± 1.00" in output
+    figures = json.loads((tmp_path / "out" / "frontier-test.json").read_text())
+    assert [row["frontier"] for row in figures["settings"]] == [True, True, False]
+    assert figures["settings"][0]["seeds"] == [0, 1, 2]
+    assert figures["hypervolume"] == pytest.approx(0.5 * 0.88 + 0.2 * 0.04)
+    assert figures["published"] == [], "published results are CIFAR-10's"
+    assert (tmp_path / "out" / "frontier-test.png").stat().st_size > 10_000
+
+
+def test_published_results_stand_beside_runs_on_cifar10(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", 1.0, 0, 0.9, 0.5, "cifar10")
+    assert main(["frontier", run, "--out", str(tmp_path)]) == 0
+    figures = json.loads((tmp_path / "frontier-test.json").read_text())
+    assert "SkipNet, ResNet-38/74/110" in [row["method"] for row in figures["published"]]
+
+
+def test_compare_shows_what_differs_and_tests_over_seeds(capsys: pytest.CaptureFixture[str], runs: list[str]) -> None:
+    assert main(["compare", *runs]) == 0
+    output = " ".join(capsys.readouterr().out.split())
+    assert "agent.price │ 0.1 │ 1 │ 3" in output
+    assert "+4.00 points" in output
+    p = welch([0.92, 0.91, 0.93], [0.88, 0.87, 0.89])
+    assert f"{p:.3g}" in output
+    assert "C: one seed, so nothing can be said about significance" in output
+
+
+def test_compare_of_single_seeds_claims_no_significance(capsys: pytest.CaptureFixture[str], runs: list[str]) -> None:
+    assert main(["compare", runs[0], runs[3]]) == 0
+    output = capsys.readouterr().out
+    assert "Welch" not in output
+    assert "A, B: one seed" in output
+
+
+@pytest.mark.parametrize("command", ["compare", "frontier"])
+def test_what_is_missing_is_said_with_the_command_that_makes_it(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, runs: list[str], command: str
+) -> None:
+    run = make_run(tmp_path / "val", 1.0, 0, 0.9, 0.5, split="val")
+    assert main([command, runs[0], run]) == 2
+    assert f"first: lcnet-rl evaluate {run} --split test" in capsys.readouterr().err
+    other = make_run(tmp_path / "other", 1.0, 0, 0.9, 0.5, dataset="cifar10")
+    assert main([command, runs[0], other]) == 2
+    assert "cannot be compared" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["frontier"], "give a study's name or run folders"),
+        (["frontier", "nothing"], "no run folder, and no study either"),
+        (["frontier", "x", "--split", "test"], "have no figures on test images"),
+        (["compare", "one"], "at least two"),
+    ],
+)
+def test_a_mistake_gets_one_clear_line(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir()), "reading makes no database"
