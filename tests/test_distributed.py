@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 import torch
-from processes import together
+from processes import VARIABLES, together
 from test_agents_runs import joint, noise, stop_after
 from test_pretrain import CPU, coloured, fresh
 from torch import Tensor, nn
@@ -29,6 +29,7 @@ from lcnet_rl.distributed import (
     by_main,
     from_main,
     is_main,
+    joined,
     mean_scalars,
     my_rows,
     rand_rows,
@@ -175,6 +176,20 @@ def every_quantity(folder: Path) -> None:
 def test_every_quantity_of_a_step_is_that_of_the_global_batch(tmp_path: Path) -> None:
     together(every_quantity, tmp_path)
     assert [row["main"] for row in logged(tmp_path)] == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("device", "message"), [("cuda:0", "is one GPU, but every process needs its own"), ("cuda", "process 1 has no GPU")]
+)
+def test_processes_without_a_gpu_of_their_own_are_refused(
+    monkeypatch: pytest.MonkeyPatch, device: str, message: str
+) -> None:
+    for name, value in zip(VARIABLES, ("1", "1", "2", "localhost", "0"), strict=True):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UserError, match=message), joined(device):
+        pass
 
 
 def logged(run: Path) -> list[dict[str, str]]:
