@@ -1,7 +1,8 @@
 """Policy-gradient estimators for keep decisions, as losses whose gradient is the (negated) estimate.
 
 The policy's value is J = E[task reward - price * sum of costs]. Decisions are Bernoulli, costs are known and
-additive, and every image can be run several times: each fact removes variance without bias.
+additive, and every image can be run several times: each fact removes variance without bias. A shape's potential adds
+steps that telescope: it moves rewards to earlier steps and leaves the gradient as it is (Ng et al., 1999).
 
     dJ = E[ sum_t dlog pi(a_t | s_t) * (G_t - baseline - linear part) + d(linear part) - price * d(expected cost) ]
 
@@ -16,7 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from agents.rollout import MeanField, Rollout
+from agents.rollout import MeanField, Rollout, potential
 from lcnet_rl.distributed import global_mean, global_sum, shards
 from lcnet_rl.rewards import Reward, judge
 
@@ -86,39 +87,38 @@ def decision_information(rollout: Rollout) -> Tensor:
     return ((bernoulli_entropy(marginal) - conditional) * asked).sum() / asked.sum().clamp(min=1)
 
 
-def returns_to_go(
-    logits: Tensor, labels: Tensor, shares: Tensor, costs: Tensor, price: float, reward: Reward, own_cost: bool
-) -> Tensor:
+def returns_to_go(rollout: Rollout, labels: Tensor, price: Tensor, reward: Reward, exact: bool) -> Tensor:
     """Rewards that a step's decisions can still change.
 
     Args:
-        logits: (K, B, classes).
+        rollout: K passes over B images.
         labels: (B,).
-        shares: (K, B), whole bills as shares of dense MACs.
-        costs: (T, K, B), each step's share of dense MACs, sampled or expected.
-        price: reward lost by spending the dense MACs once.
+        price: reward lost by spending the dense MACs once, a scalar or (B,).
         reward: the shape.
-        own_cost: whether step t's return counts its own cost, or only later ones.
+        exact: whether costs are expected ones and a step's own is left out, or sampled ones with the step's own.
 
     Returns:
         (T, K, B), without gradients.
     """
-    correct, log_prob = judge(logits.detach().flatten(0, 1), labels.repeat(logits.shape[0]))
-    correct, log_prob = correct.view_as(shares), log_prob.view_as(shares)
-    prices = torch.full_like(shares, price)
+    judged = judge(rollout.logits.detach(), labels)
+    potentials = potential(reward, rollout.probe_logits, labels)
     if not reward.pays_by_step:
-        return reward(correct, log_prob, shares, prices).expand(costs.shape)
-    costs = costs.detach()
-    to_come = costs.flip(0).cumsum(0).flip(0)
-    if not own_cost:
-        to_come = to_come - costs
-    return reward(correct, log_prob, torch.zeros_like(shares), prices) - price * to_come
+        return reward(judged, rollout.shares, price.expand_as(rollout.shares)) - potentials
+    costs = rollout.expected_costs.detach() if exact else rollout.costs
+    task = reward(judged, torch.zeros_like(rollout.shares), price.expand_as(rollout.shares))
+    return task - price * to_come(costs, own=not exact) - potentials
+
+
+def to_come(costs: Tensor, own: bool) -> Tensor:
+    """Sum of the costs from each step on, (T, ...) to (T, ...); with the step's ``own`` or only those after it."""
+    sums = costs.flip(0).cumsum(0).flip(0)
+    return sums if own else sums - costs
 
 
 def policy_loss(
     rollout: Rollout,
     labels: Tensor,
-    price: float,
+    price: float | Tensor,
     reward: Reward,
     baseline: Baseline = "leave-one-out",
     cost_gradient: CostGradient = "exact",
@@ -131,7 +131,7 @@ def policy_loss(
     Args:
         rollout: K passes over B images.
         labels: (B,).
-        price: reward lost by spending the dense MACs once.
+        price: reward lost by spending the dense MACs once, a number or (B,).
         reward: the shape; ``exact`` needs one with ``pays_by_step``.
         baseline: what a return is compared with: the image's other rollouts, the batch, the greedy pass, or the
             mean-field pass.
@@ -141,8 +141,8 @@ def policy_loss(
         control_variate: ``first-order`` splits off the reward's linear part around the mean-field path.
     """
     exact = cost_gradient == "exact"
-    costs = rollout.expected_costs if exact else rollout.costs
-    returns = returns_to_go(rollout.logits, labels, rollout.shares, costs, price, reward, own_cost=not exact)
+    price = torch.as_tensor(price, dtype=torch.float32, device=labels.device)
+    returns = returns_to_go(rollout, labels, price, reward, exact)
     smooth = torch.zeros_like(returns[0])
     if control_variate == "first-order":
         assert field is not None
@@ -155,14 +155,11 @@ def policy_loss(
         advantages = batch_mean(returns)
     elif baseline == "self-critical":
         assert greedy is not None
-        greedy_costs = greedy.expected_costs if exact else greedy.costs
-        advantages = returns - returns_to_go(
-            greedy.logits, labels, greedy.shares, greedy_costs, price, reward, own_cost=not exact
-        )
+        advantages = returns - returns_to_go(greedy, labels, price, reward, exact)
     else:
         assert field is not None
-        to_come = field.costs.flip(0).cumsum(0).flip(0) - (field.costs if exact else 0)
-        advantages = returns - (field.task - price * to_come)[:, None]
+        expected = field.task - price * to_come(field.costs, own=not exact) - field.potentials
+        advantages = returns - expected[:, None]
     loss = -(log_likelihood(rollout) * advantages).sum(0) - smooth
     if exact:
         loss = loss + price * rollout.expected_costs.sum(0)

@@ -19,8 +19,8 @@ from lcnet_rl.errors import UserError, unknown_name
 from lcnet_rl.model import LCNet, Observation
 from lcnet_rl.pretrain import decayed
 
-DECISIONS = 1
-"""Number of the random stream that decisions are drawn from; 0 is that of images."""
+DECISIONS, PRICES = 1, 2
+"""Numbers of the random streams that decisions and prices are drawn from; 0 is that of images."""
 
 
 @dataclass(frozen=True)

@@ -14,23 +14,24 @@ import torch
 from torch import Tensor
 
 from agents.estimators import decision_information, policy_entropy, policy_loss
-from agents.finetune import DECISIONS, Finetuner, greedy_keeps, random_keeps
+from agents.finetune import DECISIONS, PRICES, Finetuner, greedy_keeps, random_keeps
+from agents.pricing import Pricing
 from agents.reinforce_config import ReinforceConfig, Schedule
 from agents.rollout import Rollout, mean_field, running_statistics_kept, sample
 from lcnet_rl import distributed
 from lcnet_rl.batchnorm import prepare
+from lcnet_rl.budget import calibrate_threshold
 from lcnet_rl.data import Dataset
 from lcnet_rl.data.sampler import TrainingBatches
 from lcnet_rl.device import autocast, step_generator
 from lcnet_rl.errors import UserError
-from lcnet_rl.evaluate import Results, evaluate, recalibrate
+from lcnet_rl.evaluate import Results, evaluate, recalibrate, spread_prices
 from lcnet_rl.interrupt import Interrupted, deferred_interrupt
 from lcnet_rl.model import LCNet
 from lcnet_rl.pretrain import triangle
 from lcnet_rl.progress import Progress, console
-from lcnet_rl.rewards import create_reward
+from lcnet_rl.rewards import create_reward, judge
 from lcnet_rl.runs import BEST, CHECKPOINT, MODEL, MetricsLog
-from lcnet_rl.threshold import calibrate_threshold
 from lcnet_rl.tree import load_tree, save_tree
 from lcnet_rl.weights import save_model
 
@@ -70,11 +71,8 @@ class Reinforce:
         self.schedule = Schedule.of(config, self.batches.steps_per_epoch)
         self.finetuner = Finetuner(model, config)
         self.gates = torch.optim.Adam(model.policy_parameters(), lr=config.gate_lr)
-        floor = model.costs.floor / model.costs.dense
-        if config.target is not None and config.target <= floor:
-            raise UserError(f"target {config.target} is out of reach: keeping nothing costs {floor:.3f} of dense MACs")
+        self.pricing = Pricing(config, model, self.schedule.ramp)
         self.step = 0
-        self.price = self.settled_price = 0.0 if config.target is None else config.price
         self.best: Results | None = None
 
     def train(self) -> None:
@@ -107,7 +105,7 @@ class Reinforce:
                 if self.step % config.log_every == 0:
                     rate = (self.step - first) * config.batch_size / (time.monotonic() - began)
                     log.write(self.step * steps_per_row, {**window.means(), "time/fps": rate})
-                    bar.note(f"share {scalars['rollout/macs_ratio']:.3f} price {self.price:.3f}")
+                    bar.note(f"share {scalars['rollout/macs_ratio']:.3f} price {self.pricing.now}")
                 if self.step in eval_steps:
                     if self.step > schedule.middle_of_polish:
                         self.center_threshold()
@@ -132,13 +130,14 @@ class Reinforce:
         config, model, schedule = self.config, self.model, self.schedule
         images, labels = self.batches(self.step)
         learning = schedule.policy <= self.step < schedule.polish
-        if learning and config.target is None:
-            self.price = config.price * schedule.ramped(self.step)
-        model.price.fill_(self.price)
+        if learning:
+            self.pricing.ramp(schedule.ramped(self.step))
+        prices = self.pricing.draw(len(images), step_generator(self.seed, self.step, self.device, PRICES))
+        model.price.fill_(self.pricing.value)
         model.train()
 
         with autocast(self.device, config.precision):
-            rollout, policy_objective = self.collect(images, labels, learning)
+            rollout, policy_objective = self.collect(images, labels, prices, learning)
             task = self.finetuner.task_loss(images, labels, rollout)
         probe = self.finetuner.probe_loss(labels, rollout)
         loss = task + policy_objective
@@ -163,13 +162,13 @@ class Reinforce:
         self.gates.step()
 
         share = float(distributed.global_mean(rollout.shares.mean()))
-        if learning and config.target is not None:
-            self.move_price(share, config.target)
-        correct = (rollout.logits.argmax(2) == labels).float()
+        if learning:
+            self.pricing.learn(share, schedule.ramped(self.step), last=self.step == schedule.polish - 1)
+        judged = judge(rollout.logits.detach(), labels)
         scalars = {
-            "rollout/ep_rew_mean": float(self.rewards(rollout, labels).mean()),
+            "rollout/ep_rew_mean": float(self.reward(judged, rollout.shares, prices.expand_as(rollout.shares)).mean()),
             "rollout/ep_len_mean": float(model.depth),
-            "rollout/success_rate": float(correct.mean()),
+            "rollout/success_rate": float(judged.correct.mean()),
             "rollout/macs_ratio": share,
             "train/task_loss": float(task.detach()),
             "train/policy_loss": float(policy_objective.detach()) if learning else 0.0,
@@ -179,12 +178,12 @@ class Reinforce:
             "train/task_grad_norm": task_norm,
             "train/policy_grad_norm": policy_norm,
             "train/learning_rate": config.lr * factor,
-            "train/price": self.price,
+            "train/price": self.pricing.value,
         }
         return distributed.mean_scalars(scalars)
 
-    def collect(self, images: Tensor, labels: Tensor, learning: bool) -> tuple[Rollout, Tensor]:
-        """Run the batch as this phase runs it.
+    def collect(self, images: Tensor, labels: Tensor, prices: Tensor, learning: bool) -> tuple[Rollout, Tensor]:
+        """Run the batch as this phase runs it, at ``prices`` (B,).
 
         Returns:
             The passes whose executed paths train the backbone, and the policy's loss (0 outside the policy phase).
@@ -193,22 +192,20 @@ class Reinforce:
         generator = step_generator(self.seed, step, self.device, DECISIONS)
         zero = torch.zeros((), device=self.device)
         if step < self.schedule.policy:
-            return sample(
-                model, images, self.price, 1, 0.0, generator, random_keeps(config.warmup_keep, generator)
-            ), zero
+            return sample(model, images, prices, 1, 0.0, generator, random_keeps(config.warmup_keep, generator)), zero
         if not learning:
-            return sample(model, images, self.price, 1, 0.0, generator, greedy_keeps), zero
+            return sample(model, images, prices, 1, 0.0, generator, greedy_keeps), zero
         field = greedy = None
         if config.control_variate == "first-order" or config.baseline == "mean-field":
-            field = mean_field(model, images, labels, self.price, self.reward, config.bound)
+            field = mean_field(model, images, labels, prices, self.reward, config.bound)
         if config.baseline == "self-critical":
             with torch.no_grad(), running_statistics_kept(model):
-                greedy = sample(model, images, self.price, 1, 0.0, generator, greedy_keeps)
-        rollout = sample(model, images, self.price, config.rollouts, config.bound, generator)
+                greedy = sample(model, images, prices, 1, 0.0, generator, greedy_keeps)
+        rollout = sample(model, images, prices, config.rollouts, config.bound, generator)
         objective = policy_loss(
             rollout,
             labels,
-            self.price,
+            prices,
             self.reward,
             config.baseline,
             config.cost_gradient,
@@ -219,26 +216,6 @@ class Reinforce:
         bonus = config.entropy * policy_entropy(rollout) + config.information * decision_information(rollout)
         return rollout, objective - bonus
 
-    def move_price(self, share: float, target: float) -> None:
-        """Raise the price if a batch's ``share`` of dense MACs exceeds what is allowed by now; lower it if not.
-
-        A proportional-integral controller. The share answers a price only after many steps, so the integral alone
-        would swing around the target; the proportional part, which ends with the overspending, stops it in time.
-        """
-        config, schedule = self.config, self.schedule
-        aim = 1 + (target - 1) * schedule.ramped(self.step)
-        push = config.price_rate * (share - aim)
-        self.settled_price = max(0.0, self.settled_price + push / schedule.ramp)
-        last = self.step == schedule.polish - 1
-        self.price = self.settled_price if last else max(0.0, self.settled_price + push)
-
-    def rewards(self, rollout: Rollout, labels: Tensor) -> Tensor:
-        """Each pass's reward at the current price, (K, B)."""
-        log_probs = rollout.logits.detach().float().log_softmax(2)
-        log_prob = log_probs.gather(2, labels.expand(len(log_probs), -1)[..., None])[..., 0]
-        correct = (log_probs.argmax(2) == labels).float()
-        return self.reward(correct, log_prob, rollout.shares, torch.full_like(rollout.shares, self.price))
-
     def center_threshold(self) -> None:
         """Shift all keep logits so that greedy decisions at 1/2 spend the target, if any, on validation images.
 
@@ -246,17 +223,17 @@ class Reinforce:
         end, as features have moved since.
         BatchNorm is left with the statistics of the greedy policy.
         """
-        model, config = self.model, self.config
-        model.price.fill_(self.price)
+        model, config, target = self.model, self.config, self.pricing.target
+        model.price.fill_(self.pricing.value)
         images = self.val_set.sample(2000)
         # Repeatedly, because BatchNorm's statistics depend on the decisions, and the decisions on the statistics.
-        for _ in range(3 if config.target is not None else 0):
+        for _ in range(0 if target is None else 3):
             recalibrate(model, self.train_set, model.greedy(), self.device, config.precision, images=2000)
-            threshold = calibrate_threshold(model, images, config.target or 1.0, self.device, config.precision)
+            threshold = calibrate_threshold(model, images, target or 1.0, self.device, config.precision)
             with torch.no_grad():
                 for gate in model.gates():
                     gate.keep.bias.sub_(math.log(threshold / (1 - threshold)))
-        recalibrate(model, self.train_set, model.greedy(), self.device)
+        recalibrate(model, self.train_set, model.greedy(), self.device, prices=self.pricing.now)
         distributed.share_weights(model)
 
     def validate(self, calibrated: bool = False) -> dict[str, float]:
@@ -265,15 +242,16 @@ class Reinforce:
         Args:
             calibrated: whether BatchNorm already has the statistics of the greedy policy.
         """
-        model = self.model
+        model, precision, prices = self.model, self.config.precision, self.pricing.now
         if not calibrated:
-            recalibrate(model, self.train_set, model.greedy(), self.device, self.config.precision, images=2000)
+            recalibrate(model, self.train_set, model.greedy(), self.device, precision, images=2000, prices=prices)
             distributed.share_weights(model)
-        results = evaluate(model, self.val_set, model.greedy(), self.device, self.config.precision)
+        seen = spread_prices(prices, len(self.val_set))
+        results = evaluate(model, self.val_set, model.greedy(), self.device, precision, seen)
         # Rewards compare at one price only: those of a price still ramping up would win for being cheap.
         settled = self.step - self.schedule.policy >= self.schedule.ramp
-        reward = results.reward(self.reward, self.price)
-        if settled and (self.best is None or reward >= self.best.reward(self.reward, self.price)):
+        reward = results.reward(self.reward, seen)
+        if settled and (self.best is None or reward >= self.best.reward(self.reward, seen)):
             self.best = results
             distributed.by_main(save_model)(model, self.run / BEST)
         collapsed = settled and results.spread < COLLAPSED
@@ -298,8 +276,7 @@ class Reinforce:
             "finetuner": self.finetuner.state(),
             "gates": self.gates.state_dict(),
             "step": self.step,
-            "price": self.price,
-            "settled_price": self.settled_price,
+            "pricing": self.pricing.state(),
             "best": None if self.best is None else vars(self.best),
         }
         save_tree(state, self.run / CHECKPOINT)
@@ -318,7 +295,8 @@ class Reinforce:
             raise UserError(f"{self.run / CHECKPOINT} is of another network: {reason}") from error
         self.finetuner.restore(state["finetuner"])
         self.gates.load_state_dict(state["gates"])
-        self.step, self.price, self.settled_price = state["step"], state["price"], state["settled_price"]
+        self.pricing.restore(state["pricing"])
+        self.step = state["step"]
         self.best = None if state["best"] is None else Results(**state["best"])
 
     def diverged(self, what: str) -> UserError:

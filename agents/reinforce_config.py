@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import get_args
 
 from agents.estimators import Baseline, ControlVariate, CostGradient
-from agents.finetune import FinetuneConfig
+from agents.pricing import PricingConfig
 from lcnet_rl.errors import UserError, unknown_name
-from lcnet_rl.rewards import check_price, create_reward
+from lcnet_rl.rewards import create_reward
 
 
 @dataclass(frozen=True)
-class ReinforceConfig(FinetuneConfig):
+class ReinforceConfig(PricingConfig):
     """Three phases: ``warmup``, in which the backbone learns to live with random skips; policy and backbone together;
     and ``polish``, in which the backbone settles on the greedy decisions."""
 
@@ -20,17 +20,6 @@ class ReinforceConfig(FinetuneConfig):
     """Passes over the training images, all phases together."""
     rollouts: int = 2
     """Policy rollouts per image and step; two or more give a leave-one-out baseline."""
-    reward: str = "confidence"
-    """linear, quadratic[:penalty=P], or confidence[:floor=F]."""
-    price: float = 0.3
-    """Reward lost by spending the dense model's MACs once; with a target, where the price starts."""
-    target: float | None = None
-    """Mean share of dense MACs to reach: the price then moves by itself to where the policy spends just that."""
-    price_rate: float = 6.0
-    """With a target: how much overspending by the whole dense MACs raises the price, at once and again over every
-    ramp's length."""
-    ramp: float = 0.3
-    """Share of the policy phase over which price or target go from free to their final value."""
     warmup: float = 0.15
     """Share of the steps spent with random skips before the policy learns."""
     polish: float = 0.3
@@ -65,20 +54,16 @@ class ReinforceConfig(FinetuneConfig):
         ):
             if getattr(self, name) not in get_args(known):
                 raise unknown_name(name, getattr(self, name), get_args(known))
-        reward = create_reward(self.reward)
-        check_price(self.price)
-        if self.target is not None and not 0 < self.target <= 1:
-            raise UserError(f"target is a share of dense MACs in (0, 1], got {self.target}")
         if self.baseline == "leave-one-out" and self.rollouts < 2:
             raise UserError(
                 "baseline leave-one-out compares rollouts of an image: use --rollouts 2 or another --baseline"
             )
-        if self.cost_gradient == "exact" and not reward.pays_by_step:
+        if self.cost_gradient == "exact" and not create_reward(self.reward).pays_by_step:
             raise UserError(f"reward {self.reward} is not linear in compute: use --cost-gradient sampled")
         self._check(lambda value: value >= 1, "be at least 1", "rollouts", "log_every", "save_every", "evals")
         self._check(lambda value: value > 0, "be > 0", "epochs", "gate_lr")
-        self._check(lambda value: value >= 0, "be >= 0", "entropy", "information", "price_rate")
-        self._check(lambda value: 0 <= value <= 1, "be in [0, 1]", "warmup", "polish", "ramp")
+        self._check(lambda value: value >= 0, "be >= 0", "entropy", "information")
+        self._check(lambda value: 0 <= value <= 1, "be in [0, 1]", "warmup", "polish")
         self._check(lambda value: 0 <= value < 0.5, "be in [0, 0.5)", "bound")
         if self.warmup + self.polish >= 1:
             raise UserError("warmup and polish leave no steps for the policy: their sum must be below 1")

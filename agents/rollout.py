@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lcnet_rl.distributed import rand_rows
 from lcnet_rl.model import LCNet, Observation, State
-from lcnet_rl.rewards import Reward, judge
+from lcnet_rl.rewards import Reward, judge, smooth_task
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def repeat_state(state: State, times: int) -> State:
 def sample(
     model: LCNet,
     images: Tensor,
-    price: float,
+    price: float | Tensor,
     rollouts: int,
     bound: float,
     generator: torch.Generator | None,
@@ -69,7 +69,7 @@ def sample(
     Args:
         model: in the mode (train or eval) that is wanted.
         images: uint8 (B, 3, 32, 32).
-        price: of compute, as the policy sees it.
+        price: of compute, as the policy sees it, a number or (B,).
         rollouts: K.
         bound: keep probabilities stay in [bound, 1 - bound].
         generator: of the decisions, on the images' device.
@@ -117,9 +117,13 @@ class MeanField:
     """(B,), the task part of the reward, smoothed."""
     costs: Tensor
     """(T, B), expected share of dense MACs of each step."""
+    potentials: Tensor
+    """(T, B), the reward's potential before each step."""
 
 
-def mean_field(model: LCNet, images: Tensor, labels: Tensor, price: float, reward: Reward, bound: float) -> MeanField:
+def mean_field(
+    model: LCNet, images: Tensor, labels: Tensor, price: float | Tensor, reward: Reward, bound: float
+) -> MeanField:
     """First-order knowledge of what each decision is worth, for the control variate of MuProp and Q-Prop.
 
     Gu et al., 2016, "MuProp: unbiased backpropagation for stochastic neural networks", equation 4: the linear
@@ -130,26 +134,34 @@ def mean_field(model: LCNet, images: Tensor, labels: Tensor, price: float, rewar
         model: as for ``sample``.
         images: uint8 (B, 3, 32, 32).
         labels: (B,).
-        price: of compute, as the policy sees it.
-        reward: whose ``smooth_task`` is differentiated.
+        price: of compute, as the policy sees it, a number or (B,).
+        reward: whose smooth task is differentiated.
         bound: as for ``sample``.
     """
     with running_statistics_kept(model), torch.enable_grad():
         state = model.begin(images, price)
-        probabilities, costs = [], []
+        probabilities, costs, potentials = [], [], []
         for t in range(model.depth):
-            p = keep_probabilities(model, model.observe(state), bound).detach().requires_grad_()
+            observation = model.observe(state)
+            p = keep_probabilities(model, observation, bound).detach().requires_grad_()
             probabilities.append(p)
+            potentials.append(potential(reward, observation.probe_logits, labels))
             costs.append((model.bill(p.detach(), t) / model.costs.dense).float())
             state = model.advance(state, p)
-        _, log_prob = judge(model.classify(state), labels)
-        task = reward.smooth_task(log_prob)
+        task = smooth_task(reward, judge(model.classify(state), labels))
         slopes = torch.stack(torch.autograd.grad(task.sum(), probabilities))
     if model.has_l_net and model.has_c_net:
         # A filter's slope on this path is scaled by its block's keep probability; where C-Net is asked, that is 1.
         keep = torch.stack(probabilities).detach()[..., :1].clamp(min=0.05)
         slopes = torch.cat((slopes[..., :1], slopes[..., 1:] / keep), -1)
-    return MeanField(slopes, task.detach(), torch.stack(costs))
+    return MeanField(slopes, task.detach(), torch.stack(costs), torch.stack(potentials))
+
+
+def potential(reward: Reward, probe_logits: Tensor, labels: Tensor) -> Tensor:
+    """The reward's potential of states, (..., B), from their probes' logits (..., B, classes); without gradients."""
+    if not reward.has_potential:
+        return probe_logits.new_zeros(probe_logits.shape[:-1])
+    return reward.potential(judge(probe_logits.detach(), labels).log_prob)
 
 
 @contextmanager

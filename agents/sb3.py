@@ -18,8 +18,9 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from agents.finetune import DECISIONS, Finetuner, random_keeps
+from agents.finetune import DECISIONS, PRICES, Finetuner, random_keeps
 from agents.gate_policy import GatePolicy
+from agents.pricing import Pricing
 from agents.rollout import sample
 from agents.sb3_config import A2CConfig, PPOConfig, SB3Config
 from envs.sb3 import SB3VecEnv
@@ -28,7 +29,7 @@ from lcnet_rl.data import Dataset
 from lcnet_rl.data.sampler import TrainingBatches
 from lcnet_rl.device import autocast, step_generator
 from lcnet_rl.errors import UserError
-from lcnet_rl.evaluate import Results, evaluate, recalibrate
+from lcnet_rl.evaluate import Results, evaluate, recalibrate, spread_prices
 from lcnet_rl.interrupt import Interrupt, Interrupted, deferred_interrupt
 from lcnet_rl.model import Decides, LCNet
 from lcnet_rl.progress import Progress
@@ -95,7 +96,7 @@ def train_sb3(
         if interrupt.requested and algorithm.num_timesteps < config.timesteps:
             log.close()
             raise Interrupted(f"lcnet-rl train --resume {run}", joint.saved_at, config.timesteps)
-        recalibrate(model, train, model.greedy(), device)
+        recalibrate(model, train, model.greedy(), device, prices=joint.pricing.now)
         save_model(model, run / MODEL)
         joint.validate(calibrated=True)
         joint.save()
@@ -148,6 +149,8 @@ class JointFinetuning(BaseCallback):
         self.finetuner = Finetuner(model, config)
         self.batches = TrainingBatches(train, config.batch_size, seed, device)
         self.reward = create_reward(config.reward)
+        rollout = config.num_envs * config.episodes * model.depth
+        self.pricing = Pricing(config, model, config.ramp * config.timesteps / rollout)
         self.step, self.rollouts = 0, 0
         self.best: Results | None = None
         self.interrupt = Interrupt()
@@ -166,10 +169,11 @@ class JointFinetuning(BaseCallback):
         """One step of backbone, scales and probes on decisions sampled from the policy, or at random in the warm-up."""
         images, labels = self.batches(self.step)
         model, config = self.lcnet, self.config
+        prices = self.pricing.draw(len(images), step_generator(self.seed, self.step, self.device, PRICES))
         decide = random_keeps(config.warmup_keep, generator) if random_decisions else None
         model.train()
         with autocast(self.device, config.precision):
-            rollout = sample(model, images, self.price, 1, 0.0, generator, decide)
+            rollout = sample(model, images, prices, 1, 0.0, generator, decide)
             loss = self.finetuner.task_loss(images, labels, rollout)
         loss = loss + self.finetuner.probe_loss(labels, rollout)
         self.finetuner.zero_grad()
@@ -189,14 +193,15 @@ class JointFinetuning(BaseCallback):
         return self.num_timesteps / self.config.timesteps
 
     @property
-    def price(self) -> float:
-        """The price now: ramps up linearly, then stays."""
-        return self.config.price * min(1.0, self.done / max(self.config.ramp, 1e-9))
+    def ramped(self) -> float:
+        """How far the price's ramp has come, in [0, 1]."""
+        return min(1.0, self.done / max(self.config.ramp, 1e-9))
 
     def _on_rollout_start(self) -> None:
         env = self.training_env
         assert isinstance(env, SB3VecEnv)
         self._begun_at = self.num_timesteps
+        self.pricing.ramp(self.ramped)
         if self._random_state:
             set_random_state(env, self._random_state)
             self._random_state = {}
@@ -210,9 +215,9 @@ class JointFinetuning(BaseCallback):
         if self.rollouts:
             for _ in range(self.config.finetune):
                 self.finetune_step(step_generator(self.seed, self.step, self.device, DECISIONS))
-        self.lcnet.price.fill_(self.price)
+        self.lcnet.price.fill_(self.pricing.value)
         # Every rollout begins with new images: the old ones' features, and their price, are out of date.
-        env.set_attr("price", self.price)
+        env.env.process.prices = self.pricing.now
         self.model._last_obs = env.reset()  # type: ignore[assignment]
         self._shares = []
 
@@ -227,10 +232,11 @@ class JointFinetuning(BaseCallback):
     def _on_rollout_end(self) -> None:
         self.rollouts += 1
         share = float(np.mean(self._shares))
+        self.pricing.learn(share, self.ramped)
         self.logger.record("rollout/macs_ratio", share)
-        self.logger.record("train/price", self.price)
+        self.logger.record("train/price", self.pricing.value)
         if self.bar:
-            self.bar.note(f"share {share:.3f} price {self.price:.3f}")
+            self.bar.note(f"share {share:.3f} price {self.pricing.now}")
             self.bar.advance(self.config.num_envs * self.config.episodes * self.lcnet.depth)
 
     def validate(self, calibrated: bool = False) -> None:
@@ -239,12 +245,15 @@ class JointFinetuning(BaseCallback):
         Args:
             calibrated: whether BatchNorm already has the statistics of the greedy policy.
         """
-        model, config = self.lcnet, self.config
+        model, config, prices = self.lcnet, self.config, self.pricing.now
         if not calibrated:
-            recalibrate(model, self.train_set, model.greedy(), self.device, config.precision, images=2000)
-        results = evaluate(model, self.val_set, model.greedy(), self.device, config.precision)
-        reward = results.reward(self.reward, self.price)
-        if self.done >= config.ramp and (self.best is None or reward >= self.best.reward(self.reward, self.price)):
+            recalibrate(
+                model, self.train_set, model.greedy(), self.device, config.precision, images=2000, prices=prices
+            )
+        seen = spread_prices(prices, len(self.val_set))
+        results = evaluate(model, self.val_set, model.greedy(), self.device, config.precision, seen)
+        reward = results.reward(self.reward, seen)
+        if self.done >= config.ramp and (self.best is None or reward >= self.best.reward(self.reward, seen)):
             self.best = results
             save_model(model, self.run / BEST)
         for name, value in (
@@ -268,6 +277,7 @@ class JointFinetuning(BaseCallback):
             "policy": policy.state_dict(),
             "optimizer": policy.optimizer.state_dict(),
             "finetuner": self.finetuner.state(),
+            "pricing": self.pricing.state(),
             "step": self.step,
             "rollouts": self.rollouts,
             "timesteps": self.num_timesteps,
@@ -291,6 +301,7 @@ class JointFinetuning(BaseCallback):
             raise UserError(f"{self.run / CHECKPOINT} is of another network: {reason}") from error
         algorithm.policy.optimizer.load_state_dict(state["optimizer"])
         self.finetuner.restore(state["finetuner"])
+        self.pricing.restore(state["pricing"])
         self.step, self.rollouts = state["step"], state["rollouts"]
         algorithm.num_timesteps = self.num_timesteps = state["timesteps"]
         self.best = None if state["best"] is None else Results(**state["best"])

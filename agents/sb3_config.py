@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agents.finetune import FinetuneConfig
-from lcnet_rl.rewards import check_price, create_reward
+from agents.pricing import PricingConfig
 
 
 @dataclass(frozen=True)
-class SB3Config(FinetuneConfig):
+class SB3Config(PricingConfig):
     """What PPO and A2C share. A rollout is ``episodes`` images in each of ``num_envs`` environments."""
 
     timesteps: int = 400_000
@@ -18,12 +17,6 @@ class SB3Config(FinetuneConfig):
     """Images in lockstep."""
     episodes: int = 2
     """Images an environment classifies between two updates."""
-    reward: str = "confidence"
-    """linear, quadratic[:penalty=P], or confidence[:floor=F]."""
-    price: float = 0.3
-    """Reward lost by spending the dense model's MACs once."""
-    ramp: float = 0.3
-    """Share of the timesteps over which the price goes from 0 to its final value."""
     gate_lr: float = 1e-3
     """Learning rate of policy and critic (Adam)."""
     entropy: float = 0.003
@@ -41,11 +34,9 @@ class SB3Config(FinetuneConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        create_reward(self.reward)
-        check_price(self.price)
         self._check(lambda v: v >= 1, "be at least 1", "timesteps", "num_envs", "episodes", "eval_every")
         self._check(lambda v: v >= 0, "be >= 0", "entropy", "value_weight", "warmup_steps", "finetune")
-        self._check(lambda v: 0 <= v <= 1, "be in [0, 1]", "ramp", "gae_lambda")
+        self._check(lambda v: 0 <= v <= 1, "be in [0, 1]", "gae_lambda")
         self._check(lambda v: v > 0, "be > 0", "gate_lr")
 
 

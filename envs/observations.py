@@ -3,7 +3,7 @@
 A one-level Dict of float32 arrays (B images; C the widest block input of the network):
 
 pooled       (B, C)       pooled features of the block's input, padded with zeros on the right
-confidence   (B, 2)       the probe's largest probability and normalised entropy
+confidence   (B, 2)       the probe's largest probability and normalised entropy; absent where the model has none
 block        (B, depth)   one-hot: which block is to be decided
 spent        (B, 1)       MACs so far as a share of the dense model's
 price        (B, 1)       reward lost by spending the dense MACs once
@@ -25,7 +25,8 @@ from torch import Tensor
 
 from lcnet_rl.backbones import Block
 from lcnet_rl.gates import Probe
-from lcnet_rl.model import LCNet, Observation, State, gate_input
+from lcnet_rl.model import LCNet, State
+from lcnet_rl.observation import Observation, gate_input
 
 Arrays = dict[str, NDArray[np.float32]]
 
@@ -36,15 +37,8 @@ LARGEST = float(np.finfo(np.float32).max)
 def observation_space(model: LCNet) -> spaces.Dict:
     """The observations of one image."""
     most = np.nextafter(np.float32(model.costs.ceiling / model.costs.dense), np.float32(np.inf))
-    return spaces.Dict(
-        {
-            "pooled": spaces.Box(0, LARGEST, (widest_input(model),), np.float32),
-            "confidence": spaces.Box(0, 1, (Probe.measures,), np.float32),
-            "block": spaces.Box(0, 1, (model.depth,), np.float32),
-            "spent": spaces.Box(0, float(most), (1,), np.float32),
-            "price": spaces.Box(0, LARGEST, (1,), np.float32),
-        }
-    )
+    highest = {"pooled": LARGEST, "confidence": 1, "block": 1, "spent": float(most), "price": LARGEST}
+    return spaces.Dict({key: spaces.Box(0, highest[key], (size,), np.float32) for key, size in _sizes(model).items()})
 
 
 def widest_input(model: LCNet) -> int:
@@ -62,7 +56,8 @@ def encode(model: LCNet, observation: Observation) -> Arrays:
     count, channels = observation.pooled.shape
     arrays = _blank(model, count)
     arrays["pooled"][:, :channels] = _numpy(observation.pooled)
-    arrays["confidence"][:] = _numpy(observation.confidence)
+    if model.has_confidence:
+        arrays["confidence"][:] = _numpy(observation.confidence)
     arrays["block"][:, observation.block] = 1
     arrays["spent"][:, 0] = _numpy(observation.spent)
     arrays["price"][:, 0] = _numpy(observation.price)
@@ -78,7 +73,8 @@ def encode_end(model: LCNet, state: State, logits: Tensor) -> Arrays:
         logits: its classification, (B, classes).
     """
     arrays = _blank(model, len(logits))
-    arrays["confidence"][:] = _numpy(Probe.confidence(logits))
+    if model.has_confidence:
+        arrays["confidence"][:] = _numpy(Probe.confidence(logits))
     arrays["spent"][:, 0] = _numpy((model.total_macs(state) / model.costs.dense).float())
     arrays["price"][:, 0] = _numpy(state.price)
     return arrays
@@ -90,14 +86,20 @@ def block_numbers(observation: Mapping[str, Tensor]) -> Tensor:
 
 
 def gate_features(model: LCNet, observation: Mapping[str, Tensor], block: int) -> Tensor:
-    """The input of the gates of ``block``, (B, C_block + 4), from rows that all are about to decide that block."""
+    """The input of the gates of ``block``, (B, I), from rows that all are about to decide that block."""
     pooled = observation["pooled"][:, : input_channels(model, block)]
-    return gate_input(pooled, observation["confidence"], observation["spent"][:, 0], observation["price"][:, 0])
+    confidence = observation["confidence"] if model.has_confidence else pooled[:, :0]
+    return gate_input(pooled, confidence, observation["spent"][:, 0], observation["price"][:, 0])
+
+
+def _sizes(model: LCNet) -> dict[str, int]:
+    """What an observation holds, and how many numbers of each."""
+    confidence = {"confidence": Probe.measures} if model.has_confidence else {}
+    return {"pooled": widest_input(model), **confidence, "block": model.depth, "spent": 1, "price": 1}
 
 
 def _blank(model: LCNet, count: int) -> Arrays:
-    sizes = {"pooled": widest_input(model), "confidence": Probe.measures, "block": model.depth, "spent": 1, "price": 1}
-    return {key: np.zeros((count, size), dtype=np.float32) for key, size in sizes.items()}
+    return {key: np.zeros((count, size), dtype=np.float32) for key, size in _sizes(model).items()}
 
 
 def _numpy(tensor: Tensor) -> NDArray[np.float32]:

@@ -23,7 +23,7 @@ from lcnet_rl.data import Dataset, Split, load_dataset
 from lcnet_rl.device import resolve_device
 from lcnet_rl.errors import UserError
 from lcnet_rl.model import DEFAULT_GROUPS, Decides, LCNet, State
-from lcnet_rl.rewards import check_price, create_reward, judge
+from lcnet_rl.rewards import create_reward, judge, price_range
 from lcnet_rl.weights import load_model
 
 ENV_IDS: dict[Decides, str] = {
@@ -59,15 +59,17 @@ class Settings:
     """Filters of the backbone's first stage; None is the published width."""
     groups: int | None = None
     """Filter groups a block, each kept or dropped as one; 0 decides every filter by itself; None is 4."""
+    confidence: bool | None = None
+    """Whether the policy sees the confidence of a probe on the pooled features, billed; None is yes."""
     reward: str = "linear"
-    """Reward shape, with parameters after a colon: ``linear``, ``quadratic:penalty=0.5``, ``confidence``."""
-    price: float = 0.3
-    """Reward lost by spending the dense model's MACs once."""
+    """Reward shape, with parameters after a colon: ``linear``, ``quadratic:penalty=0.5``, ...; ``MODULE:FUNCTION``."""
+    price: float | str = 0.3
+    """Reward lost by spending the dense model's MACs once; a range like ``"0.05..1.0"`` draws one for every image."""
     device: str = "cpu"
     """``cpu``, ``cuda``, ``cuda:N`` or ``auto``."""
 
     def __post_init__(self) -> None:
-        check_price(self.price)
+        price_range(self.price)
         if self.model is not None and self.run is not None:
             raise UserError("give a model or a run, not both")
 
@@ -75,7 +77,8 @@ class Settings:
 class Process:
     """B images on their way through one network, in lockstep.
 
-    ``model``, ``dataset`` and ``reward`` are for reading; setting ``price`` takes effect with the next images.
+    ``model``, ``dataset`` and ``reward`` are for reading; setting ``price`` takes effect with the next images, and so
+    does setting ``prices``, the range that it is drawn from.
     """
 
     def __init__(self, decides: Decides, settings: Settings) -> None:
@@ -97,7 +100,7 @@ class Process:
             raise UserError(f"data set {self.dataset.name} holds no image")
         self.model = _model(decides, settings, len(self.dataset.classes)).to(self.device).eval()
         self.reward = create_reward(settings.reward)
-        self.price = settings.price
+        self.prices = price_range(settings.price)
         self.images, self.labels = self.dataset.images.to(self.device), self.dataset.labels.to(self.device)
         self.observation_space: spaces.Dict = observation_space(self.model)
         self.action_space = spaces.MultiBinary(int(self.model.action_size))
@@ -107,13 +110,13 @@ class Process:
         self._state: State | None = None
 
     @property
-    def price(self) -> float:
-        """Reward lost by spending the dense model's MACs once, for images that begin from now on."""
-        return self._price
+    def price(self) -> float | str:
+        """Reward lost by spending the dense model's MACs once, for images that begin from now on; or a range."""
+        return self.prices.low if self.prices.is_one else str(self.prices)
 
     @price.setter
-    def price(self, price: float) -> None:
-        self._price = check_price(price)
+    def price(self, price: float | str) -> None:
+        self.prices = price_range(price)
 
     @property
     def state(self) -> State:
@@ -130,6 +133,11 @@ class Process:
         """``count`` image numbers, uniformly at random."""
         return random.integers(len(self.dataset), size=count, dtype=np.int64)
 
+    def draw_prices(self, count: int, random: np.random.Generator) -> NDArray[np.float32]:
+        """``count`` prices; random only where there is a range of them."""
+        quantiles = np.zeros(count) if self.prices.is_one else random.random(count)
+        return self.prices.at(torch.from_numpy(quantiles)).float().numpy()
+
     def check_indices(self, indices: ArrayLike, count: int) -> NDArray[np.int64]:
         """Image numbers from a caller, (count,).
 
@@ -144,14 +152,16 @@ class Process:
         return chosen.astype(np.int64)
 
     @torch.no_grad()
-    def begin(self, indices: NDArray[np.int64]) -> Infos:
-        """Run the stem on new images, (B,)."""
+    def begin(self, indices: NDArray[np.int64], prices: NDArray[np.float32] | None = None) -> Infos:
+        """Run the stem on new images, (B,), at the given prices (B,); None is the only or the middle one."""
         self._eval()
         self.indices = indices
         self.actions, self.logits = [], None
         chosen = torch.from_numpy(indices).to(self.device)
         self._labels = self.labels[chosen]
-        self._state = self.model.begin(self.images[chosen], self.price)
+        price = self.prices.middle if prices is None else torch.from_numpy(prices)
+        self._state = self.model.begin(self.images[chosen], price)
+        self._potential = self._potentials()
         self._ran = torch.zeros(len(indices), dtype=torch.int64, device=self.device)
         # The stem's MACs are already spent, but no step has paid for them yet: the first one does.
         self._paid = torch.zeros_like(self._state.spent)
@@ -192,13 +202,15 @@ class Process:
         if ended:
             self.logits = self.model.classify(state)
         task, cost = self._rewards(state.price.double(), spent)
+        before, self._potential = self._potential, self._potentials()
+        shaping = self._potential - before
         self._paid = spent
         infos = self._infos(spent)
-        infos["reward_task"], infos["reward_cost"] = _numpy(task), _numpy(cost)
+        infos["reward_task"], infos["reward_cost"], infos["reward_shaping"] = map(_numpy, (task, cost, shaping))
         if self.logits is not None:
             prediction = self.logits.argmax(1)
             infos["prediction"], infos["is_success"] = _numpy(prediction), _numpy(prediction == self._labels)
-        return _numpy(task + cost), ended, infos
+        return _numpy(task + cost + shaping), ended, infos
 
     @torch.no_grad()
     def refresh(self) -> None:
@@ -236,11 +248,19 @@ class Process:
         cost = -price * (spent - self._paid) / dense if by_step else torch.zeros_like(spent)
         if self.logits is None:
             return zero, cost
-        correct, log_prob = (part.double() for part in judge(self.logits, self._labels))
-        task = self.reward(correct, log_prob, zero, price)
+        judged = judge(self.logits, self._labels).double()
+        task = self.reward(judged, zero, price)
         if not by_step:
-            cost = self.reward(correct, log_prob, spent / dense, price) - task
+            cost = self.reward(judged, spent / dense, price) - task
         return task, cost
+
+    def _potentials(self) -> Tensor:
+        """The reward's potential of the images' states, (B,): 0 once they are classified."""
+        state = self.state
+        if not self.reward.has_potential or self.logits is not None:
+            return torch.zeros_like(state.spent)
+        probes = judge(self.model.observe(state).probe_logits, self._labels)
+        return self.reward.potential(probes.double().log_prob)
 
     def _infos(self, spent: Tensor) -> Infos:
         return {
@@ -281,6 +301,7 @@ def _model(decides: Decides, settings: Settings, classes: int) -> LCNet:
         ("backbone", settings.backbone, spec.backbone.name),
         ("width", settings.width, spec.backbone.width),
         ("groups", settings.groups, spec.groups),
+        ("confidence", settings.confidence, spec.confidence),
     ):
         if asked is not None and asked != found:
             raise UserError(f"{source} has {name} {found}, but {asked} was asked for; leave {name} out")
@@ -289,10 +310,11 @@ def _model(decides: Decides, settings: Settings, classes: int) -> LCNet:
 
 def _fresh_model(decides: Decides, settings: Settings, classes: int) -> LCNet:
     groups = DEFAULT_GROUPS if settings.groups is None else settings.groups
+    confidence = True if settings.confidence is None else settings.confidence
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(FRESH_WEIGHTS_SEED)
         backbone = create_backbone(settings.backbone or "resnet8", classes, settings.width)
-        return LCNet(backbone, decides, groups)
+        return LCNet(backbone, decides, groups, confidence=confidence)
 
 
 def _numpy(tensor: Tensor) -> NDArray[Any]:

@@ -37,12 +37,12 @@ class SkipEnv(gymnasium.Env):
         self.action_space = self.process.action_space
 
     @property
-    def price(self) -> float:
-        """Reward lost by spending the dense model's MACs once."""
+    def price(self) -> float | str:
+        """Reward lost by spending the dense model's MACs once, or the range that it is drawn from."""
         return self.process.price
 
     @price.setter
-    def price(self, price: float) -> None:
+    def price(self, price: float | str) -> None:
         self.process.price = price
 
     def reset(
@@ -59,7 +59,7 @@ class SkipEnv(gymnasium.Env):
             indices = self.process.check_indices([options["index"]], 1)
         else:
             indices = self.process.draw(1, self.np_random)
-        infos = self.process.begin(indices)
+        infos = self.process.begin(indices, self.process.draw_prices(1, self.np_random))
         return self._observe(), _only(infos)
 
     def step(self, action: ArrayLike) -> tuple[Arrays, float, bool, bool, dict[str, Any]]:
@@ -103,13 +103,15 @@ class LayerSkipEnv(SkipEnv):
     | `price`      | `(1,)`     | [0, max]    | reward lost by spending the dense MACs once                           |
 
     After the last block `pooled` and `block` are zero, `confidence` is the head's, and `spent` is the whole bill.
+    There is no `confidence` with the argument `confidence=False`, nor for a model without.
 
     ## Rewards
     `linear`: every step pays `-price` times the share of MACs it spent, the first step the stem's too and the last step
     the head's; a right prediction earns 1 with the last step. `confidence` earns the log-probability of the label
     instead of 1 or 0. `quadratic` pays nothing before the last step, then `1 - price * share^2`, or `-penalty` for a
-    wrong prediction.
-    `info["reward_task"]` and `info["reward_cost"]` add up to the reward.
+    wrong prediction. `potential` and `confidence-gain` also pay, each step, for the rise of what a probe says of the
+    label. All shapes, with their formulas, are in `lcnet_rl/rewards/shapes.py`.
+    `info["reward_task"]`, `info["reward_cost"]` and `info["reward_shaping"]` add up to the reward.
 
     ## Starting State
     An image drawn uniformly at random from the data set, with the stem run. `reset(options={"index": i})` takes image
@@ -118,8 +120,8 @@ class LayerSkipEnv(SkipEnv):
     ## Episode End
     Terminated after the last block, when the head classifies; never truncated.
 
-    `info` holds `index`, `label`, `macs`, `macs_ratio` and `kept_blocks` (so far) always, `reward_task` and
-    `reward_cost` after a step, and `prediction` and `is_success` at the end.
+    `info` holds `index`, `label`, `macs`, `macs_ratio` and `kept_blocks` (so far) always, the reward's parts after a
+    step, and `prediction` and `is_success` at the end.
 
     ## Arguments
     ```python
@@ -136,8 +138,9 @@ class LayerSkipEnv(SkipEnv):
     | `run`                | `None`       | a run folder, whose final model is used                                   |
     | `backbone`, `width`  | `"resnet8"`  | a backbone with random weights, where neither `model` nor `run` is given  |
     | `groups`             | `4`          | filter groups a block; 0 decides every filter by itself                   |
-    | `reward`             | `"linear"`   | `linear`, `quadratic`, `confidence`, with parameters after a colon        |
-    | `price`              | `0.3`        | reward lost by spending the dense MACs once                               |
+    | `confidence`         | `True`       | whether the agent sees the confidence of a probe, which is then billed    |
+    | `reward`             | `"linear"`   | name of a shape, with parameters after a colon; or `"module:function"`    |
+    | `price`              | `0.3`        | reward lost by spending the dense MACs once, or a range `"0.05..1.0"`     |
     | `device`             | `"cpu"`      | where the network runs                                                    |
     | `render_mode`        | `None`       | `"ansi"` (a text) or `"rgb_array"` (the image over what ran so far)       |
 

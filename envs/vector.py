@@ -35,7 +35,7 @@ class SkipVectorEnv(VectorEnv):
 
     ## Attributes
     - `process`: model (`process.model`), data set, reward shape.
-    - `price`: may be set; takes effect with the next images.
+    - `price`, or `prices` for a range to draw from: may be set; takes effect with the next images.
 
     Whoever changes the model's weights between two steps calls `refresh`, or `reset` for new images.
     """
@@ -72,12 +72,12 @@ class SkipVectorEnv(VectorEnv):
         self.action_space = batch_space(self.single_action_space, num_envs)
 
     @property
-    def price(self) -> float:
-        """Reward lost by spending the dense model's MACs once."""
+    def price(self) -> float | str:
+        """Reward lost by spending the dense model's MACs once, or the range that it is drawn from."""
         return self.process.price
 
     @price.setter
-    def price(self, price: float) -> None:
+    def price(self, price: float | str) -> None:
         self.process.price = price
 
     def reset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None) -> tuple[Arrays, Infos]:
@@ -94,7 +94,7 @@ class SkipVectorEnv(VectorEnv):
             indices = self.process.check_indices(options["indices"], self.num_envs)
         else:
             indices = self.process.draw(self.num_envs, self.np_random)
-        infos = self.process.begin(indices)
+        infos = self._begin(indices)
         return self.process.observe(), self._masked(infos)
 
     def step(
@@ -110,7 +110,7 @@ class SkipVectorEnv(VectorEnv):
         if not ended:
             return self.process.observe(), rewards, terminations, truncations, self._masked(infos)
         last = {"final_obs": _rows(self.process.observe()), "final_info": self._masked(infos)}
-        begun = self.process.begin(self.process.draw(self.num_envs, self.np_random))
+        begun = self._begin(self.process.draw(self.num_envs, self.np_random))
         return self.process.observe(), rewards, terminations, truncations, self._masked({**begun, **last})
 
     def refresh(self) -> Arrays:
@@ -127,6 +127,9 @@ class SkipVectorEnv(VectorEnv):
         if self.render_mode is None:
             return None
         return tuple(render(self.process, index, self.render_mode) for index in range(self.num_envs))
+
+    def _begin(self, indices: NDArray[np.int64]) -> Infos:
+        return self.process.begin(indices, self.process.draw_prices(self.num_envs, self.np_random))
 
     def _masked(self, infos: Mapping[str, Any]) -> dict[str, Any]:
         """``infos`` with ``_name`` beside every name: which sub-environments it is true of, here all."""

@@ -12,7 +12,7 @@ from lcnet_rl.data import Dataset
 from lcnet_rl.device import Precision, autocast
 from lcnet_rl.distributed import alone
 from lcnet_rl.model import LCNet, Observation
-from lcnet_rl.rewards import Reward, judge
+from lcnet_rl.rewards import Judgement, PriceRange, Reward, judge
 
 BATCH = 500
 
@@ -27,6 +27,8 @@ class Results:
     """(N,), 0 or 1, float32."""
     log_prob: Tensor
     """(N,), log-probability of the label, in nats."""
+    confidence: Tensor
+    """(N,), probability of the predicted class."""
     macs: Tensor
     """(N,), the bill, gates included, float64."""
     shares: Tensor
@@ -49,10 +51,11 @@ class Results:
         """Standard deviation over images of the share of dense MACs."""
         return float(self.shares.std(correction=0))
 
-    def reward(self, reward: Reward, price: float) -> float:
-        """Mean reward at ``price``."""
+    def reward(self, reward: Reward, price: float | Tensor) -> float:
+        """Mean reward at ``price``, a number or (N,)."""
         shares = self.shares.float()
-        return float(reward(self.correct, self.log_prob, shares, torch.full_like(shares, price)).mean())
+        judged = Judgement(self.correct, self.log_prob, self.confidence)
+        return float(reward(judged, shares, torch.as_tensor(price).expand_as(shares)).mean())
 
 
 @torch.no_grad()
@@ -62,6 +65,7 @@ def evaluate(
     decisions: Callable[[Observation], Tensor] | Tensor,
     device: torch.device,
     precision: Precision = "fp32",
+    prices: Tensor | None = None,
 ) -> Results:
     """Classify a whole data set, in eval mode (in which the model is left).
 
@@ -71,6 +75,7 @@ def evaluate(
         decisions: who decides, e.g. ``model.greedy()``, or fixed actions (depth, N, action_size).
         device: where to compute.
         precision: float32 unless speed matters more than the last digits.
+        prices: (N,), the price that the policy sees with each image; None is the model's own.
     """
     model.eval()
     parts = []
@@ -78,25 +83,36 @@ def evaluate(
         rows = slice(start, min(start + BATCH, len(dataset)))
         decide = decisions if callable(decisions) else replay(decisions[:, rows].to(device))
         with autocast(device, precision):
-            outcome = model.run(dataset.images[rows].to(device), decide)
-        correct, log_prob = judge(outcome.logits.cpu(), dataset.labels[rows])
-        predictions = outcome.logits.argmax(1)
-        parts.append((predictions.cpu(), correct, log_prob, outcome.macs.cpu(), outcome.actions.cpu()))
-    columns = list(zip(*parts, strict=True))
-    bills = torch.cat(columns[3])
+            outcome = model.run(dataset.images[rows].to(device), decide, None if prices is None else prices[rows])
+        judged = judge(outcome.logits.cpu(), dataset.labels[rows])
+        parts.append(
+            {
+                "predictions": outcome.logits.argmax(1).cpu(),
+                "correct": judged.correct,
+                "log_prob": judged.log_prob,
+                "confidence": judged.confidence,
+                "macs": outcome.macs.cpu(),
+                "actions": outcome.actions.transpose(0, 1).cpu(),
+            }
+        )
+    columns = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    actions = columns.pop("actions").transpose(0, 1)
     return Results(
-        predictions=torch.cat(columns[0]),
-        correct=torch.cat(columns[1]),
-        log_prob=torch.cat(columns[2]),
-        macs=bills,
-        shares=bills / model.costs.dense,
-        actions=model.executed(torch.cat(columns[4], 1).to(device)).cpu(),
+        **columns,
+        shares=columns["macs"] / model.costs.dense,
+        actions=model.executed(actions.to(device)).cpu(),
     )
 
 
 def replay(actions: Tensor) -> Callable[[Observation], Tensor]:
     """A decider that repeats ``actions`` (depth, B, action_size), whatever it sees."""
     return lambda observation: actions[observation.block]
+
+
+def spread_prices(prices: PriceRange, count: int) -> Tensor:
+    """``count`` prices (count,) that cover the range evenly, neighbours far apart (steps of the golden ratio)."""
+    golden = (5**0.5 - 1) / 2
+    return prices.at((torch.arange(count, dtype=torch.float64) * golden % 1).float())
 
 
 @torch.no_grad()
@@ -107,6 +123,7 @@ def recalibrate(
     device: torch.device,
     precision: Precision = "fp32",
     images: int = 4000,
+    prices: PriceRange | None = None,
 ) -> None:
     """Set BatchNorm's running statistics to those of the given decisions, on training images.
 
@@ -120,6 +137,7 @@ def recalibrate(
         device: where to compute.
         precision: as for ``evaluate``.
         images: how many images to average over.
+        prices: the prices that the policy sees, spread evenly over the images; None is the model's own.
     """
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
@@ -128,10 +146,13 @@ def recalibrate(
         norm.momentum = None  # torch's spelling of a cumulative average
     model.train()
     try:
-        for batch in training.sample(images).images.split(BATCH):
+        chosen = training.sample(images).images
+        seen = None if prices is None else spread_prices(prices, len(chosen))
+        for start in range(0, len(chosen), BATCH):
+            batch = chosen[start : start + BATCH]
             decide = decisions if callable(decisions) else replay(decisions.to(device).expand(-1, len(batch), -1))
             with alone(), autocast(device, precision):
-                model.run(batch.to(device), decide)
+                model.run(batch.to(device), decide, None if seen is None else seen[start : start + BATCH])
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum

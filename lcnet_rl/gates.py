@@ -102,8 +102,8 @@ class CNet(Gate):
 class Probe(nn.Module):
     """A linear classifier on the pooled features: how sure would the network be if it stopped here?
 
-    Its confidence tells hard images from easy ones, which pooled features alone hardly do for a linear gate. It is
-    billed with L-Net.
+    Its confidence tells hard images from easy ones, which pooled features alone hardly do for a linear gate. Where the
+    gates read it, it is billed with L-Net.
     """
 
     measures = 2

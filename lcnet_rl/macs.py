@@ -25,7 +25,7 @@ class BlockCost:
     filters: int
     """How many filters the first convolution has."""
     l_net: int
-    """The gate that always runs: confidence probe and L-Net."""
+    """The gates that always run: L-Net, and the probe whose confidence the gates read, as far as there are such."""
     c_net: int
     """The gate that runs only where the block is kept: C-Net."""
 

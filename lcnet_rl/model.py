@@ -24,6 +24,7 @@ from lcnet_rl.backbones import Backbone, BackboneSpec, create_backbone, pool, sc
 from lcnet_rl.errors import UserError, unknown_name
 from lcnet_rl.gates import CNet, Gate, LNet, Probe, Standardize
 from lcnet_rl.macs import cost_table
+from lcnet_rl.observation import Observation
 
 Decides = Literal["layers", "channels", "both"]
 DEFAULT_GROUPS = 4
@@ -38,6 +39,8 @@ class ModelSpec:
     """``layers`` (L-Net), ``channels`` (C-Net) or ``both``."""
     groups: int = DEFAULT_GROUPS
     """Filter groups a block, each kept or dropped as one; 0 decides every filter by itself."""
+    confidence: bool = True
+    """Whether the gates read how sure a linear probe on the pooled features is; it is billed where they do."""
 
 
 @dataclass(frozen=True)
@@ -56,28 +59,6 @@ class State:
 
 
 @dataclass(frozen=True)
-class Observation:
-    """What the policy sees before block ``block``; nothing in it carries a gradient into the backbone."""
-
-    pooled: Tensor
-    """(B, C), pooled features of the block's input."""
-    confidence: Tensor
-    """(B, 2), the probe's largest probability and normalised entropy."""
-    spent: Tensor
-    """(B,), MACs so far as a share of the dense model's."""
-    price: Tensor
-    """(B,), the price of compute."""
-    block: int
-    probe_logits: Tensor
-    """(B, classes), with a gradient to the probe only."""
-
-    @property
-    def gate_input(self) -> Tensor:
-        """(B, C + 4), the features that L-Net and C-Net read, as they are before standardising."""
-        return gate_input(self.pooled, self.confidence, self.spent, self.price)
-
-
-@dataclass(frozen=True)
 class Outcome:
     """A batch of images classified."""
 
@@ -87,11 +68,6 @@ class Outcome:
     """(depth, B, action_size), as decided."""
     macs: Tensor
     """(B,), the bill, gates included, float64."""
-
-
-def gate_input(pooled: Tensor, confidence: Tensor, spent: Tensor, price: Tensor) -> Tensor:
-    """Concatenate an observation's parts, (B, C), (B, 2), (B,), (B,), to (B, C + 4)."""
-    return torch.cat((pooled, confidence, spent[:, None], price[:, None]), 1)
 
 
 class LCNet(nn.Module):
@@ -106,7 +82,12 @@ class LCNet(nn.Module):
     action_mask: Tensor
 
     def __init__(
-        self, backbone: Backbone, decides: Decides = "both", groups: int = DEFAULT_GROUPS, keep_bias: float = 2.0
+        self,
+        backbone: Backbone,
+        decides: Decides = "both",
+        groups: int = DEFAULT_GROUPS,
+        keep_bias: float = 2.0,
+        confidence: bool = True,
     ) -> None:
         """Put gates on ``backbone`` (which is used, not copied).
 
@@ -115,6 +96,7 @@ class LCNet(nn.Module):
             decides: which decisions there are.
             groups: filter groups a block; 0 for every filter by itself. Ignored with ``decides="layers"``.
             keep_bias: initial keep logit of every gate; positive starts open.
+            confidence: whether the gates read the probes' confidence. Probes exist and are trained in any case.
 
         Raises:
             UserError: for an unknown ``decides``, or groups that do not divide a block's filters.
@@ -126,17 +108,18 @@ class LCNet(nn.Module):
         for block in blocks:
             if decides != "layers" and (groups < 0 or (groups and block.filters % groups)):
                 raise UserError(f"groups must divide the {block.filters} filters of a block, or be 0, got {groups}")
-        self.spec = ModelSpec(backbone.spec, decides, groups)
+        self.spec = ModelSpec(backbone.spec, decides, groups, confidence)
         # Set while a pass in train mode must not count towards the running statistics of the gates' inputs.
         self.statistics_kept = False
         self.backbone = backbone
         self.depth = len(blocks)
         self.group_counts = tuple(groups or block.filters for block in blocks)
         self.has_l_net, self.has_c_net = decides != "channels", decides != "layers"
+        self.has_confidence = confidence
         self.action_size = int(self.has_l_net) + (max(self.group_counts) if self.has_c_net else 0)
         self.classes = backbone.spec.classes
         self.probes = nn.ModuleList(Probe(block.in_channels, self.classes) for block in blocks)
-        extras = Probe.measures + 2
+        extras = 2 + (Probe.measures if confidence else 0)
         # The price is the one input that training sets and that does not vary over images: it is left as it is.
         self.standardizers = nn.ModuleList(Standardize(block.in_channels + extras - 1) for block in blocks)
         self.l_nets = nn.ModuleList(LNet(block.in_channels + extras, keep_bias) for block in blocks if self.has_l_net)
@@ -145,11 +128,11 @@ class LCNet(nn.Module):
             for block, count in zip(blocks, self.group_counts, strict=True)
             if self.has_c_net
         )
-        nothing = nn.Identity()
+        probes = self.probes if confidence else nn.ModuleList()
         self.costs = cost_table(
             backbone,
-            [nn.ModuleList([self.probes[t], self.l_nets[t] if self.has_l_net else nothing]) for t in range(self.depth)],
-            [self.c_nets[t] if self.has_c_net else nothing for t in range(self.depth)],
+            [probes[t : t + 1] + self.l_nets[t : t + 1] for t in range(self.depth)],
+            [self.c_nets[t : t + 1] for t in range(self.depth)],
         )
         # The price the policy was trained at, which begin() assumes where none is given.
         self.register_buffer("price", torch.zeros(()))
@@ -176,15 +159,13 @@ class LCNet(nn.Module):
 
     def observe(self, state: State) -> Observation:
         """What the policy may see before the next block. The confidence comes from the block's probe."""
-        pooled = state.pooled.detach()
-        probe_logits = self.probes[state.block](pooled)
         return Observation(
-            pooled=pooled,
-            confidence=Probe.confidence(probe_logits.detach()),
+            pooled=state.pooled.detach(),
             spent=(state.spent.detach() / self.costs.dense).float(),
             price=state.price,
             block=state.block,
-            probe_logits=probe_logits,
+            probe=cast(Probe, self.probes[state.block]),
+            has_confidence=self.has_confidence,
         )
 
     def keep_logits(self, block: int, features: Tensor) -> Tensor:
@@ -192,7 +173,7 @@ class LCNet(nn.Module):
 
         Args:
             block: which block.
-            features: (B, C + 4), an observation's ``gate_input``.
+            features: an observation's ``gate_input``.
 
         Returns:
             (B, action_size); bits that the block does not have are 0.
@@ -344,4 +325,4 @@ class LCNet(nn.Module):
 def create_model(spec: ModelSpec) -> LCNet:
     """An LCNet of ``spec`` with fresh weights, to load a file into."""
     backbone = create_backbone(spec.backbone.name, spec.backbone.classes, spec.backbone.width)
-    return LCNet(backbone, spec.decides, spec.groups)
+    return LCNet(backbone, spec.decides, spec.groups, confidence=spec.confidence)

@@ -18,12 +18,13 @@ from lcnet_rl.model import LCNet
 mpl.use("Agg")
 
 
-def plot_tradeoff(summary: dict[str, Any], curve: list[tuple[float, float]], path: Path) -> None:
-    """Accuracy over MMACs an image: the policy, its controls, the dense backbone, and the policy at other thresholds.
+def plot_tradeoff(summary: dict[str, Any], curve: list[tuple[float, float]], line: str, path: Path) -> None:
+    """Accuracy over MMACs an image: the policy, its controls, the dense backbone, and the policy at other settings.
 
     Args:
         summary: of ``report.summarize``.
-        curve: (MACs, accuracy) of the policy at other keep thresholds, perhaps on fewer images.
+        curve: (MACs, accuracy) of the policy at other settings, perhaps on fewer images.
+        line: what these settings are.
         path: the PNG to write.
     """
     figure = Figure(figsize=(7, 4.5), layout="constrained")
@@ -37,7 +38,7 @@ def plot_tradeoff(summary: dict[str, Any], curve: list[tuple[float, float]], pat
         axes.plot(control["macs_mean"] / 1e6, 100 * control["accuracy"], marker, ms=8, ls="", label=f"control: {name}")
     axes.set_xlabel("MMACs per image, gates included")
     axes.set_ylabel("accuracy, %")
-    axes.set_title(f"{summary['backbone']} on {summary['dataset']}/{summary['split']}; line: other thresholds")
+    axes.set_title(f"{summary['backbone']} on {summary['dataset']}/{summary['split']}; line: {line}")
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=130)

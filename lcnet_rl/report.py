@@ -51,6 +51,7 @@ def summarize(
         "width": model.spec.backbone.width,
         "decides": model.spec.decides,
         "groups": model.spec.groups,
+        "confidence": model.spec.confidence,
         "dataset": dataset.name,
         "split": dataset.split,
         "images": len(dataset),
@@ -137,6 +138,8 @@ def print_summary(summary: dict[str, Any]) -> None:
         f"MMACs over images: std {summary['macs_std'] / 1e6:.2f}, percentiles {spread}; "
         f"{summary['distinct_paths']:,} distinct paths (gates included, {summary['gate_macs']:,} MACs if all run)"
     )
+    reads = "reads" if summary["confidence"] else "does not read"
+    console.print(f"The policy {reads} the confidence of a probe on the features.")
     if "difficulty_correlation" in summary:
         console.print(f"rank correlation of MACs with known difficulty: {summary['difficulty_correlation']:+.3f}")
     gain = f"{summary['gain_over_shuffled']:+.2%} +- {summary['gain_over_shuffled_error']:.2%} (standard error)"

@@ -46,8 +46,9 @@ def load_model(path: Path) -> LCNet:
     if "model" not in metadata:
         raise UserError(f"{path} is no model of this project (its header names no architecture)")
     try:
-        values = json.loads(metadata["model"])
-        spec = ModelSpec(BackboneSpec(**values["backbone"]), values["decides"], values["groups"])
+        # Before confidence was an option, every network had it.
+        values = {"confidence": True, **json.loads(metadata["model"])}
+        spec = ModelSpec(BackboneSpec(**values["backbone"]), values["decides"], values["groups"], values["confidence"])
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{path} names no architecture that this version knows ({error})") from error
     model = create_model(spec)

@@ -8,12 +8,18 @@ from lcnet_rl.backbones import create_backbone
 from lcnet_rl.model import Decides, LCNet
 
 
-def lively(name: str = "resnet8", decides: Decides = "both", groups: int = 4, width: int | None = 8) -> LCNet:
+def lively(
+    name: str = "resnet8",
+    decides: Decides = "both",
+    groups: int = 4,
+    width: int | None = 8,
+    confidence: bool = True,
+) -> LCNet:
     """A model in which nothing is neutral: BatchNorm statistics, gates and scales all differ from their start."""
     generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = LCNet(create_backbone(name, 10, width), decides, groups).eval()
+        model = LCNet(create_backbone(name, 10, width), decides, groups, confidence=confidence).eval()
     for gate in model.gates():
         for parameter in gate.parameters():
             parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator)

@@ -72,8 +72,8 @@ def toy() -> Toy:
 
 
 def exact_gradient(toy: Toy, reward: Reward, price: float = PRICE) -> Tensor:
-    correct, log_prob = judge(toy.rollout.logits[0].detach(), toy.labels.expand(512))
-    earned = reward(correct, log_prob, toy.rollout.shares[0], torch.full((512,), price))
+    judged = judge(toy.rollout.logits[0].detach(), toy.labels)
+    earned = reward(judged, toy.rollout.shares[0], torch.full((512,), price))
     return toy.flat((toy.weights * earned).sum())
 
 
@@ -92,7 +92,12 @@ def draw(toy: Toy, generator: torch.Generator, rollouts: int = ROLLOUTS) -> Roll
 def estimates(toy: Toy, reward: Reward, baseline: str, cost_gradient: str, control_variate: str) -> Tensor:
     """Gradient estimates of ``BATCHES`` independent batches, (BATCHES, parameters)."""
     one = mean_field(toy.model, toy.images, toy.labels, PRICE, reward, BOUND)
-    field = MeanField(one.slopes.expand(-1, IMAGES, -1), one.task.expand(IMAGES), one.costs.expand(-1, IMAGES))
+    field = MeanField(
+        one.slopes.expand(-1, IMAGES, -1),
+        one.task.expand(IMAGES),
+        one.costs.expand(-1, IMAGES),
+        one.potentials.expand(-1, IMAGES),
+    )
     greedy = sample(toy.model, toy.images, PRICE, 1, 0.0, None, lambda p, _: (p > 0.5).float())
     expanded = Rollout(
         **{
@@ -118,11 +123,11 @@ def estimates(toy: Toy, reward: Reward, baseline: str, cost_gradient: str, contr
 
 COMBINATIONS = [
     (reward, baseline, cost_gradient, control_variate)
-    for reward in ("linear", "confidence", "quadratic:penalty=0.5")
+    for reward in ("linear", "confidence", "confidence-gain", "quadratic:penalty=0.5", "budget:target=0.4")
     for baseline in ("leave-one-out", "batch-mean", "self-critical", "mean-field")
     for cost_gradient in ("exact", "sampled")
     for control_variate in ("none", "first-order")
-    if cost_gradient == "sampled" or not reward.startswith("quadratic")
+    if cost_gradient == "sampled" or create_reward(reward).pays_by_step
 ]
 
 
@@ -185,7 +190,7 @@ def test_mean_field_slopes_match_finite_differences() -> None:
 
     def value(actions: Tensor) -> Tensor:
         with torch.no_grad():
-            return judge(model.run(images, lambda seen: actions[seen.block]).logits, labels)[1]
+            return judge(model.run(images, lambda seen: actions[seen.block]).logits, labels).log_prob
 
     for block in range(model.depth):
         step = torch.zeros_like(p)

@@ -33,15 +33,15 @@ def noise(count: int, split: str) -> Dataset:
     return Dataset("noise", split, images, torch.arange(count) % 4, tuple("abcd"))
 
 
-def small_model() -> LCNet:
+def small_model(confidence: bool = True) -> LCNet:
     torch.manual_seed(0)
-    return LCNet(create_backbone("resnet8", 4, 4), "both", groups=2)
+    return LCNet(create_backbone("resnet8", 4, 4), "both", groups=2, confidence=confidence)
 
 
-def joint(run: Path, **settings: object) -> Reinforce:
+def joint(run: Path, confidence: bool = True, **settings: object) -> Reinforce:
     run.mkdir(exist_ok=True)
     config = ReinforceConfig(**{"epochs": 3, "batch_size": 32, "target": 0.6, "save_every": 5, "evals": 3, **settings})
-    return Reinforce(small_model(), config, noise(256, "train"), noise(64, "val"), run, 7, CPU)
+    return Reinforce(small_model(confidence), config, noise(256, "train"), noise(64, "val"), run, 7, CPU)
 
 
 def stop_after(agent: Reinforce, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +56,9 @@ def stop_after(agent: Reinforce, steps: int, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(agent, "joint_step", step)
 
 
-@pytest.mark.parametrize("flags", [{}, {"rollouts": 1, "baseline": "mean-field", "control_variate": "first-order"}])
+@pytest.mark.parametrize(
+    "flags", [{}, {"rollouts": 1, "baseline": "mean-field", "control_variate": "first-order", "confidence": False}]
+)
 @pytest.mark.parametrize("steps", [2, 13, 21], ids=["warm-up", "policy", "polish"])
 def test_resumed_reinforce_equals_an_uninterrupted_run_bit_for_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int, flags: dict
@@ -152,6 +154,20 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     wrong = Reinforce(other, config, noise(256, "train"), noise(64, "val"), tmp_path / "run", 0, CPU)
     with pytest.raises(UserError, match="another network"):
         wrong.restore()
+
+
+@pytest.mark.parametrize("confidence", [True, False])
+def test_a_checkpoint_with_other_confidence_is_refused(tmp_path: Path, confidence: bool) -> None:
+    joint(tmp_path / "run", confidence).save()
+    with pytest.raises(UserError, match="another network: size mismatch"):
+        joint(tmp_path / "run", not confidence).restore()
+
+
+def test_probes_learn_whether_or_not_the_gates_read_their_confidence(tmp_path: Path) -> None:
+    agent = joint(tmp_path / "run", confidence=False, warmup=0.0)
+    before = [parameter.clone() for parameter in agent.model.probes.parameters()]
+    agent.joint_step()
+    assert not any(map(torch.equal, before, agent.model.probes.parameters()))
 
 
 def test_a_truncated_checkpoint_is_refused(tmp_path: Path) -> None:

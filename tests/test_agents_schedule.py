@@ -1,4 +1,4 @@
-"""When reinforce's phases begin, how fast its policy learns in them, and how it meets a target."""
+"""When reinforce's phases begin, how fast its policy learns in them, and what compute costs in them."""
 
 from __future__ import annotations
 
@@ -35,12 +35,6 @@ def small_agent(config: ReinforceConfig, run: Path) -> Reinforce:
     return Reinforce(small_model(), config, noise(16, "train"), noise(8, "val"), run, 0, torch.device("cpu"))
 
 
-@pytest.mark.parametrize(("target", "price"), [(None, 0.0), (0.8, 0.7)])
-def test_only_with_a_target_does_the_price_start_as_told(target: float | None, price: float, tmp_path: Path) -> None:
-    config = ReinforceConfig(batch_size=16, price=0.7, target=target)
-    assert small_agent(config, tmp_path).price == price
-
-
 def test_reinforce_moves_its_policy_as_fast_as_the_schedule_says(tmp_path: Path) -> None:
     config = ReinforceConfig(epochs=10, batch_size=16, target=0.5, warmup=0.0, polish=0.2, ramp=0.5)
     agent = small_agent(config, tmp_path)
@@ -50,47 +44,49 @@ def test_reinforce_moves_its_policy_as_fast_as_the_schedule_says(tmp_path: Path)
         assert agent.gates.param_groups[0]["lr"] == config.gate_lr * agent.schedule.settling(step)
 
 
-@pytest.fixture
-def aimed(tmp_path: Path) -> Reinforce:
-    """An agent past its ramp, at a price of 1, with the target 0.5 and a ramp of 4 steps."""
+def test_polishing_starts_at_the_settled_price(tmp_path: Path) -> None:
     config = ReinforceConfig(
         epochs=10, batch_size=16, price=1.0, target=0.5, price_rate=2.0, warmup=0.0, polish=0.2, ramp=0.5
     )
     agent = small_agent(config, tmp_path)
     assert agent.schedule == Schedule(total=10, policy=0, polish=8, ramp=4)
-    agent.step = 5
-    return agent
+    agent.step = 6
+    agent.joint_step()
+    assert agent.pricing.value > agent.pricing.settled, "overspending raises the price at once"
+    agent.step = 7
+    agent.joint_step()
+    settled = agent.pricing.value
+    assert settled == agent.pricing.settled
+    agent.step = 8
+    agent.joint_step()
+    assert agent.pricing.value == settled
 
 
-def test_overspending_raises_the_price_at_once_and_by_as_much_again_over_a_ramps_length(aimed: Reinforce) -> None:
+def test_without_a_target_the_price_follows_the_ramp(tmp_path: Path) -> None:
+    config = ReinforceConfig(epochs=10, batch_size=16, price=0.8, warmup=0.2, polish=0.2, ramp=1.0)
+    agent = small_agent(config, tmp_path)
     prices = []
-    for share in (0.7, 0.7, 0.5, 0.4):
-        aimed.move_price(share, target=0.5)
-        prices.append(aimed.price)
-    assert prices == pytest.approx([1.1 + 0.4, 1.2 + 0.4, 1.2, 1.15 - 0.2])
+    for step in (0, 2, 4, 7, 9):
+        agent.step = step
+        prices.append(agent.joint_step()["train/price"])
+    assert prices == pytest.approx([0, 0.8 / 6, 0.4, 0.8, 0.8])
 
 
-def test_the_price_is_never_negative(aimed: Reinforce) -> None:
-    aimed.move_price(0.0, target=0.5)
-    assert aimed.price == 0
-    for _ in range(9):
-        aimed.move_price(0.0, target=0.5)
-    assert aimed.settled_price == 0
-
-
-def test_polishing_starts_at_the_settled_price(aimed: Reinforce) -> None:
-    aimed.step = 7
-    aimed.move_price(0.7, target=0.5)
-    assert aimed.price == aimed.settled_price == pytest.approx(1.1)
-    aimed.step = 8
-    aimed.joint_step()
-    assert aimed.price == pytest.approx(1.1)
-
-
-def test_while_the_target_ramps_more_may_be_spent(aimed: Reinforce) -> None:
-    aimed.step = 1
-    aimed.move_price(0.75, target=0.5)
-    assert aimed.price == pytest.approx(1.0)
+def test_a_range_shows_every_image_a_price_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = ReinforceConfig(epochs=10, batch_size=16, price="0.1..0.9", warmup=0.0, polish=0.2, ramp=0.1)
+    agent = small_agent(config, tmp_path)
+    seen = []
+    begin = agent.model.begin
+    monkeypatch.setattr(
+        agent.model, "begin", lambda images, price=None: (seen.append(torch.as_tensor(price)), begin(images, price))[1]
+    )
+    for step in (4, 5, 9):
+        agent.step = step
+        agent.joint_step()
+    assert all(len(prices.unique()) == 16 for prices in seen)
+    assert all(0.1 <= float(prices.min()) <= float(prices.max()) <= 0.9 for prices in seen)
+    assert not torch.equal(seen[0], seen[1])
+    assert float(agent.model.price) == pytest.approx(0.3), "where nobody says, the middle one"
 
 
 def test_greedy_decisions_are_held_to_the_target_before_late_in_and_after_polishing(

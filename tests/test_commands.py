@@ -14,7 +14,7 @@ from PIL import Image
 
 from agents.reinforce import Reinforce
 from lcnet_rl.commands import COMMANDS, main
-from lcnet_rl.commands.train import ALGOS
+from lcnet_rl.commands.train import ALGOS, parse
 from lcnet_rl.runs import CHECKPOINT, CONFIG, MODEL, PROGRESS
 from lcnet_rl.settings import from_dict, preset_names, read_preset
 from lcnet_rl.tree import load_tree
@@ -50,6 +50,10 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> str:
         (("train", "--algo", "pp"), "did you mean ppo"),
         (("train", "--preset", "dem"), "did you mean demo"),
         (("train", "--price", "-1"), "price must be >= 0"),
+        (("train", "--price", "1..0.5"), "a range of prices rises from above 0"),
+        (("train", "--price", "0.1..1", "--target", "0.6"), "a range of prices, or a target, not both"),
+        (("train", "--reward", "lagrange"), "did you mean lagrangian"),
+        (("train", "--reward", "budget"), "not linear in compute: use --cost-gradient sampled"),
         (("train", "--rollouts", "1"), "--rollouts 2"),
         (("train", "--reward", "quadratic"), "--cost-gradient sampled"),
         (("train", "--dataset", "shapes", "--backbone", "resnet21", "--init", "scratch"), "or resnet20?"),
@@ -121,12 +125,36 @@ def test_every_preset_is_a_valid_setting_of_its_algorithm(name: str) -> None:
 
 
 def test_command_line_overrides_the_preset(tmp_path: Path) -> None:
-    from lcnet_rl.commands.train import parse
-
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump({"algo": "reinforce", "agent": {"price": 0.7, "entropy": 0.5}}))
     config = parse(["--preset", str(path), "--price", "0.1"], "train")
     assert (config.agent.price, config.agent.entropy) == (0.1, 0.5)
+
+
+def test_confidence_is_an_option_of_command_line_presets_and_runs(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({"confidence": False}))
+    assert parse([], "train").confidence
+    assert not parse(["--no-confidence"], "train").confidence
+    assert not parse(["--preset", str(path)], "train").confidence
+    assert parse(["--preset", str(path), "--confidence"], "train").confidence
+
+
+@pytest.mark.parametrize("algo", ["reinforce", pytest.param("ppo", marks=pytest.mark.slow)])
+def test_a_run_without_confidence_says_so(
+    capsys: pytest.CaptureFixture[str], images: str, tmp_path: Path, algo: str
+) -> None:
+    run = tmp_path / "run"
+    arguments = ["train", "--algo", algo, "--no-confidence", "--dataset", images, "--backbone", "resnet8"]
+    arguments += ["--width", "4", "--init", "scratch", "--decides", "layers", "--batch-size", "32", "--run", str(run)]
+    arguments += ["--epochs", "2"] if algo == "reinforce" else ["--timesteps", "60", "--num-envs", "5"]
+    assert main(arguments) == 0
+    assert yaml.safe_load((run / CONFIG).read_text())["confidence"] is False
+    assert main(["evaluate", str(run), "--split", "val"]) == 0
+    assert "does not read the confidence" in capsys.readouterr().out
+    summary = json.loads((run / "evaluation-val.json").read_text())
+    assert summary["confidence"] is False
+    assert summary["gate_macs"] == 2 * (4 + 2 + 4 + 2 + 8 + 2), "a keep and a scale layer of three L-Nets, no probe"
 
 
 @pytest.mark.slow
@@ -156,6 +184,36 @@ def test_train_resume_and_evaluate_from_the_command_line(
     assert json.loads((run / "evaluation-val-budget0.5.json").read_text())["macs_ratio"] <= 0.5
     capsys.readouterr()
     assert "already holds a run" in failing(capsys, *arguments)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algo", ["reinforce", "ppo"])
+def test_one_run_serves_every_price_and_budget_of_its_range(
+    capsys: pytest.CaptureFixture[str], images: str, tmp_path: Path, algo: str
+) -> None:
+    run = tmp_path / "run"
+    arguments = ["train", "--algo", algo, "--dataset", images, "--backbone", "resnet8", "--width", "4", "--batch-size"]
+    arguments += ["8", "--init", "scratch", "--price", "0.1..4", "--price-schedule", "cosine", "--run", str(run)]
+    if algo == "reinforce":
+        arguments += ["--epochs", "6", "--gate-lr", "0.1"]
+    else:
+        arguments += ["--timesteps", "300", "--num-envs", "10", "--warmup-steps", "2"]
+    assert main(arguments) == 0
+    assert main(["train", "--resume", str(run)]) == 0
+    for price in ("0.1", "4"):
+        assert main(["evaluate", str(run), "--split", "val", "--price", price]) == 0
+    low, high = (json.loads((run / f"evaluation-val-price{p}.json").read_text()) for p in ("0.1", "4"))
+    assert (low["price"], high["price"]) == pytest.approx((0.1, 4))
+    if algo == "reinforce":
+        assert high["macs_ratio"] < low["macs_ratio"], "it has learned what a price is"
+        budget = (high["macs_ratio"] + low["macs_ratio"]) / 2
+        assert main(["evaluate", str(run), "--split", "val", "--budget", str(budget)]) == 0
+        met = json.loads((run / f"evaluation-val-budget{budget:g}.json").read_text())
+        assert met["macs_ratio"] <= budget
+        assert 0.1 < met["price"] < 4
+    assert "was trained for prices 0.1..4, got 5" in failing(capsys, "evaluate", str(run), "--price", "5")
+    both = failing(capsys, "evaluate", str(run), "--price", "1", "--budget", "0.5")
+    assert "give --budget or --price, not both" in both
 
 
 def test_ctrl_c_says_how_to_go_on(

@@ -32,14 +32,15 @@ def assert_same(model: LCNet, engine: Engine, actions: torch.Tensor, count: int)
     name=st.sampled_from(["resnet8", "resnet14", "resnet18"]),
     decides=st.sampled_from(["layers", "channels", "both"]),
     groups=st.sampled_from([0, 1, 2, 4]),
+    confidence=st.booleans(),
     count=st.integers(0, 5),
     keep=st.floats(0, 1),
     seed=st.integers(0, 1000),
 )
 def test_any_decisions_give_the_models_logits(
-    name: str, decides: Decides, groups: int, count: int, keep: float, seed: int
+    name: str, decides: Decides, groups: int, confidence: bool, count: int, keep: float, seed: int
 ) -> None:
-    model = lively(name, decides, groups)
+    model = lively(name, decides, groups, confidence=confidence)
     draws = torch.rand(model.depth, count, model.action_size, generator=torch.Generator().manual_seed(seed))
     assert_same(model, Engine(model), (draws < keep).float(), count)
 
@@ -72,9 +73,10 @@ def test_the_crossover_takes_the_fastest_plan() -> None:
     assert Crossover(((fast, fast),), (fast,), (3,)).plan(0, [], 10) == []
 
 
+@pytest.mark.parametrize("confidence", [True, False])
 @pytest.mark.parametrize("decides", ["layers", "channels", "both"])
-def test_the_arithmetic_executed_is_the_arithmetic_billed(decides: Decides) -> None:
-    engine = Engine(lively(decides=decides, width=16))
+def test_the_arithmetic_executed_is_the_arithmetic_billed(decides: Decides, confidence: bool) -> None:
+    engine = Engine(lively(decides=decides, width=16, confidence=confidence))
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         outcome = engine.run(images(16), engine.greedy())
     assert len(outcome.macs.unique()) > 1
@@ -93,8 +95,9 @@ def test_excess_is_what_was_executed_beyond_the_bill() -> None:
     assert counter.get_total_flops() == 2 * (engine.total_macs(state).sum() + state.excess)
 
 
-def test_greedy_decides_as_the_model_does() -> None:
-    model = lively()
+@pytest.mark.parametrize("confidence", [True, False])
+def test_greedy_decides_as_the_model_does(confidence: bool) -> None:
+    model = lively(confidence=confidence)
     engine = Engine(model)
     with torch.no_grad():
         expected = model.run(images(32), model.greedy(0.6)).actions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,11 @@ from lcnet_rl.backbones import create_backbone
 from lcnet_rl.data import Dataset
 from lcnet_rl.errors import UserError
 from lcnet_rl.model import Decides, LCNet
-from lcnet_rl.rewards import create_reward, judge
+from lcnet_rl.rewards import create_reward, judge, reward_names
 from lcnet_rl.weights import save_model
 
 CLASSES = ("a", "b", "c")
-REWARDS = ("linear", "quadratic", "quadratic:penalty=0.5", "confidence", "confidence:floor=0.2")
+REWARDS = (*reward_names(), "quadratic:penalty=0.5", "confidence:floor=0.2", "potential:weight=3")
 IMAGES = 6
 
 
@@ -33,24 +34,32 @@ def tiny_data(count: int = 12) -> Dataset:
     return Dataset("tiny", "train", images, torch.arange(count) % len(CLASSES), CLASSES)
 
 
-def tiny_model(decides: Decides = "both", groups: int = 2) -> LCNet:
+def tiny_model(decides: Decides = "both", groups: int = 2, confidence: bool = True) -> LCNet:
     """A small network whose gates are neither open nor neutral."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
-        model = LCNet(create_backbone("resnet8", len(CLASSES), 4), decides, groups)
+        model = LCNet(create_backbone("resnet8", len(CLASSES), 4), decides, groups, confidence=confidence)
         with torch.no_grad():
             for parameter in [*model.policy_parameters(), *model.scale_parameters()]:
                 parameter += 0.1 * torch.randn_like(parameter)
     return model
 
 
-def tiny(decides: Decides = "both", groups: int = 2, **others: Any) -> dict[str, Any]:
+def tiny(decides: Decides = "both", groups: int = 2, confidence: bool = True, **others: Any) -> dict[str, Any]:
     """Keywords for an environment that is fast."""
-    return {"model": tiny_model(decides, groups), "dataset": tiny_data(), **others}
+    return {"model": tiny_model(decides, groups, confidence), "dataset": tiny_data(), **others}
 
 
 def tiny_process(decides: Decides = "both", groups: int = 2, **others: Any) -> Process:
     return Process(decides, Settings(**tiny(decides, groups, **others)))
+
+
+@torch.no_grad()
+def first_potential(process: Process, reward: str) -> torch.Tensor:
+    """The potential that the present images began with, which shaping takes away in all."""
+    indices = torch.from_numpy(process.indices)
+    probes = process.model.observe(process.model.begin(process.images[indices])).probe_logits
+    return create_reward(reward).potential(judge(probes, process.labels[indices]).double().log_prob)
 
 
 def random_actions(process: Process, seed: int, keep: float = 0.6) -> np.ndarray:
@@ -77,14 +86,14 @@ def test_stepping_with_forced_actions_equals_one_call_of_the_model(decides: Deci
     with torch.no_grad():
         outcome = process.model.run(images, lambda seen: torch.from_numpy(actions[seen.block]).float(), price=0.7)
     share = outcome.macs / process.model.costs.dense
-    correct, log_prob = judge(outcome.logits, labels)
-    expected = create_reward(reward)(correct.double(), log_prob.double(), share, torch.tensor(0.7, dtype=torch.float64))
+    judged, price = judge(outcome.logits, labels).double(), torch.full_like(share, 0.7)
+    expected = create_reward(reward)(judged, share, price) - first_potential(process, reward)
     ran, _ = process.model.kept(outcome.actions)
 
     assert process.logits is not None
     assert torch.equal(process.logits, outcome.logits)
     assert infos["prediction"].tolist() == outcome.logits.argmax(1).tolist()
-    assert infos["is_success"].tolist() == correct.bool().tolist()
+    assert infos["is_success"].tolist() == judged.correct.bool().tolist()
     assert infos["macs"].tolist() == outcome.macs.tolist()
     np.testing.assert_allclose(infos["macs_ratio"], share, rtol=1e-12)
     assert infos["kept_blocks"].tolist() == ran.sum(0).tolist()
@@ -115,7 +124,8 @@ def test_no_actions_break_the_bill_or_the_rewards(
         rewards, ended, infos = process.step(action)
         assert ended == (block == depth - 1)
         assert ("is_success" in infos) == ended
-        np.testing.assert_allclose(infos["reward_task"] + infos["reward_cost"], rewards, rtol=1e-12)
+        parts = infos["reward_task"] + infos["reward_cost"] + infos["reward_shaping"]
+        np.testing.assert_allclose(parts, rewards, rtol=1e-12)
         assert (infos["reward_cost"] <= 0).all()
         assert (infos["kept_blocks"] <= block + 1).all()
         assert infos["macs"][0] >= before
@@ -127,8 +137,8 @@ def test_no_actions_break_the_bill_or_the_rewards(
     assert (infos["macs"] >= cheapest).all()
     assert (infos["macs"] <= costs.ceiling).all()
     assert process.logits is not None
-    correct, log_prob = judge(process.logits, torch.from_numpy(infos["label"]))
-    total = create_reward(reward)(correct, log_prob, torch.from_numpy(infos["macs_ratio"]), torch.tensor(price))
+    judged, share = judge(process.logits, torch.from_numpy(infos["label"])), torch.from_numpy(infos["macs_ratio"])
+    total = create_reward(reward)(judged, share, torch.full_like(share, price)) - first_potential(process, reward)
     np.testing.assert_allclose(returns, total, rtol=1e-5, atol=1e-5)
 
 
@@ -155,9 +165,60 @@ def test_a_shape_that_does_not_pay_by_step_pays_with_the_last() -> None:
     assert np.all(rewards[-1] != 0)
 
 
+def all_returns(reward: str, price: float) -> np.ndarray:
+    """The return of every sequence of decisions (sequences, images), block by block through the environment."""
+    process, rows = tiny_process("layers", 1, reward=reward, price=price), []
+    for bits in itertools.product((0, 1), repeat=process.model.depth):
+        process.begin(np.arange(IMAGES))
+        rows.append(sum(process.step(np.full((IMAGES, 1), bit))[0] for bit in bits))
+    return np.stack(rows)
+
+
+@pytest.mark.parametrize("weight", [0.3, 1, 20])
+def test_potential_based_shaping_leaves_the_best_decisions_as_they_are(weight: float) -> None:
+    plain, shaped = all_returns("linear", 0.5), all_returns(f"potential:weight={weight}", 0.5)
+    best = shaped.argmax(0)
+    np.testing.assert_allclose(plain[best, np.arange(IMAGES)], plain.max(0), atol=1e-9)
+    assert len(set(best.tolist())) > 1, "the best decisions differ between images"
+    difference = shaped - plain
+    np.testing.assert_allclose(difference, np.broadcast_to(difference[0], difference.shape), atol=1e-9)
+    assert (np.abs(difference) > 0.05 * weight).all(), "shaping did something"
+
+
+def test_shaping_rewards_a_step_for_what_it_did_to_the_probe() -> None:
+    process = tiny_process("both", 2, reward="confidence-gain", price=0.0)
+    process.begin(np.arange(IMAGES))
+
+    def says() -> torch.Tensor:
+        with torch.no_grad():
+            logits = process.logits if process.logits is not None else process.model.observe(process.state).probe_logits
+        return logits.double().softmax(1).gather(1, process.labels[:IMAGES, None])[:, 0]
+
+    before = says()
+    for action in random_actions(process, seed=9):
+        rewards, _, _ = process.step(action)
+        np.testing.assert_allclose(rewards, says() - before, atol=1e-6)
+        before = says()
+
+
+def test_a_range_of_prices_gives_every_image_one_of_its_own() -> None:
+    process = tiny_process(reward="linear", price="0.1..0.9")
+    prices = process.draw_prices(IMAGES, np.random.default_rng(0))
+    assert len(set(prices.tolist())) == IMAGES
+    process.begin(np.arange(IMAGES), prices)
+    np.testing.assert_array_equal(process.observe()["price"][:, 0], prices)
+    shares = np.zeros(IMAGES)
+    for action in random_actions(process, seed=3):
+        _, _, infos = process.step(action)
+        np.testing.assert_allclose(infos["reward_cost"], -prices * (infos["macs_ratio"] - shares), rtol=1e-6)
+        shares = infos["macs_ratio"]
+    assert process.price == "0.1..0.9"
+
+
 @pytest.mark.parametrize(("decides", "groups"), [("layers", 2), ("channels", 0), ("both", 2)])
-def test_a_policy_reads_the_gate_input_back_bit_for_bit(decides: Decides, groups: int) -> None:
-    process = tiny_process(decides, groups)
+@pytest.mark.parametrize("confidence", [True, False])
+def test_a_policy_reads_the_gate_input_back_bit_for_bit(decides: Decides, groups: int, confidence: bool) -> None:
+    process = tiny_process(decides, groups, confidence=confidence)
     process.begin(np.arange(IMAGES))
     for block, action in enumerate(random_actions(process, seed=5)):
         seen = {key: torch.from_numpy(values) for key, values in process.observe().items()}
@@ -169,8 +230,9 @@ def test_a_policy_reads_the_gate_input_back_bit_for_bit(decides: Decides, groups
         process.step(action)
 
 
-def test_the_last_observation_names_no_block_and_shows_the_whole_bill() -> None:
-    process = tiny_process()
+@pytest.mark.parametrize("confidence", [True, False])
+def test_the_last_observation_names_no_block_and_shows_the_whole_bill(confidence: bool) -> None:
+    process = tiny_process(confidence=confidence)
     process.begin(np.arange(IMAGES))
     for action in random_actions(process, seed=6):
         _, _, infos = process.step(action)
@@ -179,7 +241,10 @@ def test_the_last_observation_names_no_block_and_shows_the_whole_bill() -> None:
     assert not last["pooled"].any()
     np.testing.assert_allclose(last["spent"][:, 0], infos["macs_ratio"], rtol=1e-6)
     assert process.logits is not None
-    np.testing.assert_allclose(last["confidence"][:, 0], process.logits.softmax(1).amax(1), rtol=1e-5)
+    assert last.keys() == process.observation_space.keys()
+    assert ("confidence" in last) == confidence
+    if confidence:
+        np.testing.assert_allclose(last["confidence"][:, 0], process.logits.softmax(1).amax(1), rtol=1e-5)
 
 
 def test_a_block_without_any_filter_counts_as_skipped() -> None:
@@ -237,6 +302,20 @@ def test_fresh_weights_are_always_the_same_and_disturb_no_random_state() -> None
     first, second = (Process("both", Settings(dataset=tiny_data(), width=4)).model for _ in range(2))
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, second.state_dict()[key]) for key, value in first.state_dict().items())
+
+
+@pytest.mark.parametrize(("asked", "found"), [(None, True), (True, True), (False, False)])
+def test_fresh_models_have_the_confidence_asked_for(asked: bool | None, found: bool) -> None:
+    process = Process("both", Settings(dataset=tiny_data(), width=4, confidence=asked))
+    assert process.model.spec.confidence == ("confidence" in process.observation_space.spaces) == found
+
+
+@pytest.mark.parametrize("confidence", [True, False])
+def test_a_model_with_other_confidence_is_refused(confidence: bool) -> None:
+    model = tiny_model(confidence=confidence)
+    assert Process("both", Settings(model=model, dataset=tiny_data(), confidence=confidence)).model is model
+    with pytest.raises(UserError, match=f"has confidence {confidence}, but {not confidence} was asked for"):
+        Process("both", Settings(model=model, dataset=tiny_data(), confidence=not confidence))
 
 
 def test_a_run_is_loaded_from_its_folder(tmp_path: Path) -> None:

@@ -120,8 +120,11 @@ def test_frames_are_tiled() -> None:
 
 
 @pytest.mark.parametrize(("algorithm", "settings"), [(PPO, {"batch_size": 12}), (A2C, {})])
-def test_stable_baselines3_trains_on_it_and_counts_returns_and_successes(algorithm: type, settings: dict) -> None:
-    env = make()
+@pytest.mark.parametrize("confidence", [True, False])
+def test_stable_baselines3_trains_on_it_and_counts_returns_and_successes(
+    algorithm: type, settings: dict, confidence: bool
+) -> None:
+    env = make(confidence=confidence)
     watched = VecCheckNan(env, raise_exception=True)
     agent = algorithm("MultiInputPolicy", watched, n_steps=6, seed=0, device="cpu", **settings)
     agent.learn(48)

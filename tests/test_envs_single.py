@@ -33,8 +33,9 @@ def episode(env: gymnasium.Env, seed: int) -> list[Any]:
 
 @pytest.mark.parametrize(("decides", "env_id"), IDS)
 @pytest.mark.parametrize("reward", ["linear", "quadratic"])
-def test_both_checkers_pass(decides: Decides, env_id: str, reward: str) -> None:
-    env = gymnasium.make(f"lcnet_rl:{env_id}", **tiny(decides, reward=reward))
+@pytest.mark.parametrize("confidence", [True, False])
+def test_both_checkers_pass(decides: Decides, env_id: str, reward: str, confidence: bool) -> None:
+    env = gymnasium.make(f"lcnet_rl:{env_id}", **tiny(decides, confidence=confidence, reward=reward))
     check_env(env.unwrapped)
     check_env_sb3(env.unwrapped)
 

@@ -51,8 +51,11 @@ def assert_same(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("decides", "env_id"), IDS)
 @pytest.mark.parametrize("reward", ["linear", "quadratic", "confidence"])
-def test_an_episode_equals_gymnasiums_vector_of_single_environments(decides: Decides, env_id: str, reward: str) -> None:
-    same = tiny(decides, reward=reward)
+@pytest.mark.parametrize("confidence", [True, False])
+def test_an_episode_equals_gymnasiums_vector_of_single_environments(
+    decides: Decides, env_id: str, reward: str, confidence: bool
+) -> None:
+    same = tiny(decides, confidence=confidence, reward=reward)
     ours = gymnasium.make_vec(f"lcnet_rl:{env_id}", num_envs=4, vectorization_mode="vector_entry_point", **same)
     theirs = SyncVectorEnv(
         [lambda: gymnasium.make(f"lcnet_rl:{env_id}", **same)] * 4, autoreset_mode=AutoresetMode.SAME_STEP

@@ -16,7 +16,7 @@ from lcnet_rl import evaluate as module
 from lcnet_rl.data import Dataset
 from lcnet_rl.evaluate import evaluate, recalibrate, replay
 from lcnet_rl.model import Decides, LCNet
-from lcnet_rl.rewards import Quadratic
+from lcnet_rl.rewards.shapes import Quadratic
 
 CPU = torch.device("cpu")
 

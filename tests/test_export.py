@@ -41,14 +41,15 @@ def assert_same(model: LCNet, expected: Outcome, got: Outcome) -> None:
     name=st.sampled_from(["resnet8", "resnet18"]),
     decides=st.sampled_from(["layers", "channels", "both"]),
     groups=st.sampled_from([0, 1, 2, 4, 8]),
+    confidence=st.booleans(),
     copies=st.booleans(),
     keep=st.floats(0, 1),
     seed=st.integers(0, 1000),
 )
 def test_any_decisions_give_the_models_logits(
-    name: str, decides: Decides, groups: int, copies: bool, keep: float, seed: int
+    name: str, decides: Decides, groups: int, confidence: bool, copies: bool, keep: float, seed: int
 ) -> None:
-    model = lively(name, decides, groups, width=16)
+    model = lively(name, decides, groups, 16, confidence)
     draws = torch.rand(model.depth, model.action_size, generator=torch.Generator().manual_seed(seed))
     forced = force(model, (draws < keep).float())
     with torch.no_grad():
@@ -61,14 +62,24 @@ def test_any_decisions_give_the_models_logits(
             assert_same(model, expected, Outcome(logits, decisions.float()[:, None], macs[0]))
 
 
+@pytest.mark.parametrize("confidence", [True, False])
 @pytest.mark.parametrize("decides", ["layers", "channels", "both"])
-def test_the_gates_inside_decide_as_the_model_does(decides: Decides, tmp_path: Path) -> None:
-    model = balance(lively("resnet14", decides, width=16), images(24))
+def test_the_gates_inside_decide_as_the_model_does(decides: Decides, confidence: bool, tmp_path: Path) -> None:
+    model = balance(lively("resnet14", decides, width=16, confidence=confidence), images(24))
     with torch.no_grad():
         expected = model.run(images(24), model.greedy())
     assert len(expected.macs.unique()) > 3
     for layout in layouts_here(model.backbone):
         assert_same(model, expected, OnnxNetwork(saved(model, layout, tmp_path)).run(images(24)))
+
+
+@pytest.mark.parametrize("confidence", [True, False])
+def test_a_file_holds_a_probe_for_each_block_only_if_its_gates_read_the_confidence(confidence: bool) -> None:
+    model = lively(confidence=confidence)
+    operators = [node.op_type for node in dynamic_model(model, Standard()).graph.node]
+    assert operators.count("LogSoftmax") == model.depth * confidence
+    # Outside the branches: a layer of each L-Net, the share spent, head, bill, and for a probe its layer and entropy.
+    assert operators.count("Gemm") == model.depth * (2 + 2 * confidence) + 2
 
 
 def test_one_file_serves_other_thresholds_and_prices(tmp_path: Path) -> None:

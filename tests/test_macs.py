@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_backbones import tiny_backbone
+from test_backbones import noise, tiny_backbone
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -51,6 +51,15 @@ def test_a_bill_equals_a_hand_count() -> None:
     assert total(model, actions) == stem + first + second + third + head == 479_680
 
 
+def test_without_confidence_no_probe_is_billed_and_gates_read_two_numbers_less() -> None:
+    model = LCNet(tiny_backbone(), "both", 2, confidence=False)
+    l_net, c_net = 6 * (1 + 1), 6 * (2 + 4)
+    assert model.bill(torch.tensor([[0.0, 0, 0]]), 0).item() == l_net
+    assert model.bill(torch.tensor([[1.0, 0, 1]]), 0).item() == l_net + c_net + 2 * (4 * 9 * 1024 + 4 * 9 * 1024)
+    assert LCNet(tiny_backbone(), "channels", 2, confidence=False).costs.blocks[0].l_net == 0
+    assert model.costs.dense == LCNet(tiny_backbone(), "both", 2).costs.dense
+
+
 def test_a_projection_is_billed_whether_or_not_the_block_runs() -> None:
     model = LCNet(tiny_backbone("resnet18"), "layers")
     # Third block: 4 -> 8 channels, 32x32 -> 16x16, with a 1x1 projection.
@@ -77,8 +86,11 @@ def test_deciding_channels_only_always_bills_the_c_net() -> None:
 
 @pytest.mark.parametrize("name", ["resnet8", "resnet14", "resnet18"])
 @pytest.mark.parametrize(("decides", "groups"), COMBINATIONS)
-def test_keeping_all_costs_the_ceiling_and_dropping_all_the_floor(decides: Decides, groups: int, name: str) -> None:
-    model = LCNet(tiny_backbone(name), decides, groups)
+@pytest.mark.parametrize("confidence", [True, False])
+def test_keeping_all_costs_the_ceiling_and_dropping_all_the_floor(
+    decides: Decides, groups: int, confidence: bool, name: str
+) -> None:
+    model = LCNet(tiny_backbone(name), decides, groups, confidence=confidence)
     costs, shape = model.costs, (model.depth, model.action_size)
     assert total(model, torch.ones(shape)) == costs.ceiling == costs.dense + costs.gates
     floor = costs.stem + costs.head + sum(block.shortcut + block.l_net for block in costs.blocks)
@@ -114,13 +126,15 @@ def test_the_bill_of_keep_probabilities_is_the_expected_bill(block: int) -> None
 
 @pytest.mark.parametrize("name", ["resnet8", "resnet18"])
 @pytest.mark.parametrize(("decides", "groups"), COMBINATIONS)
-def test_the_gates_cost_what_torch_counts(decides: Decides, groups: int, name: str) -> None:
-    model = LCNet(tiny_backbone(name), decides, groups)
+@pytest.mark.parametrize("confidence", [True, False])
+def test_the_gates_cost_what_torch_counts(decides: Decides, groups: int, confidence: bool, name: str) -> None:
+    model = LCNet(tiny_backbone(name), decides, groups, confidence=confidence)
     with torch.no_grad():
-        for t, block in enumerate(model.backbone.blocks):
-            features = torch.zeros(1, block.in_channels + 4)
+        state = model.begin(noise(1))
+        for t in range(model.depth):
+            observation = model.observe(state)
             with FlopCounterMode(display=False) as always:
-                model.probes[t](features[:, : block.in_channels])
+                features = observation.gate_input
                 if model.has_l_net:
                     model.l_nets[t].logits(features)
                     model.l_nets[t].scales(features)
@@ -130,6 +144,7 @@ def test_the_gates_cost_what_torch_counts(decides: Decides, groups: int, name: s
                     model.c_nets[t].scales(features)
             assert model.costs.blocks[t].l_net * 2 == always.get_total_flops()
             assert model.costs.blocks[t].c_net * 2 == if_kept.get_total_flops()
+            state = model.advance(state, torch.ones(1, model.action_size))
 
 
 @pytest.mark.parametrize("name", ["resnet8", "resnet18"])

@@ -14,22 +14,26 @@ from test_backbones import noise, tiny_backbone
 from torch import Tensor
 from torch.nn import functional as F
 
+from lcnet_rl.engine import Engine
 from lcnet_rl.errors import UserError
+from lcnet_rl.gates import Probe
 from lcnet_rl.model import Decides, LCNet, ModelSpec, Observation, State, create_model
 
 COMBINATIONS = [(decides, groups) for decides in get_args(Decides) for groups in (0, 2, 4)]
 
 
-def tiny_lcnet(decides: Decides = "both", groups: int = 2, name: str = "resnet8") -> LCNet:
+def tiny_lcnet(decides: Decides = "both", groups: int = 2, name: str = "resnet8", confidence: bool = True) -> LCNet:
     """In eval mode, gates open and neutral."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
-        return LCNet(tiny_backbone(name), decides, groups).eval()
+        return LCNet(tiny_backbone(name), decides, groups, confidence=confidence).eval()
 
 
-def undecided_lcnet(decides: Decides = "both", groups: int = 2, name: str = "resnet8") -> LCNet:
+def undecided_lcnet(
+    decides: Decides = "both", groups: int = 2, name: str = "resnet8", confidence: bool = True
+) -> LCNet:
     """In eval mode, with gates that decide otherwise for other images, and scales below 1."""
-    model = tiny_lcnet(decides, groups, name)
+    model = tiny_lcnet(decides, groups, name, confidence)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(5)
         for parameter in model.policy_parameters():
@@ -124,6 +128,44 @@ def test_an_observation_shows_features_confidence_spending_and_price() -> None:
 
 
 @torch.no_grad()
+def test_without_confidence_the_gates_read_features_spending_and_price_only() -> None:
+    model = undecided_lcnet(confidence=False)
+    observation = model.observe(before_block(model, 1))
+    assert observation.confidence.shape == (3, 0)
+    parts = observation.pooled, observation.spent[:, None], observation.price[:, None]
+    assert torch.equal(observation.gate_input, torch.cat(parts, 1))
+    for gate, block in zip(model.gates(), [*model.backbone.blocks] * 2, strict=True):
+        assert gate.keep.in_features == gate.scale.in_features == block.in_channels + 2
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", [lambda model: model, Engine], ids=["model", "engine"])
+def test_without_confidence_no_probe_runs_until_its_logits_are_asked_for(
+    kind: Callable[[LCNet], LCNet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs, forward = [], Probe.forward
+    monkeypatch.setattr(Probe, "forward", lambda probe, pooled: runs.append(1) or forward(probe, pooled))
+    for confidence in (True, False):
+        runs.clear()
+        model = kind(undecided_lcnet(confidence=confidence))
+        model.run(noise(), model.greedy())
+        assert bool(runs) == confidence
+    state = model.begin(noise())
+    observation = model.observe(state)
+    torch.testing.assert_close(observation.probe_logits, forward(model.probes[0], state.pooled))
+    assert observation.probe_logits is observation.probe_logits
+    assert len(runs) == 1, "once, however often it is read"
+
+
+def test_the_option_changes_neither_the_random_weights_nor_their_names() -> None:
+    one, other = tiny_lcnet(), tiny_lcnet(confidence=False)
+    assert list(one.state_dict()) == list(other.state_dict())
+    for part in ("backbone", "probes"):
+        ours, theirs = getattr(one, part).state_dict(), getattr(other, part).state_dict()
+        assert all(torch.equal(tensor, theirs[key]) for key, tensor in ours.items())
+
+
+@torch.no_grad()
 def test_the_price_is_the_one_trained_at_unless_given() -> None:
     model = tiny_lcnet()
     model.price.fill_(0.4)
@@ -132,8 +174,9 @@ def test_the_price_is_the_one_trained_at_unless_given() -> None:
     assert model.begin(noise(), torch.tensor([1.0, 2.0, 3.0])).price.tolist() == [1, 2, 3]
 
 
-def test_policy_and_probe_carry_no_gradient_into_the_backbone() -> None:
-    model = undecided_lcnet()
+@pytest.mark.parametrize("confidence", [True, False])
+def test_policy_and_probe_carry_no_gradient_into_the_backbone(confidence: bool) -> None:
+    model = undecided_lcnet(confidence=confidence)
     state = model.begin(noise())
     for t in range(model.depth):
         observation = model.observe(state)
@@ -263,8 +306,9 @@ def test_kept_reports_blocks_and_shares_of_filters() -> None:
     assert shares[:, 0].tolist() == [0.5, 0, 1]
 
 
-def test_every_parameter_has_exactly_one_trainer() -> None:
-    model = tiny_lcnet()
+@pytest.mark.parametrize("confidence", [True, False])
+def test_every_parameter_has_exactly_one_trainer(confidence: bool) -> None:
+    model = tiny_lcnet(confidence=confidence)
     parts = [
         model.backbone.parameters(),
         model.probes.parameters(),
@@ -276,8 +320,9 @@ def test_every_parameter_has_exactly_one_trainer() -> None:
     assert len(set(owners)) == len(owners)
 
 
-def test_a_spec_builds_its_model_again() -> None:
-    model = tiny_lcnet("channels", 0, "resnet18")
+@pytest.mark.parametrize("confidence", [True, False])
+def test_a_spec_builds_its_model_again(confidence: bool) -> None:
+    model = tiny_lcnet("channels", 0, "resnet18", confidence)
     again = create_model(model.spec)
-    assert again.spec == model.spec == ModelSpec(model.backbone.spec, "channels", 0)
+    assert again.spec == model.spec == ModelSpec(model.backbone.spec, "channels", 0, confidence)
     again.load_state_dict(model.state_dict())

@@ -1,8 +1,10 @@
-"""Reward shapes: monotone in compute, equal to their formulas, and parameterised from text."""
+"""Reward shapes: monotone in compute, equal to their formulas, parameterised from text, and users' own."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,82 +14,137 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lcnet_rl.errors import UserError
-from lcnet_rl.rewards import REWARDS, Confidence, Linear, Quadratic, create_reward, judge
+from lcnet_rl.rewards import Judgement, Reward, create_reward, judge, register_reward, reward_names, smooth_task
+from lcnet_rl.rewards.shapes import (
+    Asymmetric,
+    Budget,
+    Confidence,
+    ConfidenceGain,
+    Lagrangian,
+    Linear,
+    Potential,
+    Quadratic,
+)
 
+NAMES = reward_names()
 SHARES = st.floats(0, 1.5, width=32)
 LOG_PROBS = st.floats(-50, 0, width=32)
+PRICES = st.floats(0, 5, width=32)
 
 
 def t(*values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float32)
 
 
-@pytest.mark.parametrize("name", REWARDS)
+def judged(correct: float, log_prob: float, confidence: float = 0.5, count: int = 1) -> Judgement:
+    return Judgement(*(torch.full((count,), float(value)) for value in (correct, log_prob, confidence)))
+
+
+def worth(
+    reward: Reward, correct: float, log_prob: float, share: float, price: float, confidence: float = 0.5
+) -> float:
+    return float(reward(judged(correct, log_prob, confidence), t(share), t(price)))
+
+
+@pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=60, deadline=None)
-@given(st.booleans(), LOG_PROBS, SHARES, SHARES, st.floats(0, 5, width=32))
+@given(st.booleans(), LOG_PROBS, st.floats(0, 1, width=32), SHARES, SHARES, PRICES)
 def test_at_equal_correctness_a_reward_never_rises_with_compute(
-    name: str, correct: bool, log_prob: float, share: float, other: float, price: float
+    name: str, correct: bool, log_prob: float, confidence: float, share: float, other: float, price: float
 ) -> None:
     less, more = sorted((share, other))
-    pair = create_reward(name)(t(correct, correct), t(log_prob, log_prob), t(less, more), t(price, price))
+    pair = create_reward(name)(judged(correct, log_prob, confidence, 2), t(less, more), t(price, price))
     assert pair[1] <= pair[0]
 
 
-@pytest.mark.parametrize("name", REWARDS)
+@pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=30, deadline=None)
-@given(LOG_PROBS, SHARES, st.floats(0, 5, width=32))
+@given(LOG_PROBS, SHARES, PRICES)
 def test_at_equal_compute_a_right_answer_is_never_worth_less(
     name: str, log_prob: float, share: float, price: float
 ) -> None:
     # Up to price * share^2 = 1 + penalty, beyond which BlockDrop's shape would rather be wrong.
     reward, price = create_reward(name), min(price, 2 / max(share, 1) ** 2)
-    wrong, right = reward(t(0, 1), t(log_prob, log_prob), t(share, share), t(price, price))
+    wrong, right = (worth(reward, correct, log_prob, share, price) for correct in (0, 1))
     assert wrong <= right + 1e-5
 
 
-@pytest.mark.parametrize("name", [name for name in REWARDS if create_reward(name).pays_by_step])
+@pytest.mark.parametrize("name", [name for name in NAMES if create_reward(name).pays_by_step])
 @settings(max_examples=30, deadline=None)
-@given(st.booleans(), LOG_PROBS, SHARES, st.floats(0, 5, width=32))
+@given(st.booleans(), LOG_PROBS, SHARES, PRICES)
 def test_a_shape_that_pays_by_step_is_its_task_minus_the_price_of_the_share(
     name: str, correct: bool, log_prob: float, share: float, price: float
 ) -> None:
     reward = create_reward(name)
-    task = reward(t(correct), t(log_prob), t(0), t(price))
-    whole = reward(t(correct), t(log_prob), t(share), t(price))
-    torch.testing.assert_close(whole, task - t(price) * t(share), rtol=1e-5, atol=1e-5)
+    task, whole = (worth(reward, correct, log_prob, spent, price) for spent in (0, share))
+    assert whole == pytest.approx(task - price * share, rel=1e-5, abs=1e-5)
 
 
 def test_linear_is_correctness_minus_the_price_of_the_share() -> None:
-    assert Linear()(t(1, 0), t(-0.1, -3), t(0.5, 0.5), t(0.4, 0.4)).tolist() == pytest.approx([0.8, -0.2])
+    assert worth(Linear(), 1, -0.1, 0.5, 0.4) == pytest.approx(0.8)
+    assert worth(Linear(), 0, -3, 0.5, 0.4) == pytest.approx(-0.2)
 
 
 def test_quadratic_is_blockdrops_reward() -> None:
     # Wu et al., 2018: 1 - (share kept)^2 for a right prediction, -gamma for a wrong one.
-    rewards = Quadratic(penalty=0.7)(t(1, 1, 0, 0), t(-1, -1, -1, -1), t(0.5, 1, 0.5, 1), t(1, 1, 1, 1))
-    assert rewards.tolist() == pytest.approx([1 - 0.25, 0, -0.7, -0.7])
+    rewards = [worth(Quadratic(penalty=0.7), correct, -1, share, 1) for correct in (1, 0) for share in (0.5, 1)]
+    assert rewards == pytest.approx([1 - 0.25, 0, -0.7, -0.7])
 
 
 def test_confidence_is_the_floored_log_probability_minus_the_price_of_the_share() -> None:
-    rewards = Confidence(floor=2)(t(1, 0), t(-0.5, -9), t(0.5, 0.5), t(0.2, 0.2))
-    assert rewards.tolist() == pytest.approx([-0.6, -2.1])
+    assert worth(Confidence(floor=2), 1, -0.5, 0.5, 0.2) == pytest.approx(-0.6)
+    assert worth(Confidence(floor=2), 0, -9, 0.5, 0.2) == pytest.approx(-2.1)
 
 
-@pytest.mark.parametrize("name", REWARDS)
+def test_confidence_gain_is_the_probability_and_its_gains_by_the_probes() -> None:
+    assert worth(ConfidenceGain(), 0, math.log(0.25), 0.5, 0.2) == pytest.approx(0.15)
+    assert ConfidenceGain().potential(t(math.log(0.4))).item() == pytest.approx(0.4)
+
+
+def test_potential_is_linear_with_a_weighted_probability_as_potential() -> None:
+    assert worth(Potential(2), 1, -0.1, 0.5, 0.4) == pytest.approx(0.8)
+    assert Potential(2).potential(t(math.log(0.4))).item() == pytest.approx(0.8)
+
+
+def test_budget_charges_only_what_passes_the_target() -> None:
+    rewards = [worth(Budget(target=0.6), 1, -1, share, 2) for share in (0, 0.6, 0.7, 1)]
+    assert rewards == pytest.approx([1, 1, 0.8, 0.2])
+
+
+def test_lagrangian_pays_for_what_stays_below_the_target() -> None:
+    rewards = [worth(Lagrangian(target=0.6), 1, -1, share, 2) for share in (0.5, 0.6, 0.7)]
+    assert rewards == pytest.approx([1.2, 1, 0.8])
+
+
+def test_asymmetric_punishes_confident_mistakes_most() -> None:
+    shape = Asymmetric(sure=2, unsure=0.5)
+    mistakes = [worth(shape, 0, -3, 0.5, 0.4, confidence) for confidence in (0, 0.5, 1)]
+    assert mistakes == pytest.approx([-0.5 - 0.2, -1.25 - 0.2, -2 - 0.2])
+    assert worth(shape, 1, -3, 0.5, 0.4, 1.0) == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_the_smooth_task_of_a_certain_right_answer_is_the_free_reward(name: str) -> None:
-    reward = create_reward(name)
-    certain, wrong = t(0.0), t(-60.0)
-    torch.testing.assert_close(reward.smooth_task(certain), reward(t(1), certain, t(0), t(1)))
-    torch.testing.assert_close(reward.smooth_task(wrong), reward(t(0), wrong, t(0), t(1)))
+    reward, free = create_reward(name), (t(0), t(0))
+    torch.testing.assert_close(smooth_task(reward, judged(1, 0)), reward(judged(1, 0), *free))
+    torch.testing.assert_close(smooth_task(reward, judged(0, -60)), reward(judged(0, -60), *free))
 
 
-@pytest.mark.parametrize("name", REWARDS)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_smooth_task_rises_with_the_probability_and_has_a_gradient(name: str) -> None:
     log_prob = torch.linspace(-4, -0.01, 20, requires_grad=True)
-    task = create_reward(name).smooth_task(log_prob)
+    unsure = torch.full_like(log_prob, 0.5)
+    task = smooth_task(create_reward(name), Judgement((log_prob > -0.7).float(), log_prob, unsure))
     assert (task.diff() > 0).all()
     task.sum().backward()
     assert log_prob.grad is not None
     assert (log_prob.grad > 0).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_shape_says_whether_it_has_a_potential(name: str) -> None:
+    reward = create_reward(name)
+    assert reward.has_potential == bool(reward.potential(t(-0.5, -2)).any())
 
 
 def test_a_shape_is_made_from_its_name_and_parameters() -> None:
@@ -96,19 +153,26 @@ def test_a_shape_is_made_from_its_name_and_parameters() -> None:
     assert create_reward("quadratic:penalty=0.5") == Quadratic(0.5)
     assert create_reward("confidence:floor=2e0") == Confidence(2.0)
     assert create_reward("quadratic:penalty=0") == Quadratic(0.0)
+    assert create_reward("asymmetric:sure=2,unsure=1") == Asymmetric(2.0, 1.0)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("linaer", "unknown reward 'linaer'; did you mean linear"),
-        ("", "unknown reward ''; known: confidence, linear, quadratic"),
+        ("", "unknown reward ''; known: asymmetric, budget, confidence"),
         ("quadratic:penalti=1", "unknown parameter of reward quadratic 'penalti'; did you mean penalty"),
         ("linear:penalty=1", "unknown parameter of reward linear 'penalty'"),
         ("quadratic:penalty=-1", "penalty must be >= 0, got -1"),
         ("quadratic:penalty=nan", "penalty must be >= 0, got nan"),
+        ("quadratic:penalty=inf", "penalty must be >= 0, got inf"),
         ("quadratic:penalty=much", "penalty must be a number, got 'much'"),
         ("quadratic:penalty", "penalty must be a number, got ''"),
+        ("lienar:penalty=1", "unknown reward 'lienar'; did you mean linear"),
+        ("no_such_module:shape", "reward no_such_module:shape cannot be imported"),
+        ("math:no_such_function", "reward math:no_such_function cannot be imported"),
+        ("math:pi", "reward math:pi is no function and no Reward"),
+        ("pathlib:Path", "reward pathlib:Path is a class, but no dataclass that is a Reward"),
     ],
 )
 def test_a_wrong_name_parameter_or_value_is_refused(text: str, message: str) -> None:
@@ -118,21 +182,87 @@ def test_a_wrong_name_parameter_or_value_is_refused(text: str, message: str) -> 
     assert "\n" not in str(caught.value)
 
 
-def test_a_parameter_that_would_make_rewards_no_numbers_is_refused() -> None:
-    with pytest.raises(UserError):
-        create_reward("quadratic:penalty=inf")
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A user's module in the working folder."""
+    (tmp_path / "shapes_of_mine.py").write_text(
+        "def cubic(judged, share, price, penalty=0.5):\n"
+        "    return judged.correct - penalty * (1 - judged.correct) - price * share**3\n"
+        "def generous(judged, share, price):\n"
+        "    return judged.correct + 0.1 * share\n"
+        "def broken(judged, share, price):\n"
+        "    return judged.wrong - share\n"
+        "def single(judged, share, price):\n"
+        "    return judged.correct.mean() - price.mean() * share.mean()\n"
+        "def endless(judged, share, price):\n"
+        "    return judged.correct / 0 - share\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return "shapes_of_mine"
 
 
-def test_a_judgement_is_correctness_and_minus_the_cross_entropy() -> None:
+def test_a_users_function_is_a_shape_with_parameters(module: str) -> None:
+    assert worth(create_reward(f"{module}:cubic"), 0, -1, 0.5, 2) == pytest.approx(-0.5 - 0.25)
+    assert worth(create_reward(f"{module}:cubic:penalty=1"), 0, -1, 0.5, 2) == pytest.approx(-1 - 0.25)
+    assert not create_reward(f"{module}:cubic").pays_by_step
+    with pytest.raises(
+        UserError, match="unknown parameter of reward shapes_of_mine:cubic 'penalti'; did you mean penalty"
+    ):
+        create_reward(f"{module}:cubic:penalti=1")
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("generous", "rises with compute at a share of 0.1"),
+        ("broken", "failed: AttributeError"),
+        ("single", "must return one finite number an image"),
+        ("endless", "must return one finite number an image"),
+    ],
+)
+def test_a_users_function_that_is_no_reward_is_refused(module: str, function: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        create_reward(f"{module}:{function}")
+
+
+def test_a_registered_shape_has_a_name() -> None:
+    @register_reward("test-halved")
+    @dataclass(frozen=True)
+    class Halved(Reward):
+        factor: float = 0.5
+
+        def __call__(self, judged: Judgement, share: Tensor, price: Tensor) -> Tensor:
+            return self.factor * judged.correct - price * share
+
+    assert worth(create_reward("test-halved:factor=0.25"), 1, -1, 0.5, 1) == pytest.approx(-0.25)
+    assert "test-halved" in reward_names()
+    register_reward("test-halved")(Halved)
+    with pytest.raises(UserError, match="there already is a reward 'linear'"):
+        register_reward("linear")(Halved)
+    with pytest.raises(UserError, match="a reward's name is a word"):
+        register_reward("my:reward")
+
+
+def test_a_judgement_is_correctness_minus_the_cross_entropy_and_the_largest_probability() -> None:
     logits = torch.randn(50, 7, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(50) % 7
-    correct, log_prob = judge(logits, labels)
-    torch.testing.assert_close(-log_prob, F.cross_entropy(logits, labels, reduction="none"))
-    assert correct.tolist() == [float(row.argmax() == label) for row, label in zip(logits, labels, strict=True)]
-    assert 0 < correct.sum() < 50
+    seen = judge(logits, labels)
+    torch.testing.assert_close(-seen.log_prob, F.cross_entropy(logits, labels, reduction="none"))
+    torch.testing.assert_close(seen.confidence, logits.softmax(1).amax(1))
+    assert seen.correct.tolist() == [float(row.argmax() == label) for row, label in zip(logits, labels, strict=True)]
+    assert 0 < seen.correct.sum() < 50
+
+
+def test_passes_are_judged_by_the_labels_of_their_images() -> None:
+    logits = torch.randn(3, 50, 7, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(50) % 7
+    together, alone = judge(logits, labels), [judge(one, labels) for one in logits]
+    for name in ("correct", "log_prob", "confidence"):
+        assert torch.equal(getattr(together, name), torch.stack([getattr(one, name) for one in alone]))
 
 
 def test_a_judgement_of_bfloat16_logits_is_float32() -> None:
-    correct, log_prob = judge(torch.tensor([[2.0, 0, 0]]).bfloat16(), torch.tensor([0]))
-    assert correct.dtype == log_prob.dtype == torch.float32
-    assert log_prob.item() == pytest.approx(2 - math.log(math.exp(2) + 2), rel=1e-5)
+    seen = judge(torch.tensor([[2.0, 0, 0]]).bfloat16(), torch.tensor([0]))
+    assert seen.correct.dtype == seen.log_prob.dtype == seen.confidence.dtype == torch.float32
+    assert seen.log_prob.item() == pytest.approx(2 - math.log(math.exp(2) + 2), rel=1e-5)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -77,20 +79,43 @@ def test_half_precision_halves_the_file_and_is_float32_once_loaded(tmp_path: Pat
 
 
 @pytest.mark.parametrize(("decides", "groups"), [("layers", 2), ("channels", 0), ("both", 2)])
-def test_a_saved_model_comes_back_exactly(tmp_path: Path, decides: Decides, groups: int) -> None:
-    model = LCNet(tiny_backbone(), decides, groups).eval()
+@pytest.mark.parametrize("confidence", [True, False])
+def test_a_saved_model_comes_back_exactly(tmp_path: Path, decides: Decides, groups: int, confidence: bool) -> None:
+    model = LCNet(tiny_backbone(), decides, groups, confidence=confidence).eval()
     model.price.fill_(0.4)
     with torch.no_grad():
         for parameter in [*model.policy_parameters(), *model.scale_parameters()]:
             parameter.add_(torch.randn_like(parameter))
     save_model(model, tmp_path / "model.safetensors")
     loaded = load_model(tmp_path)
-    assert loaded.spec == ModelSpec(BackboneSpec("resnet8", 4, 4), decides, groups)
+    assert loaded.spec == ModelSpec(BackboneSpec("resnet8", 4, 4), decides, groups, confidence)
     assert not loaded.training
     ours, theirs = (m.run(noise(), m.greedy()) for m in (model, loaded))
     assert torch.equal(ours.logits, theirs.logits)
     assert torch.equal(ours.actions, theirs.actions)
     assert float(loaded.price) == pytest.approx(0.4)
+
+
+def write_model(model: LCNet, path: Path, header: dict[str, Any]) -> None:
+    tensors = {key: tensor.contiguous() for key, tensor in model.state_dict().items()}
+    save_file(tensors, path, metadata={"model": json.dumps(header)})
+
+
+def test_a_model_file_from_before_confidence_was_an_option_has_it(tmp_path: Path) -> None:
+    model = LCNet(tiny_backbone())
+    header = asdict(model.spec)
+    del header["confidence"]
+    write_model(model, tmp_path / "model.safetensors", header)
+    assert load_model(tmp_path).spec == model.spec
+    assert model.spec.confidence
+
+
+@pytest.mark.parametrize("confidence", [True, False])
+def test_a_model_whose_header_is_wrong_about_confidence_is_refused(tmp_path: Path, confidence: bool) -> None:
+    model = LCNet(tiny_backbone(), confidence=confidence)
+    write_model(model, tmp_path / "model.safetensors", {**asdict(model.spec), "confidence": not confidence})
+    with pytest.raises(UserError, match="does not fit the architecture that it names"):
+        load_model(tmp_path)
 
 
 @pytest.mark.parametrize("old_format", [True, False], ids=["legacy", "zip"])

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 import tyro
 
 from agents.controls import run_controls
+from lcnet_rl.budget import calibrate_price, calibrate_threshold
 from lcnet_rl.commands.train import START
 from lcnet_rl.data import Dataset, load_dataset
 from lcnet_rl.device import resolve_device
@@ -19,12 +21,12 @@ from lcnet_rl.plots import picture_paths, plot_tradeoff
 from lcnet_rl.pretrain import dense_accuracy
 from lcnet_rl.progress import console
 from lcnet_rl.report import print_summary, summarize
+from lcnet_rl.rewards import PriceRange, price_range
 from lcnet_rl.runs import BEST, MODEL, command_line, data_root, read_config, write_json
-from lcnet_rl.threshold import calibrate_threshold
 from lcnet_rl.weights import load_backbone, load_model
 
 CURVE = (0.05, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95)
-"""Keep thresholds of the plotted line."""
+"""Keep thresholds of the plotted line, or where in their range its prices are."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,10 @@ class Evaluate:
     split: Literal["val", "test"] = "test"
     """val, or test for final figures."""
     budget: float | None = None
-    """Mean share of dense MACs to meet: the keep threshold is calibrated for it on validation images."""
+    """Mean share of dense MACs to meet: the keep threshold is calibrated for it on validation images, or the price of a
+    run that was trained for a range of prices."""
+    price: float | None = None
+    """The price to decide at, of a run that was trained for a range of them; the middle one if not given."""
     which: Literal["final", "best"] = "final"
     """The final model, or the best by validation reward."""
     device: str = "auto"
@@ -51,6 +56,8 @@ def run(config: Evaluate) -> None:
     """Evaluate, print, and write ``evaluation-SPLIT.json``, ``tradeoff-SPLIT.png`` and ``paths-SPLIT.png``."""
     if config.budget is not None and not config.budget > 0:
         raise UserError(f"budget is a share of dense MACs > 0, got {config.budget}")
+    if config.budget is not None and config.price is not None:
+        raise UserError("a budget finds its price by itself: give --budget or --price, not both")
     settings = read_config(config.run)
     model = load_model(config.run / (MODEL if config.which == "final" else BEST))
     root = data_root(config.data_root, settings)
@@ -66,15 +73,23 @@ def run(config: Evaluate) -> None:
 def variant(config: Evaluate) -> str:
     """What the files are called after: the split, and what else is not as usual."""
     best = "-best" if config.which == "best" else ""
-    return f"{config.split}{best}" + ("" if config.budget is None else f"-budget{config.budget:g}")
+    price = "" if config.price is None else f"-price{config.price:g}"
+    budget = "" if config.budget is None else f"-budget{config.budget:g}"
+    return f"{config.split}{best}{price}{budget}"
 
 
 def evaluate_run(config: Evaluate, model: LCNet, train: Dataset, val: Dataset, dataset: Dataset) -> dict[str, Any]:
     """The figures of ``report.summarize``, written with their pictures into the run folder."""
     device = resolve_device(config.device)
     model.to(device)
+    settings = read_config(config.run)
+    prices = price_range(settings["agent"]["price"])
     threshold = 0.5
-    if config.budget is not None:
+    if config.price is not None:
+        model.price.fill_(checked(config.price, prices))
+    elif config.budget is not None and not prices.is_one:
+        model.price.fill_(calibrate_price(model, val, config.budget, prices, device))
+    elif config.budget is not None:
         # BatchNorm's statistics depend on the decisions, and these on the statistics: the last ones meet the budget.
         recalibrate(model, train, model.greedy(calibrate_threshold(model, val, config.budget, device)), device)
         threshold = calibrate_threshold(model, val, config.budget, device)
@@ -83,13 +98,31 @@ def evaluate_run(config: Evaluate, model: LCNet, train: Dataset, val: Dataset, d
     controls = run_controls(model, dataset, policy, train, val, device, config.seed)
     summary = summarize(model, dataset, policy, dense_accuracy(start, dataset, device), controls)
     summary |= {"threshold": threshold, "budget": config.budget, "which": config.which, "seed": config.seed}
-    summary |= {"train_seed": read_config(config.run)["seed"], "command": command_line()}
+    summary |= {"price": float(model.price), "train_seed": settings["seed"], "command": command_line()}
     write_json(config.run / f"evaluation-{variant(config)}.json", summary)
     curve = []
     few = dataset.sample(2000)
     for other in CURVE:
-        point = evaluate(model, few, model.greedy(other), device)
+        if prices.is_one:
+            point = evaluate(model, few, model.greedy(other), device)
+        else:
+            seen = prices.at(torch.full((len(few),), other))
+            point = evaluate(model, few, model.greedy(threshold), device, prices=seen)
         curve.append((float(point.macs.mean()), point.accuracy))
-    plot_tradeoff(summary, curve, config.run / f"tradeoff-{variant(config)}.png")
+    line = "other thresholds" if prices.is_one else f"prices {prices}"
+    plot_tradeoff(summary, curve, line, config.run / f"tradeoff-{variant(config)}.png")
     picture_paths(model, dataset, policy, config.run / f"paths-{variant(config)}.png")
     return summary
+
+
+def checked(price: float, prices: PriceRange) -> float:
+    """``price``, if the run was trained for it.
+
+    Raises:
+        UserError: when it was not: what gates do at prices that they never saw means nothing.
+    """
+    if prices.is_one:
+        raise UserError(f"the run was trained at one price, {prices}; a range, like --price 0.05..1.0, is for several")
+    if not prices.low <= price <= prices.high:
+        raise UserError(f"the run was trained for prices {prices}, got {price:g}")
+    return price

@@ -54,6 +54,8 @@ class Train:
     """layers (L-Net), channels (C-Net), or both."""
     groups: int = DEFAULT_GROUPS
     """Filter groups a block, each kept or dropped as one; 0 decides every filter by itself."""
+    confidence: bool = True
+    """Whether the gates read how sure a linear probe on the pooled features is; it is billed where they do."""
     seed: int = 0
     """Decides everything random."""
     device: str = "auto"
@@ -150,7 +152,7 @@ def run_on(config: AnyTrain, device: torch.device) -> None:
 def start_run(config: AnyTrain, backbone: Backbone, train: Dataset, val: Dataset, device: torch.device) -> Path:
     """Make a run folder for training from ``backbone``, and train; returns the folder."""
     # Faulty settings are refused before there is a folder that a corrected command would find taken.
-    LCNet(backbone, config.decides, config.groups)
+    LCNet(backbone, config.decides, config.groups, confidence=config.confidence)
     TrainingBatches(train, config.agent.batch_size, config.seed)
     env = ENV_NAMES[config.decides]
     folder = from_main(lambda: create_run(config.runs, env, config.algo, config.seed, config, config.run))
@@ -186,7 +188,7 @@ def train_agent(
     """Train ``config.agent`` around ``backbone`` in an existing run folder, from its checkpoint where it has one."""
     keep_freed_memory()
     resume = config.resume is not None
-    model = LCNet(backbone, config.decides, config.groups, config.agent.keep_bias)
+    model = LCNet(backbone, config.decides, config.groups, config.agent.keep_bias, config.confidence)
     if isinstance(config, TrainReinforce):
         agent = Reinforce(model, config.agent, train, val, folder, config.seed, device)
         if resume:

@@ -59,7 +59,8 @@ class Engine(LCNet):
         """
         if dtype not in (torch.float32, torch.bfloat16):
             raise UserError(f"the engine computes in float32 or bfloat16, not {dtype}")
-        super().__init__(folded(model.backbone), model.spec.decides, model.spec.groups)
+        spec = model.spec
+        super().__init__(folded(model.backbone), spec.decides, spec.groups, confidence=spec.confidence)
         gates = {key: value for key, value in model.state_dict().items() if not key.startswith("backbone.")}
         self.load_state_dict({**self.state_dict(), **gates})
         self.to(model.price.device).eval().requires_grad_(False)
@@ -104,7 +105,7 @@ class Engine(LCNet):
 
     @torch.no_grad()
     def observe(self, state: State) -> Observation:
-        """As ``LCNet.observe``; the probe runs once, however often the same state is looked at."""
+        """As ``LCNet.observe``; a probe runs at most once, however often the same state is looked at."""
         if self._observed is None or self._observed[0] is not state:
             self._observed = state, super().observe(state)
         return self._observed[1]

@@ -24,11 +24,13 @@ def relu1(graph: Graph, x: str) -> str:
 
 
 def gate_input(graph: Graph, model: LCNet, block: int, pooled: str, above: str, price: str) -> str:
-    """``model.gate_input`` (1, C + 4), but for what ``folded`` puts right.
+    """An observation's ``gate_input``, (1, I), but for what ``folded`` puts right.
 
     That is standardising, the entropy's sign and normalisation, and the MACs that every image has spent before the
     block: ``above`` (1, 1) is the share of dense MACs beyond these.
     """
+    if not model.has_confidence:
+        return graph.op("Concat", pooled, above, price, axis=1)
     probe = cast(Probe, model.probes[block]).classifier
     log_p = graph.op("LogSoftmax", linear(graph, pooled, probe.weight, probe.bias), axis=1)
     p, axes = graph.op("Exp", log_p), graph.constant([1])
@@ -37,15 +39,16 @@ def gate_input(graph: Graph, model: LCNet, block: int, pooled: str, above: str, 
 
 
 def folded(model: LCNet, block: int, layer: nn.Linear) -> tuple[Tensor, Tensor]:
-    """A gate's layer for ``gate_input``: weight (O, C + 4) and bias (O,)."""
+    """A gate's layer for ``gate_input``: weight (O, I) and bias (O,)."""
     standardize = cast(Standardize, model.standardizers[block])
     factor = torch.cat(((standardize.var.double() + 1e-3).rsqrt(), standardize.var.new_ones(1).double()))
     shift = torch.cat((standardize.mean.double(), standardize.mean.new_zeros(1).double()))
     weight = layer.weight.double() * factor
     bias = layer.bias.double() - weight @ shift
     bias += weight[:, -2] * (floor_before(model, block) / model.costs.dense)
-    # The probe's entropy comes as sum(p * log p): its normalised entropy times -log(classes).
-    weight[:, -3] /= -math.log(model.classes)
+    if model.has_confidence:
+        # The probe's entropy comes as sum(p * log p): its normalised entropy times -log(classes).
+        weight[:, -3] /= -math.log(model.classes)
     return weight.float(), bias.float()
 
 

@@ -1,4 +1,4 @@
-"""Thresholds that meet a budget."""
+"""Thresholds and prices that meet a budget."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from test_evaluate import CPU, tiny_set
 from test_model import undecided_lcnet
 
+from lcnet_rl.budget import calibrate_price, calibrate_threshold, smallest
 from lcnet_rl.errors import UserError
 from lcnet_rl.evaluate import evaluate
 from lcnet_rl.model import Decides
-from lcnet_rl.threshold import calibrate_threshold, smallest
+from lcnet_rl.rewards import PriceRange
 
 
 @given(limit=st.integers(1, 3000), data=st.data())
@@ -70,3 +71,29 @@ def test_an_impossible_budget_is_refused_with_the_least_possible_one(decides: De
 def test_the_least_possible_is_what_was_measured() -> None:
     with pytest.raises(UserError, match=r"still costs 0\.412"):
         calibrate_threshold(undecided_lcnet(), tiny_set(), 0.3, CPU, measure=lambda threshold: 0.412)
+
+
+def test_the_price_is_the_smallest_that_meets_the_budget() -> None:
+    prices = PriceRange(0.1, 1.6)
+    found = calibrate_price(undecided_lcnet(), tiny_set(), 0.6, prices, CPU, measure=lambda price: 1 - price / 2)
+    assert found == pytest.approx(0.8, rel=0.03)
+    assert found >= 0.8
+
+
+def test_a_model_that_keeps_less_at_a_higher_price_meets_a_budget_by_it() -> None:
+    model, data, prices = undecided_lcnet(), tiny_set(), PriceRange(0.1, 1.6)
+    with torch.no_grad():
+        for gate in model.gates():
+            gate.keep.weight[:, -1] = -10.0
+            gate.keep.bias += 5.0
+    before = model.price.clone()
+
+    def share(price: float) -> float:
+        return evaluate(model, data, model.greedy(), CPU, prices=torch.full((len(data),), price)).macs_ratio
+
+    budget = (share(0.1) + share(1.6)) / 2
+    price = calibrate_price(model, data, budget, prices, CPU)
+    assert share(price) <= budget < share(price / 1.03)
+    assert torch.equal(model.price, before)
+    with pytest.raises(UserError, match=r"no price in 0\.1\.\.1\.6 meets a budget of 0\.010: at 1\.6 it still"):
+        calibrate_price(model, data, 0.01, prices, CPU)

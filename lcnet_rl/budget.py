@@ -1,4 +1,4 @@
-"""Greedy decisions that meet a budget: the keep threshold is found on validation images."""
+"""Greedy decisions that meet a budget: the keep threshold, or the price, is found on validation images."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from lcnet_rl.device import Precision
 from lcnet_rl.errors import UserError
 from lcnet_rl.evaluate import evaluate
 from lcnet_rl.model import LCNet
+from lcnet_rl.rewards import PriceRange
 
 LARGEST_LOGIT, GRID = 12.0, 2048
 """Keep thresholds are looked for between the logits -12 and 12, which are GRID points from 0."""
+PRICE_GRID = 64
+"""Prices are looked for on twice as many points of their range, even in its logarithm."""
 
 
 def calibrate_threshold(
@@ -51,6 +54,47 @@ def calibrate_threshold(
         least = measure(_threshold(GRID))
         raise UserError(f"no threshold meets a budget of {budget:.3f}: keeping nothing still costs {least:.3f}")
     return _threshold(point)
+
+
+def calibrate_price(
+    model: LCNet,
+    val: Dataset,
+    budget: float,
+    prices: PriceRange,
+    device: torch.device,
+    precision: Precision = "fp32",
+    measure: Callable[[float], float] | None = None,
+) -> float:
+    """The smallest price at which a policy trained for a range of them stays within a budget on validation images.
+
+    Args:
+        model: the network; its own price is left as it was.
+        val: validation images, never test images.
+        budget: mean share of dense MACs, gates included.
+        prices: the range it was trained for.
+        device: where to compute.
+        precision: as for ``evaluate``.
+        measure: mean share at a price; by default that of ``model.greedy()`` on ``val``.
+
+    Raises:
+        UserError: when even the highest price costs more than the budget.
+    """
+
+    def share(price: float) -> float:
+        return evaluate(model, val, model.greedy(), device, precision, torch.full((len(val),), price)).macs_ratio
+
+    def price(point: int) -> float:
+        return float(prices.at(torch.tensor((point + PRICE_GRID) / (2 * PRICE_GRID))))
+
+    measure = measure or share
+    point = smallest(lambda point: measure(price(point)) <= budget, PRICE_GRID)
+    if point is None:
+        least = measure(prices.high)
+        raise UserError(
+            f"no price in {prices} meets a budget of {budget:.3f}: at {prices.high:g} it still costs {least:.3f}; "
+            "train with a higher --price"
+        )
+    return price(point)
 
 
 def _threshold(point: int) -> float:

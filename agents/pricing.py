@@ -1,0 +1,146 @@
+"""What compute costs while an agent trains: a price, a price that is moved to meet a target, or a range of prices.
+
+A price of its own meaning is chosen with ``price``; a share of dense MACs with ``target``, or with the ``lagrangian``
+reward, whose price is the dual variable of that constraint; one agent for many budgets with a range of prices.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from agents.finetune import FinetuneConfig
+from lcnet_rl.distributed import rand_rows
+from lcnet_rl.errors import UserError, unknown_name
+from lcnet_rl.model import LCNet
+from lcnet_rl.rewards import Lagrangian, PriceRange, create_reward, price_range
+
+PriceSchedule = Literal["constant", "linear", "cosine"]
+
+
+@dataclass(frozen=True)
+class PricingConfig(FinetuneConfig):
+    """What agents are rewarded for."""
+
+    reward: str = "confidence"
+    """NAME or NAME:parameter=value,... of a shape: linear, quadratic, confidence, confidence-gain, potential, budget,
+    lagrangian, asymmetric; or MODULE:FUNCTION of your own."""
+    price: float | str = 0.3
+    """Reward lost by spending the dense model's MACs once; with a target, where the price starts. A range like
+    0.05..1.0 trains one agent for all prices in it."""
+    target: float | None = None
+    """Mean share of dense MACs to reach: the price then moves by itself to where the policy spends just that."""
+    price_rate: float = 6.0
+    """With a target: how much overspending by the whole dense MACs raises the price, at once and again over every
+    ramp's length."""
+    price_schedule: PriceSchedule = "linear"
+    """How price or target go from free to their final value: at once (constant), evenly (linear), or slowly at both
+    ends (cosine)."""
+    ramp: float = 0.3
+    """Share of the policy's training over which they do."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        reward, prices = create_reward(self.reward), price_range(self.price)
+        if self.price_schedule not in get_args(PriceSchedule):
+            raise unknown_name("price_schedule", self.price_schedule, get_args(PriceSchedule))
+        if self.target is not None and not 0 < self.target <= 1:
+            raise UserError(f"target is a share of dense MACs in (0, 1], got {self.target}")
+        if isinstance(reward, Lagrangian):
+            if self.target is not None:
+                raise UserError(f"lagrangian has a target of its own: write --reward lagrangian:target={self.target}")
+            if not 0 < reward.target <= 1:
+                raise UserError(f"lagrangian's target is a share of dense MACs in (0, 1], got {reward.target}")
+        if self.aim is not None and not prices.is_one:
+            raise UserError("a target moves one price: give a range of prices, or a target, not both")
+        self._check(lambda value: value >= 0, "be >= 0", "price_rate")
+        self._check(lambda value: 0 <= value <= 1, "be in [0, 1]", "ramp")
+
+    @property
+    def aim(self) -> float | None:
+        """The mean share of dense MACs to reach, if there is one."""
+        reward = create_reward(self.reward)
+        return reward.target if isinstance(reward, Lagrangian) else self.target
+
+
+def scheduled(schedule: PriceSchedule, progress: float) -> float:
+    """How far a price is at ``progress`` (in [0, 1]) of its ramp, in [0, 1]."""
+    if schedule == "constant":
+        return 1.0
+    if schedule == "linear":
+        return progress
+    return (1 - math.cos(math.pi * progress)) / 2
+
+
+class Pricing:
+    """The price now, and how it moves."""
+
+    def __init__(self, config: PricingConfig, model: LCNet, updates: float) -> None:
+        """Start free, or with a target at the configured price (the dual variable of ``lagrangian`` starts at 0).
+
+        Args:
+            config: the settings.
+            model: whose least possible bill a target must exceed.
+            updates: how many updates a ramp takes; a target's integral part is reckoned by it.
+
+        Raises:
+            UserError: for a target that is out of reach.
+        """
+        self.config, self.target = config, config.aim
+        self._updates = max(1.0, updates)
+        self._final = price_range(config.price)
+        self._dual = isinstance(create_reward(config.reward), Lagrangian)
+        floor = model.costs.floor / model.costs.dense
+        if self.target is not None and self.target <= floor:
+            raise UserError(f"target {self.target} is out of reach: keeping nothing costs {floor:.3f} of dense MACs")
+        starts_free = self.target is None or self._dual
+        self.now = PriceRange(0.0, 0.0) if starts_free else self._final
+        self.settled = self.now.low
+
+    @property
+    def value(self) -> float:
+        """The price, or the middle one of a range."""
+        return self.now.middle
+
+    def ramp(self, progress: float) -> None:
+        """Without a target: follow the schedule to ``progress`` (in [0, 1]) of the ramp."""
+        if self.target is None:
+            self.now = self._final.scaled(scheduled(self.config.price_schedule, progress))
+
+    def learn(self, share: float, progress: float, last: bool = False) -> None:
+        """With a target: raise the price if an update's mean ``share`` of dense MACs is too large; lower it if not.
+
+        A proportional-integral controller. The share answers a price only after many updates, so the integral alone
+        would swing around the target; the proportional part, which ends with the overspending, stops it in time. For
+        ``lagrangian`` it is dual ascent: the integral alone, towards the final target from the start.
+
+        Args:
+            share: what the update's rollouts spent.
+            progress: how far the ramp has come, in [0, 1].
+            last: whether the price is settled from now on.
+        """
+        if self.target is None:
+            return
+        aim = self.target if self._dual else 1 + (self.target - 1) * scheduled(self.config.price_schedule, progress)
+        push = self.config.price_rate * (share - aim)
+        self.settled = max(0.0, self.settled + push / self._updates)
+        price = self.settled if last or self._dual else max(0.0, self.settled + push)
+        self.now = PriceRange(price, price)
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """A price for each of this process's ``count`` images, (count,); random only in a range."""
+        if self.now.is_one:
+            return torch.full((count,), self.now.low, device=generator.device)
+        return self.now.at(rand_rows((count,), generator, generator.device))
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"low": self.now.low, "high": self.now.high, "settled": self.settled}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """From a checkpoint."""
+        self.now, self.settled = PriceRange(state["low"], state["high"]), state["settled"]

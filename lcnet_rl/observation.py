@@ -1,0 +1,52 @@
+"""What the policy sees before a block, and how the gates' input is put together from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from lcnet_rl.gates import Probe
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What the policy sees before block ``block``; nothing in it carries a gradient into the backbone.
+
+    The probe runs when its logits or the confidence are first read: where the gates read no confidence, it runs in
+    training only.
+    """
+
+    pooled: Tensor
+    """(B, C), pooled features of the block's input."""
+    spent: Tensor
+    """(B,), MACs so far as a share of the dense model's."""
+    price: Tensor
+    """(B,), the price of compute."""
+    block: int
+    probe: Probe
+    """The block's probe."""
+    has_confidence: bool
+    """Whether the policy sees the probe's confidence."""
+
+    @cached_property
+    def probe_logits(self) -> Tensor:
+        """(B, classes), with a gradient to the probe only; for training, whether or not the policy sees them."""
+        return self.probe(self.pooled)
+
+    @cached_property
+    def confidence(self) -> Tensor:
+        """(B, 2), the probe's largest probability and normalised entropy; (B, 0) where the policy sees neither."""
+        return Probe.confidence(self.probe_logits.detach()) if self.has_confidence else self.pooled[:, :0]
+
+    @property
+    def gate_input(self) -> Tensor:
+        """What L-Net and C-Net read, before standardising: (B, C + 4), or (B, C + 2) without confidence."""
+        return gate_input(self.pooled, self.confidence, self.spent, self.price)
+
+
+def gate_input(pooled: Tensor, confidence: Tensor, spent: Tensor, price: Tensor) -> Tensor:
+    """Concatenate an observation's parts, (B, C), (B, 2 or 0), (B,), (B,), to (B, C + 4 or 2)."""
+    return torch.cat((pooled, confidence, spent[:, None], price[:, None]), 1)

@@ -1,0 +1,75 @@
+"""The price of compute: one for a whole run, or a range that one agent is trained for."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lcnet_rl.errors import UserError
+
+
+def check_price(price: float) -> float:
+    """``price`` as a float.
+
+    Raises:
+        UserError: when it is negative or no finite number.
+    """
+    if not 0 <= price < math.inf:
+        raise UserError(f"price must be >= 0 (0 = compute is free), got {price}")
+    return float(price)
+
+
+@dataclass(frozen=True)
+class PriceRange:
+    """Prices from ``low`` to ``high``, both included; one price where they are equal.
+
+    A price is the reward lost by spending the dense model's MACs once.
+    """
+
+    low: float
+    high: float
+
+    @property
+    def is_one(self) -> bool:
+        """Whether there is nothing to draw."""
+        return self.low == self.high
+
+    @property
+    def middle(self) -> float:
+        """The geometric mean: half of the draws are below it."""
+        return self.low if self.is_one else math.sqrt(self.low * self.high)
+
+    def scaled(self, factor: float) -> PriceRange:
+        """All prices times ``factor``."""
+        return PriceRange(self.low * factor, self.high * factor)
+
+    def at(self, quantiles: Tensor) -> Tensor:
+        """The prices (B,) below which these shares (B,) of draws fall.
+
+        Draws are uniform in the logarithm: between 0.1 and 0.2 a policy changes about as much as between 1 and 2.
+        """
+        if self.low == self.high:
+            return torch.full_like(quantiles, self.low)
+        return self.low * (self.high / self.low) ** quantiles
+
+    def __str__(self) -> str:
+        return f"{self.low:g}" if self.is_one else f"{self.low:g}..{self.high:g}"
+
+
+def price_range(price: float | str) -> PriceRange:
+    """Read a price, ``0.3``, or a range, ``"0.05..1.0"``.
+
+    Raises:
+        UserError: for text that is neither, a negative price, or a range that does not rise from above 0.
+    """
+    low, dots, high = str(price).partition("..")
+    try:
+        prices = PriceRange(check_price(float(low)), check_price(float(high if dots else low)))
+    except ValueError as error:
+        raise UserError(f"price is a number like 0.3 or a range like 0.05..1.0, got {price!r}") from error
+    if dots and not 0 < prices.low < prices.high:
+        raise UserError(f"a range of prices rises from above 0, like 0.05..1.0, got {price}")
+    return prices
