@@ -22,6 +22,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from agents.finetune import DECISIONS, PRICES, Finetuner, OnValidation, random_keeps
 from agents.gate_policy import GatePolicy
 from agents.pricing import Pricing
+from agents.random_state import get_random_state, set_random_state
 from agents.rollout import sample
 from agents.sb3_config import A2CConfig, PPOConfig, SB3Config
 from envs.sb3 import SB3VecEnv
@@ -312,26 +313,6 @@ class JointFinetuning(BaseCallback):
         algorithm.num_timesteps = self.num_timesteps = state["timesteps"]
         self.best = None if state["best"] is None else Results(**state["best"])
         self._random_state = state["random"]
-
-
-def get_random_state(env: SB3VecEnv) -> dict[str, Any]:
-    """The states of every generator that stable-baselines3 and the environment draw from."""
-    name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
-    return {
-        "torch": torch.get_rng_state(),
-        "numpy": [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, gauss],
-        "env": env.env.np_random.bit_generator.state,
-        "cuda": torch.cuda.get_rng_state_all(),
-    }
-
-
-def set_random_state(env: SB3VecEnv, state: dict[str, Any]) -> None:
-    """Put back what ``get_random_state`` returned."""
-    torch.set_rng_state(state["torch"])
-    torch.cuda.set_rng_state_all(state["cuda"])
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
-    env.env.np_random.bit_generator.state = state["env"]
 
 
 class _Writer(KVWriter):

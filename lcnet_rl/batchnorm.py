@@ -26,7 +26,7 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
         running_mean, running_var, batches = (
             cast(Tensor, buffer) for buffer in (self.running_mean, self.running_var, self.num_batches_tracked)
         )
-        # The kernel leaves running statistics as they are at momentum 0, but without them it would round to x's bfloat16.
+        # Momentum 0 leaves the running statistics as they are; without them the kernel would round to x's bfloat16.
         mean, var = global_moments(*torch.batch_norm_update_stats(x.detach(), running_mean, running_var, 0.0))
         count = x.numel() // x.shape[1] * shards()
         batches.add_(1)

@@ -114,7 +114,8 @@ def _watched() -> Iterator[None]:
         yield
     except RuntimeError as error:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        reason = re.sub(r"^\[\S+\] ", "", str(error).splitlines()[0])
+        # torch's first sentence, without the line of its source.
+        reason = re.sub(r"^\[\S+\] ", "", str(error).splitlines()[0]).partition(". ")[0]
         raise LostProcess(f"another process of this job was lost ({reason})") from error
 
 
@@ -265,9 +266,9 @@ def global_moments(mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
     if shards() == 1:
         return mean, var
     # In float64, as the difference of two squares loses digits.
-    mean, var = mean.detach().double(), var.detach().double()
-    centre, square = global_mean(torch.stack((mean, var + mean.square())))
-    return centre.float(), (square - centre.square()).clamp(min=0).float()
+    both = torch.stack((mean, var)).detach().double()
+    centre, square = global_mean(torch.stack((both[0], both[1] + both[0].square())))
+    return centre.to(mean), (square - centre.square()).clamp(min=0).to(var)
 
 
 def mean_scalars(scalars: dict[str, float]) -> dict[str, float]:

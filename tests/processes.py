@@ -12,6 +12,9 @@ from torch import multiprocessing
 
 from lcnet_rl.distributed import joined
 
+VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""Of the environment, in which torchrun tells a process who it is."""
+
 
 def together(work: Callable[[Path], None], folder: Path, processes: int = 2) -> None:
     """Have ``processes`` gloo processes do ``work(folder)``, a function of a module; what one raises is raised here."""
@@ -22,8 +25,7 @@ def together(work: Callable[[Path], None], folder: Path, processes: int = 2) -> 
 
 
 def _member(rank: int, processes: int, port: int, work: Callable[[Path], None], folder: Path) -> None:
-    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-    os.environ.update(zip(names, map(str, (rank, rank, processes, "127.0.0.1", port)), strict=True))
+    os.environ.update(zip(VARIABLES, map(str, (rank, rank, processes, "127.0.0.1", port)), strict=True))
     torch.set_num_threads(1)
     with joined("cpu"):
         work(folder)
