@@ -125,6 +125,19 @@ def test_frontier_of_runs_with_seeds(capsys: pytest.CaptureFixture[str], runs: l
     assert (tmp_path / "out" / "frontier-test.png").stat().st_size > 10_000
 
 
+def test_one_run_for_a_range_of_prices_traces_a_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    run = Path(make_run(tmp_path / "run", "0.1..1", 0, 0.9, 0.6, split="val"))  # type: ignore[arg-type]
+    assert main(["frontier", str(run), "--out", str(tmp_path)]) == 2
+    assert f"first: lcnet-rl evaluate {run} --split test --price P" in capsys.readouterr().err
+    for price, accuracy, share in ((0.1, 0.92, 0.8), (0.3, 0.91, 0.65), (1.0, 0.88, 0.5)):
+        content = {**summary(accuracy, share), "price": price}
+        (run / f"evaluation-test-price{price:g}.json").write_text(json.dumps(content))
+    assert main(["frontier", str(run), "--out", str(tmp_path)]) == 0
+    assert "3 of 3 settings" in capsys.readouterr().out
+    figures = json.loads((tmp_path / "frontier-test.json").read_text())
+    assert {row["settings"]["evaluate.price"] for row in figures["settings"]} == {0.1, 0.3, 1.0}
+
+
 def test_published_results_stand_beside_runs_on_cifar10(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", 1.0, 0, 0.9, 0.5, "cifar10")
     assert main(["frontier", run, "--out", str(tmp_path)]) == 0

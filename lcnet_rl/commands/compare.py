@@ -34,7 +34,7 @@ def run(config: Compare) -> None:
     """Print settings that differ, results, and tests."""
     if len(config.runs) < 2:
         raise UserError("give at least two run folders")
-    records = [of_run(path, config.split) for path in config.runs]
+    records = [record for path in config.runs for record in of_run(path, config.split)]
     dataset = one_data_set(records)
     groups = grouped(records)
     for name, group in zip(labels(len(groups)), groups, strict=True):

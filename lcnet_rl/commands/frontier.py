@@ -56,7 +56,7 @@ def run(config: Frontier) -> None:
             "'lcnet-rl evaluate RUN' and give their run folders"
         )
     records = [record for name in studies for record in of_study(load_study(name, storage))]
-    records += [of_run(Path(name), "val" if split == "val" else "test") for name in folders]
+    records += [record for name in folders for record in of_run(Path(name), "val" if split == "val" else "test")]
     out = config.out or config.runs / (studies[0] if studies else "frontier")
     show(records, split, config.reference, out)
     if studies:

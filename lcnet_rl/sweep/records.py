@@ -13,6 +13,7 @@ from optuna.study import Study
 from optuna.trial import TrialState
 
 from lcnet_rl.errors import UserError
+from lcnet_rl.rewards import price_range
 from lcnet_rl.runs import read_config
 from lcnet_rl.sweep.space import NOT_SEARCHED
 from lcnet_rl.sweep.study import OUTCOME
@@ -87,21 +88,29 @@ def deviation(values: Sequence[float]) -> float:
     return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
-def of_run(run: Path, split: Split) -> Record:
-    """The record of a run folder.
+def of_run(run: Path, split: Split) -> list[Record]:
+    """The records of a run folder: one, or for a run that was trained for a range of prices one an evaluation.
 
     Raises:
         UserError: saying what to run, when the run was not evaluated on that split.
     """
     settings = read_config(run)
-    path = run / f"evaluation-{split}.json"
-    if not path.is_file():
-        raise UserError(f"{run} has no {path.name}; first: lcnet-rl evaluate {run} --split {split}")
-    try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: {error}") from error
-    return Record(str(run), experiment(settings), summary)
+    if price_range(settings["agent"]["price"]).is_one:
+        paths, hint = [run / f"evaluation-{split}.json"], ""
+    else:
+        paths = sorted(p for kind in ("", "-price*", "-budget*") for p in run.glob(f"evaluation-{split}{kind}.json"))
+        hint = " --price P, for one P or several"
+    if not paths or not paths[0].is_file():
+        raise UserError(f"{run} has no evaluation-{split}.json; first: lcnet-rl evaluate {run} --split {split}{hint}")
+    records = []
+    for path in paths:
+        try:
+            summary = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UserError(f"{path} is damaged: {error}") from error
+        shown = {"evaluate.price": summary["price"]} if hint else {}
+        records.append(Record(str(run), {**experiment(settings), **shown}, summary))
+    return records
 
 
 def of_study(study: Study) -> list[Record]:
