@@ -207,7 +207,8 @@ JOINT: dict[str, dict[str, Any]] = {
         "control_variate": "first-order",
     },
     "batch-mean": {"rollouts": 2, "baseline": "batch-mean", "cost_gradient": "sampled"},
-    "self-critical": {"rollouts": 2, "baseline": "self-critical"},
+    "self-critical": {"rollouts": 2, "baseline": "self-critical", "confidence": False},
+    "price-range": {"rollouts": 2, "target": None, "price": "0.05..1.0", "reward": "confidence-gain"},
 }
 RESUMED = "first-order"
 
