@@ -22,7 +22,7 @@ from lcnet_rl.interrupt import Interrupted
 from lcnet_rl.sweep.pruning import Pruning
 from lcnet_rl.sweep.space import Space, read_space
 from lcnet_rl.sweep.study import OUTCOME, REASON, create_sampler, finished, load_study, open_study
-from lcnet_rl.sweep.worker import Outcome, Report, Worker
+from lcnet_rl.sweep.worker import Outcome, Report, Worker, unused
 
 PATIENCE = 4
 SPACE: Space = read_space(["agent.price=0.1..1", "agent.reward=linear,confidence"], ALGOS, "reinforce")
@@ -292,3 +292,11 @@ def test_a_study_on_postgresql_can_be_continued_and_read(postgres: str) -> None:
     worker(join(postgres, name), postgres, 3).work("")
     worker(join(postgres, name), postgres, 5).work("")
     assert states(load_study(name, postgres)) == ["COMPLETE"] * 5
+
+
+def test_a_trial_gets_a_folder_of_its_own_whatever_another_database_left(tmp_path: Path) -> None:
+    folder = tmp_path / "trial-0000"
+    assert unused(folder) == folder
+    folder.mkdir()
+    (tmp_path / "trial-0000-2").mkdir()
+    assert unused(folder) == tmp_path / "trial-0000-3"

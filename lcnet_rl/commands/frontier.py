@@ -108,13 +108,14 @@ def show(records: Sequence[Record], split: str, reference: str, out: Path) -> No
 
 
 def print_frontier(groups: Sequence[Group], front: Sequence[int], title: str) -> None:
-    """The settings on the frontier, by rising cost."""
+    """The settings on the frontier, by rising MACs per image, which are also given as a share of the dense network's."""
     table = Table(title=title, title_justify="left")
     values = differing(groups)
     if len(values) > WIDEST:
         console.print(f"{len(values)} settings differ; to see them: lcnet-rl compare RUN RUN ...", highlight=False)
         values = {}
-    for column in ("run", "MMACs/image", "share of dense", "accuracy", "seeds", *(short(name) for name in values)):
+    seeds = ["seeds"] if any(len(group.records) > 1 for group in groups) else []
+    for column in ("run", "MMACs", "share", "accuracy", *seeds, *(short(name) for name in values)):
         table.add_column(column, justify="left" if column == "run" else "right", overflow="fold")
     for index in front:
         group = groups[index]
@@ -125,7 +126,7 @@ def print_frontier(groups: Sequence[Group], front: Sequence[int], title: str) ->
             f"{macs / 1e6:.2f}" + (f" ± {macs_spread / 1e6:.2f}" if several else ""),
             f"{macs / group.first.summary['dense_macs']:.1%}",
             f"{accuracy:.2%}" + (f" ± {100 * accuracy_spread:.2f}" if several else ""),
-            str(len(group.records)),
+            *([str(len(group.records))] if seeds else []),
             *(escape(worded(row[index])) for row in values.values()),
         )
     console.print(table)

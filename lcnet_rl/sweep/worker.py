@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import time
 from collections.abc import Callable
@@ -155,7 +156,7 @@ class Worker:
 
         try:
             values = self.space.suggest(trial)
-            outcome = self.objective(values, self.folder / f"trial-{trial.number:04d}", report)
+            outcome = self.objective(values, unused(self.folder / f"trial-{trial.number:04d}"), report)
         except UserError as error:
             trial.set_user_attr(REASON, str(error))
             raise
@@ -182,3 +183,9 @@ class Worker:
             what = f"failed: {trial.user_attrs.get(REASON)}"
         done = len(finished(self.study))
         console.print(f"trial {trial.number} ({done}/{self.trials}): {what}; {values}", highlight=False, soft_wrap=True)
+
+
+def unused(folder: Path) -> Path:
+    """``folder``, or with a number behind it where a study of the same name in another database left one."""
+    paths = itertools.chain([folder], (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(2)))
+    return next(path for path in paths if not path.exists())
