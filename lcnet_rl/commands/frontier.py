@@ -108,7 +108,7 @@ def show(records: Sequence[Record], split: str, reference: str, out: Path) -> No
 
 
 def print_frontier(groups: Sequence[Group], front: Sequence[int], title: str) -> None:
-    """The settings on the frontier, by rising MACs per image, which are also given as a share of the dense network's."""
+    """The settings on the frontier, by rising MACs per image, also given as a share of the dense network's."""
     table = Table(title=title, title_justify="left")
     values = differing(groups)
     if len(values) > WIDEST:
