@@ -158,7 +158,9 @@ def policy_loss(
         advantages = returns - returns_to_go(greedy, labels, price, reward, exact)
     else:
         assert field is not None
-        expected = field.task - price * to_come(field.costs, own=not exact) - field.potentials
+        expected = field.worth - field.potentials
+        if reward.pays_by_step:
+            expected = expected - price * to_come(field.costs, own=not exact)
         advantages = returns - expected[:, None]
     loss = -(log_likelihood(rollout) * advantages).sum(0) - smooth
     if exact:

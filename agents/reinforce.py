@@ -32,7 +32,7 @@ from lcnet_rl.model import LCNet
 from lcnet_rl.pretrain import triangle
 from lcnet_rl.progress import Progress, console
 from lcnet_rl.rewards import create_reward, judge
-from lcnet_rl.runs import BEST, CHECKPOINT, MODEL, MetricsLog
+from lcnet_rl.runs import BEST, CHECKPOINT, MODEL, MetricsLog, restoring
 from lcnet_rl.tree import load_tree, save_tree
 from lcnet_rl.weights import save_model
 
@@ -292,19 +292,16 @@ class Reinforce:
         """Take up the run's checkpoint.
 
         Raises:
-            UserError: when it is missing, damaged, or of another network.
+            UserError: when it is missing, damaged, or of another network or version.
         """
         state = load_tree(self.run / CHECKPOINT)
-        try:
+        with restoring(self.run / CHECKPOINT):
             self.model.load_state_dict(state["model"])
-        except RuntimeError as error:
-            reason = str(error).splitlines()[-1].strip()
-            raise UserError(f"{self.run / CHECKPOINT} is of another network: {reason}") from error
-        self.finetuner.restore(state["finetuner"])
-        self.gates.load_state_dict(state["gates"])
-        self.pricing.restore(state["pricing"])
-        self.step = state["step"]
-        self.best = None if state["best"] is None else Results(**state["best"])
+            self.finetuner.restore(state["finetuner"])
+            self.gates.load_state_dict(state["gates"])
+            self.pricing.restore(state["pricing"])
+            self.step = state["step"]
+            self.best = None if state["best"] is None else Results(**state["best"])
 
     def diverged(self, what: str) -> UserError:
         """The error for a loss or gradient that is not a number."""

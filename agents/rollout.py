@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lcnet_rl.distributed import rand_rows
 from lcnet_rl.model import LCNet, Observation, State
-from lcnet_rl.rewards import Reward, judge, smooth_task
+from lcnet_rl.rewards import Reward, free_reward, judge, smoothed
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,8 @@ class MeanField:
 
     slopes: Tensor
     """(T, B, A), derivative of the reward's task part with respect to each bit, given that its gate is asked."""
-    task: Tensor
-    """(B,), the task part of the reward, smoothed."""
+    worth: Tensor
+    """(B,), the reward, smoothed: of shapes that pay by step without the cost, of others at the expected bill."""
     costs: Tensor
     """(T, B), expected share of dense MACs of each step."""
     potentials: Tensor
@@ -148,13 +148,18 @@ def mean_field(
             potentials.append(potential(reward, observation.probe_logits, labels))
             costs.append((model.bill(p.detach(), t) / model.costs.dense).float())
             state = model.advance(state, p)
-        task = smooth_task(reward, judge(model.classify(state), labels))
-        slopes = torch.stack(torch.autograd.grad(task.sum(), probabilities))
+        judged = smoothed(judge(model.classify(state), labels))
+        slopes = torch.stack(torch.autograd.grad(free_reward(reward, judged).sum(), probabilities))
     if model.has_l_net and model.has_c_net:
         # A filter's slope on this path is scaled by its block's keep probability; where C-Net is asked, that is 1.
         keep = torch.stack(probabilities).detach()[..., :1].clamp(min=0.05)
         slopes = torch.cat((slopes[..., :1], slopes[..., 1:] / keep), -1)
-    return MeanField(slopes, task.detach(), torch.stack(costs), torch.stack(potentials))
+    expected = torch.stack(costs)
+    shares = expected.sum(0) + (model.costs.stem + model.costs.head) / model.costs.dense
+    if reward.pays_by_step:
+        shares = torch.zeros_like(shares)
+    worth = reward(judged, shares, state.price).detach()
+    return MeanField(slopes, worth, expected, torch.stack(potentials))
 
 
 def potential(reward: Reward, probe_logits: Tensor, labels: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ from lcnet_rl.interrupt import Interrupt, Interrupted, deferred_interrupt
 from lcnet_rl.model import Decides, LCNet
 from lcnet_rl.progress import Progress
 from lcnet_rl.rewards import create_reward
-from lcnet_rl.runs import BEST, CHECKPOINT, MODEL, MetricsLog
+from lcnet_rl.runs import BEST, CHECKPOINT, MODEL, MetricsLog, restoring
 from lcnet_rl.tree import load_tree, save_tree
 from lcnet_rl.weights import save_model
 
@@ -100,6 +100,7 @@ def train_sb3(
             algorithm.learn(left, callback=joint, log_interval=1, reset_num_timesteps=not resume)
         if interrupt.requested and algorithm.num_timesteps < config.timesteps:
             raise Interrupted(f"lcnet-rl train --resume {run}", joint.saved_at, config.timesteps)
+        model.price.fill_(joint.pricing.value)
         recalibrate(model, train, model.greedy(), device, prices=joint.pricing.now)
         save_model(model, run / MODEL)
         joint.validate(calibrated=True)
@@ -206,6 +207,7 @@ class JointFinetuning(BaseCallback):
         assert isinstance(env, SB3VecEnv)
         self._begun_at = self.num_timesteps
         self.pricing.ramp(self.ramped)
+        self.lcnet.price.fill_(self.pricing.value)
         if self._random_state:
             set_random_state(env, self._random_state)
             self._random_state = {}
@@ -219,7 +221,6 @@ class JointFinetuning(BaseCallback):
         if self.rollouts:
             for _ in range(self.config.finetune):
                 self.finetune_step(step_generator(self.seed, self.step, self.device, DECISIONS))
-        self.lcnet.price.fill_(self.pricing.value)
         # Every rollout begins with new images: the old ones' features, and their price, are out of date.
         env.env.process.prices = self.pricing.now
         self.model._last_obs = env.reset()  # type: ignore[assignment]
@@ -236,7 +237,7 @@ class JointFinetuning(BaseCallback):
     def _on_rollout_end(self) -> None:
         self.rollouts += 1
         share = float(np.mean(self._shares))
-        self.pricing.learn(share, self.ramped)
+        self.pricing.learn(share, self.ramped, last=self.done >= 1)
         self.logger.record("rollout/macs_ratio", share)
         self.logger.record("train/price", self.pricing.value)
         if self.bar:
@@ -298,21 +299,18 @@ class JointFinetuning(BaseCallback):
         """Take up a checkpoint.
 
         Raises:
-            UserError: when it is of another network.
+            UserError: when it is of another network or version.
         """
-        try:
+        with restoring(self.run / CHECKPOINT):
             self.lcnet.load_state_dict(state["model"])
             algorithm.policy.load_state_dict(state["policy"])
-        except RuntimeError as error:
-            reason = str(error).splitlines()[-1].strip()
-            raise UserError(f"{self.run / CHECKPOINT} is of another network: {reason}") from error
-        algorithm.policy.optimizer.load_state_dict(state["optimizer"])
-        self.finetuner.restore(state["finetuner"])
-        self.pricing.restore(state["pricing"])
-        self.step, self.rollouts = state["step"], state["rollouts"]
-        algorithm.num_timesteps = self.num_timesteps = state["timesteps"]
-        self.best = None if state["best"] is None else Results(**state["best"])
-        self._random_state = state["random"]
+            algorithm.policy.optimizer.load_state_dict(state["optimizer"])
+            self.finetuner.restore(state["finetuner"])
+            self.pricing.restore(state["pricing"])
+            self.step, self.rollouts = state["step"], state["rollouts"]
+            algorithm.num_timesteps = self.num_timesteps = state["timesteps"]
+            self.best = None if state["best"] is None else Results(**state["best"])
+            self._random_state = state["random"]
 
 
 class _Writer(KVWriter):

@@ -35,7 +35,7 @@ class SkipVectorEnv(VectorEnv):
 
     ## Attributes
     - `process`: model (`process.model`), data set, reward shape.
-    - `price`, or `prices` for a range to draw from: may be set; takes effect with the next images.
+    - `price`, a number or a range: may be set; takes effect with the next images.
 
     Whoever changes the model's weights between two steps calls `refresh`, or `reset` for new images.
     """

@@ -20,6 +20,8 @@ import re
 import shlex
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -85,6 +87,21 @@ def read_config(run: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{run} is no run folder: it holds no {CONFIG}")
     return parse_yaml(path.read_text(encoding="utf-8"), str(path))
+
+
+@contextmanager
+def restoring(path: Path) -> Iterator[None]:
+    """Inside the block a checkpoint is taken up.
+
+    Raises:
+        UserError: when it is of another network, or was written by a version that kept other things in it.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # torch's, for weights that do not fit
+        raise UserError(f"{path} is of another network: {str(error).splitlines()[-1].strip()}") from error
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path} was written by another version of this project ({error}); train anew") from error
 
 
 def data_root(given: Path | None, settings: dict[str, Any]) -> Path | None:

@@ -20,11 +20,13 @@ from agents.estimators import (
     leave_one_out,
     policy_entropy,
     policy_loss,
+    returns_to_go,
+    to_come,
 )
 from agents.rollout import MeanField, Rollout, mean_field, sample
 from lcnet_rl.backbones import create_backbone
 from lcnet_rl.model import LCNet
-from lcnet_rl.rewards import Reward, create_reward, judge
+from lcnet_rl.rewards import Reward, create_reward, judge, smoothed
 
 PRICE = 0.7
 BOUND = 0.02
@@ -94,7 +96,7 @@ def estimates(toy: Toy, reward: Reward, baseline: str, cost_gradient: str, contr
     one = mean_field(toy.model, toy.images, toy.labels, PRICE, reward, BOUND)
     field = MeanField(
         one.slopes.expand(-1, IMAGES, -1),
-        one.task.expand(IMAGES),
+        one.worth.expand(IMAGES),
         one.costs.expand(-1, IMAGES),
         one.potentials.expand(-1, IMAGES),
     )
@@ -123,7 +125,14 @@ def estimates(toy: Toy, reward: Reward, baseline: str, cost_gradient: str, contr
 
 COMBINATIONS = [
     (reward, baseline, cost_gradient, control_variate)
-    for reward in ("linear", "confidence", "confidence-gain", "quadratic:penalty=0.5", "budget:target=0.4")
+    for reward in (
+        "linear",
+        "confidence",
+        "confidence-gain",
+        "quadratic:penalty=0.5",
+        "budget:target=0.4",
+        "lagrangian",
+    )
     for baseline in ("leave-one-out", "batch-mean", "self-critical", "mean-field")
     for cost_gradient in ("exact", "sampled")
     for control_variate in ("none", "first-order")
@@ -160,6 +169,26 @@ def test_the_control_variate_lowers_the_variance(toy: Toy) -> None:
         return float(estimates(toy, shape, "leave-one-out", "exact", control_variate).var(0).sum())
 
     assert variance("first-order") < 0.8 * variance("none")
+
+
+@pytest.mark.parametrize("reward", ["linear", "lagrangian:target=0.7", "quadratic", "budget:target=0.2"])
+def test_the_mean_field_baseline_prices_compute_as_the_reward_does(reward: str) -> None:
+    torch.manual_seed(0)
+    model = LCNet(create_backbone("resnet8", 3, 4), "both", groups=2, keep_bias=30.0).eval()
+    images, labels = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8), torch.arange(6) % 3
+    shape, price = create_reward(reward), torch.full((6,), 2.0)
+    # Decisions are as good as certain, so what a pass is worth is what was expected, but for correctness.
+    rollout = sample(model, images, price, 1, 0.0, torch.Generator().manual_seed(0))
+    field = mean_field(model, images, labels, price, shape, 0.0)
+    correct = judge(rollout.logits, labels).correct[0]
+    shift = (
+        shape(judge(rollout.logits, labels), rollout.shares, price)[0]
+        - shape(smoothed(judge(rollout.logits, labels)), rollout.shares, price)[0]
+    )
+    returns = returns_to_go(rollout, labels, price, shape, exact=False)[:, 0]
+    expected = field.worth - (price * to_come(field.costs, own=True) if shape.pays_by_step else 0)
+    assert 0 < correct.sum() < 6
+    torch.testing.assert_close(returns - expected, shift.expand_as(returns), rtol=1e-4, atol=1e-4)
 
 
 def test_sampled_decisions_come_at_their_probabilities() -> None:

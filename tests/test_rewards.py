@@ -14,7 +14,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lcnet_rl.errors import UserError
-from lcnet_rl.rewards import Judgement, Reward, create_reward, judge, register_reward, reward_names, smooth_task
+from lcnet_rl.rewards import (
+    Judgement,
+    Reward,
+    create_reward,
+    free_reward,
+    judge,
+    register_reward,
+    reward_names,
+    smoothed,
+)
 from lcnet_rl.rewards.shapes import (
     Asymmetric,
     Budget,
@@ -126,15 +135,15 @@ def test_asymmetric_punishes_confident_mistakes_most() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_smooth_task_of_a_certain_right_answer_is_the_free_reward(name: str) -> None:
     reward, free = create_reward(name), (t(0), t(0))
-    torch.testing.assert_close(smooth_task(reward, judged(1, 0)), reward(judged(1, 0), *free))
-    torch.testing.assert_close(smooth_task(reward, judged(0, -60)), reward(judged(0, -60), *free))
+    torch.testing.assert_close(free_reward(reward, smoothed(judged(1, 0))), reward(judged(1, 0), *free))
+    torch.testing.assert_close(free_reward(reward, smoothed(judged(0, -60))), reward(judged(0, -60), *free))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_smooth_task_rises_with_the_probability_and_has_a_gradient(name: str) -> None:
     log_prob = torch.linspace(-4, -0.01, 20, requires_grad=True)
     unsure = torch.full_like(log_prob, 0.5)
-    task = smooth_task(create_reward(name), Judgement((log_prob > -0.7).float(), log_prob, unsure))
+    task = free_reward(create_reward(name), smoothed(Judgement((log_prob > -0.7).float(), log_prob, unsure)))
     assert (task.diff() > 0).all()
     task.sum().backward()
     assert log_prob.grad is not None

@@ -102,7 +102,10 @@ def parse(arguments: Sequence[str], prog: str) -> Sweep:
         if isinstance(values.get(name), dict):
             values[name] = entries_of(values[name])
         if name in values:
-            values[name] = tuple(values[name])
+            given_values = values[name] or ()
+            if not isinstance(given_values, list | tuple):
+                raise UserError(f"preset {given.preset}: {name} is a table or a list, got {given_values!r}")
+            values[name] = tuple(given_values)
     default = from_dict(Sweep, values, f"preset {given.preset}")
     return tyro.cli(Sweep, args=list(arguments), prog=prog, default=default)
 
@@ -150,8 +153,10 @@ def worker(config: Sweep, study: Study, space: Space, build: Callable[[dict[str,
     """A worker whose trials train with the settings that ``build`` makes."""
 
     def objective(values: dict[str, Any], folder: Path, report: Report) -> Outcome:
-        settings = replace(build(values), run=folder, device=config.device, data_root=config.data_root)
-        return run_trial(settings, report)
+        settings = replace(build(values), run=folder)
+        if config.device != "auto":
+            settings = replace(settings, device=config.device)
+        return run_trial(replace(settings, data_root=config.data_root or settings.data_root), report)
 
     def objectives(accuracy: float, macs: float, share: float) -> tuple[float, ...]:
         return (accuracy, macs) if config.objective == "pareto" else (accuracy - config.price * share,)
@@ -187,7 +192,7 @@ def run_trial(settings: AnyTrain, report: Report) -> Outcome:
     control = evaluate(model, val, shuffled(policy.actions, seed=0), device)
     summary = summarize(model, val, policy, reference, {"shuffled": control})
     summary |= {"threshold": 0.5, "budget": None, "which": "final", "seed": 0}
-    summary |= {"train_seed": settings.seed, "command": command_line()}
+    summary |= {"price": float(model.price), "train_seed": settings.seed, "command": command_line()}
     write_json(folder / "evaluation-val.json", summary)
     return Outcome(policy.accuracy, summary["macs_mean"], policy.macs_ratio, folder, plain(settings), summary)
 

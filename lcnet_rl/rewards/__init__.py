@@ -7,7 +7,7 @@ taken from a user's module, ``price`` what compute costs.
 from lcnet_rl.rewards.judgement import Judgement, judge
 from lcnet_rl.rewards.price import PriceRange, check_price, price_range
 from lcnet_rl.rewards.registry import create_reward, register_reward, reward_names
-from lcnet_rl.rewards.shapes import Lagrangian, Reward, smooth_task
+from lcnet_rl.rewards.shapes import Lagrangian, Reward, free_reward, smoothed
 
 __all__ = [
     "Judgement",
@@ -16,9 +16,10 @@ __all__ = [
     "Reward",
     "check_price",
     "create_reward",
+    "free_reward",
     "judge",
     "price_range",
     "register_reward",
     "reward_names",
-    "smooth_task",
+    "smoothed",
 ]

@@ -113,9 +113,10 @@ def _imported(module: str, attribute: str) -> Shape:
         sys.path.insert(0, folder)
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, SyntaxError) as error:
+    except Exception as error:  # whatever a user's module can raise
         raise UserError(
-            f"reward {module}:{attribute} cannot be imported: {error}; built-in rewards: {', '.join(reward_names())}"
+            f"reward {module}:{attribute} cannot be imported ({type(error).__name__}: {error}); built-in rewards: "
+            f"{', '.join(reward_names())}"
         ) from error
     if not callable(found):
         raise UserError(f"reward {module}:{attribute} is no function and no Reward")
@@ -128,7 +129,10 @@ def _parameters(name: str, shape: Shape, arguments: str) -> dict[str, float]:
     elif isinstance(shape, type):
         raise UserError(f"reward {name} is a class, but no dataclass that is a Reward")
     else:
-        known = list(inspect.signature(shape).parameters)[_ARGUMENTS:]
+        try:
+            known = list(inspect.signature(shape).parameters)[_ARGUMENTS:]
+        except ValueError as error:  # of functions that are not written in Python
+            raise UserError(f"reward {name} is no function of (judged, share, price)") from error
     parameters = {}
     for argument in filter(None, arguments.split(",")):
         key, _, value = argument.partition("=")

@@ -3,8 +3,8 @@
 The share is that of the dense model's MACs, gates included, so it can pass 1. At equal correctness no reward rises with
 compute. Unless a shape says otherwise, a reward lies between ``-price * share`` and ``1 - price * share``.
 
-To add one here: a frozen dataclass with ``@register_reward``. To use one's own without touching this file, see
-``lcnet_rl.rewards.registry``.
+To add one here: a frozen dataclass, and its name in ``lcnet_rl.rewards.registry``, which also tells how to use one's
+own without touching either.
 """
 
 from __future__ import annotations
@@ -46,13 +46,15 @@ class Reward(ABC):
         return torch.zeros_like(log_prob)
 
 
-def smooth_task(reward: Reward, judged: Judgement) -> Tensor:
-    """A differentiable stand-in for the reward without its cost, for the first-order control variate.
+def smoothed(judged: Judgement) -> Judgement:
+    """A differentiable stand-in: correctness becomes the label's probability, its mean were predictions sampled."""
+    return replace(judged, correct=judged.log_prob.exp())
 
-    Correctness becomes the probability of the label, which is the expected correctness of a sampled prediction.
-    """
+
+def free_reward(reward: Reward, judged: Judgement) -> Tensor:
+    """The reward where compute is free and none was spent."""
     zero = torch.zeros_like(judged.log_prob)
-    return reward(replace(judged, correct=judged.log_prob.exp()), zero, zero)
+    return reward(judged, zero, zero)
 
 
 @dataclass(frozen=True)

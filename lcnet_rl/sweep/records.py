@@ -95,6 +95,8 @@ def of_run(run: Path, split: Split) -> list[Record]:
         UserError: saying what to run, when the run was not evaluated on that split.
     """
     settings = read_config(run)
+    if "agent" not in settings:
+        raise UserError(f"{run} trained a dense backbone, no agent; give runs of lcnet-rl train")
     if price_range(settings["agent"]["price"]).is_one:
         paths, hint = [run / f"evaluation-{split}.json"], ""
     else:
@@ -108,7 +110,10 @@ def of_run(run: Path, split: Split) -> list[Record]:
             summary = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise UserError(f"{path} is damaged: {error}") from error
-        shown = {"evaluate.price": summary["price"]} if hint else {}
+        shown = {}
+        if hint:
+            budget = summary.get("budget")
+            shown = {"evaluate.price": summary["price"]} if budget is None else {"evaluate.budget": budget}
         records.append(Record(str(run), {**experiment(settings), **shown}, summary))
     return records
 
