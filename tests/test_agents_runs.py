@@ -22,7 +22,7 @@ from lcnet_rl.errors import UserError
 from lcnet_rl.interrupt import Interrupted
 from lcnet_rl.model import LCNet
 from lcnet_rl.runs import CHECKPOINT, MODEL, PROGRESS
-from lcnet_rl.tree import load_tree
+from lcnet_rl.tree import load_tree, save_tree
 
 CPU = torch.device("cpu")
 
@@ -161,6 +161,15 @@ def test_a_checkpoint_with_other_confidence_is_refused(tmp_path: Path, confidenc
     joint(tmp_path / "run", confidence).save()
     with pytest.raises(UserError, match="another network: size mismatch"):
         joint(tmp_path / "run", not confidence).restore()
+
+
+def test_a_checkpoint_of_an_older_version_is_refused_in_words(tmp_path: Path) -> None:
+    agent = joint(tmp_path / "run")
+    agent.save()
+    path = tmp_path / "run" / CHECKPOINT
+    save_tree({name: value for name, value in load_tree(path).items() if name != "pricing"}, path)
+    with pytest.raises(UserError, match=r"written by another version of this project \('pricing'\)"):
+        agent.restore()
 
 
 def test_probes_learn_whether_or_not_the_gates_read_their_confidence(tmp_path: Path) -> None:

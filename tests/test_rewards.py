@@ -180,6 +180,8 @@ def test_a_shape_is_made_from_its_name_and_parameters() -> None:
         ("lienar:penalty=1", "unknown reward 'lienar'; did you mean linear"),
         ("no_such_module:shape", "reward no_such_module:shape cannot be imported"),
         ("math:no_such_function", "reward math:no_such_function cannot be imported"),
+        (":shape", "reward :shape cannot be imported (ValueError"),
+        ("math:hypot", "reward math:hypot is no function of (judged, share, price)"),
         ("math:pi", "reward math:pi is no function and no Reward"),
         ("pathlib:Path", "reward pathlib:Path is a class, but no dataclass that is a Reward"),
     ],

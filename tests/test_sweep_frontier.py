@@ -18,6 +18,7 @@ from lcnet_rl.sweep.frontier import hypervolume, pareto
 from lcnet_rl.sweep.published import CIFAR10
 from lcnet_rl.sweep.records import Record, differing, grouped
 from lcnet_rl.sweep.significance import welch
+from lcnet_rl.weights import REFERENCE
 
 SOME_POINTS = st.lists(st.tuples(st.integers(0, 6).map(float), st.integers(0, 6).map(lambda n: n / 6)), max_size=12)
 
@@ -181,6 +182,7 @@ def test_what_is_missing_is_said_with_the_command_that_makes_it(
         (["frontier", "nothing"], "no run folder, and no study either"),
         (["frontier", "x", "--split", "test"], "have no figures on test images"),
         (["compare", "one"], "at least two"),
+        (["frontier", str(REFERENCE / "resnet20")], "trained a dense backbone, no agent"),
     ],
 )
 def test_a_mistake_gets_one_clear_line(

@@ -104,7 +104,7 @@ def test_a_value_will_do_if_some_combination_accepts_it() -> None:
 
 
 def test_settings_that_an_algorithm_does_not_have_are_not_suggested_for_it() -> None:
-    read = space("algo=reinforce,ppo", "agent.target=0.5..0.9", "agent.timesteps=1000,2000", "agent.price=0.1..1")
+    read = space("algo=reinforce,ppo", "agent.information=0.5..0.9", "agent.timesteps=1000,2000", "agent.price=0.1..1")
     base = {"agent": {"epochs": 3, "price": 0.2}}
     read.check(lambda values: settings_of(base, values, read))
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
@@ -112,7 +112,7 @@ def test_settings_that_an_algorithm_does_not_have_are_not_suggested_for_it() -> 
     for _ in range(12):
         values = read.suggest(study.ask())
         seen.add(values["algo"])
-        assert ("agent.target" in values) == (values["algo"] == "reinforce")
+        assert ("agent.information" in values) == (values["algo"] == "reinforce")
         assert ("agent.timesteps" in values) == (values["algo"] == "ppo")
         config = settings_of(base, values, read)
         assert (config.algo, config.agent.price) == (values["algo"], values["agent.price"])

@@ -102,10 +102,10 @@ def parse(arguments: Sequence[str], prog: str) -> Sweep:
         if isinstance(values.get(name), dict):
             values[name] = entries_of(values[name])
         if name in values:
-            given_values = values[name] or ()
-            if not isinstance(given_values, list | tuple):
-                raise UserError(f"preset {given.preset}: {name} is a table or a list, got {given_values!r}")
-            values[name] = tuple(given_values)
+            entries = values[name] or ()
+            if not isinstance(entries, list | tuple):
+                raise UserError(f"preset {given.preset}: {name} is a table or a list, got {entries!r}")
+            values[name] = tuple(entries)
     default = from_dict(Sweep, values, f"preset {given.preset}")
     return tyro.cli(Sweep, args=list(arguments), prog=prog, default=default)
 
