@@ -98,7 +98,7 @@ class Pricing:
         if self.target is not None and self.target <= floor:
             raise UserError(f"target {self.target} is out of reach: keeping nothing costs {floor:.3f} of dense MACs")
         starts_free = self.target is None or self._dual
-        self.now = PriceRange(0.0, 0.0) if starts_free else self._final
+        self.now = self._final.ramped(0) if starts_free else self._final
         self.settled = self.now.low
 
     @property
@@ -109,7 +109,7 @@ class Pricing:
     def ramp(self, progress: float) -> None:
         """Without a target: follow the schedule to ``progress`` (in [0, 1]) of the ramp."""
         if self.target is None:
-            self.now = self._final.scaled(scheduled(self.config.price_schedule, progress))
+            self.now = self._final.ramped(scheduled(self.config.price_schedule, progress))
 
     def learn(self, share: float, progress: float, last: bool = False) -> None:
         """With a target: raise the price if an update's mean ``share`` of dense MACs is too large; lower it if not.

@@ -314,7 +314,7 @@ def _fresh_model(decides: Decides, settings: Settings, classes: int) -> LCNet:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(FRESH_WEIGHTS_SEED)
         backbone = create_backbone(settings.backbone or "resnet8", classes, settings.width)
-        return LCNet(backbone, decides, groups, confidence=confidence)
+        return LCNet(backbone, decides, groups, confidence=confidence, prices=price_range(settings.price))
 
 
 def _numpy(tensor: Tensor) -> NDArray[Any]:

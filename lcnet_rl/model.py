@@ -25,9 +25,16 @@ from lcnet_rl.errors import UserError, unknown_name
 from lcnet_rl.gates import CNet, Gate, LNet, Probe, Standardize
 from lcnet_rl.macs import cost_table
 from lcnet_rl.observation import Observation
+from lcnet_rl.rewards.price import PriceRange
 
 Decides = Literal["layers", "channels", "both"]
 DEFAULT_GROUPS = 4
+PRICE_REACH = 4.0
+"""What the gates of a policy for a range of prices read at its ends, -4 and 4.
+
+Their other inputs have unit variance. Decisions must change far more along the range than by one image's features, and
+at a reach of 1.7, unit variance for the price too, its weights are learned too slowly: they spanned half the MACs.
+"""
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,8 @@ class ModelSpec:
     """Filter groups a block, each kept or dropped as one; 0 decides every filter by itself."""
     confidence: bool = True
     """Whether the gates read how sure a linear probe on the pooled features is; it is billed where they do."""
+    prices: PriceRange | None = None
+    """The range of prices that one policy is for; None is a policy for a single price."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +97,7 @@ class LCNet(nn.Module):
         groups: int = DEFAULT_GROUPS,
         keep_bias: float = 2.0,
         confidence: bool = True,
+        prices: PriceRange | None = None,
     ) -> None:
         """Put gates on ``backbone`` (which is used, not copied).
 
@@ -97,6 +107,7 @@ class LCNet(nn.Module):
             groups: filter groups a block; 0 for every filter by itself. Ignored with ``decides="layers"``.
             keep_bias: initial keep logit of every gate; positive starts open.
             confidence: whether the gates read the probes' confidence. Probes exist and are trained in any case.
+            prices: what the policy is for; where that is a range, the gates read the price on its scale.
 
         Raises:
             UserError: for an unknown ``decides``, or groups that do not divide a block's filters.
@@ -108,7 +119,8 @@ class LCNet(nn.Module):
         for block in blocks:
             if decides != "layers" and (groups < 0 or (groups and block.filters % groups)):
                 raise UserError(f"groups must divide the {block.filters} filters of a block, or be 0, got {groups}")
-        self.spec = ModelSpec(backbone.spec, decides, groups, confidence)
+        several = None if prices is None or prices.is_one else prices
+        self.spec = ModelSpec(backbone.spec, decides, groups, confidence, several)
         # Set while a pass in train mode must not count towards the running statistics of the gates' inputs.
         self.statistics_kept = False
         self.backbone = backbone
@@ -120,7 +132,7 @@ class LCNet(nn.Module):
         self.classes = backbone.spec.classes
         self.probes = nn.ModuleList(Probe(block.in_channels, self.classes) for block in blocks)
         extras = 2 + (Probe.measures if confidence else 0)
-        # The price is the one input that training sets and that does not vary over images: it is left as it is.
+        # The price is the one input that training sets: it is left as it is, or scaled by the range it comes from.
         self.standardizers = nn.ModuleList(Standardize(block.in_channels + extras - 1) for block in blocks)
         self.l_nets = nn.ModuleList(LNet(block.in_channels + extras, keep_bias) for block in blocks if self.has_l_net)
         self.c_nets = nn.ModuleList(
@@ -309,7 +321,10 @@ class LCNet(nn.Module):
         return [p for gate in self.gates() for p in gate.scale.parameters()]
 
     def _standardized(self, block: int, features: Tensor) -> Tensor:
-        return torch.cat((self.standardizers[block](features[:, :-1]), features[:, -1:]), 1)
+        price = features[:, -1:]
+        if self.spec.prices is not None:
+            price = PRICE_REACH * self.spec.prices.position(price)
+        return torch.cat((self.standardizers[block](features[:, :-1]), price), 1)
 
     def gates(self) -> list[Gate]:
         """All L-Nets, then all C-Nets, in the order of the blocks."""
@@ -325,4 +340,4 @@ class LCNet(nn.Module):
 def create_model(spec: ModelSpec) -> LCNet:
     """An LCNet of ``spec`` with fresh weights, to load a file into."""
     backbone = create_backbone(spec.backbone.name, spec.backbone.classes, spec.backbone.width)
-    return LCNet(backbone, spec.decides, spec.groups, confidence=spec.confidence)
+    return LCNet(backbone, spec.decides, spec.groups, confidence=spec.confidence, prices=spec.prices)

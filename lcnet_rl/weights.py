@@ -18,6 +18,7 @@ from lcnet_rl.backbones import Backbone, BackboneSpec, create_backbone
 from lcnet_rl.errors import UserError
 from lcnet_rl.files import read_tensors, write_tensors
 from lcnet_rl.model import LCNet, ModelSpec, create_model
+from lcnet_rl.rewards import PriceRange
 from lcnet_rl.runs import MODEL
 
 REFERENCE = Path(__file__).resolve().parent.parent / "runs" / "reference"
@@ -48,9 +49,10 @@ def load_model(path: Path) -> LCNet:
     if "model" not in metadata:
         raise UserError(f"{path} is no model of this project (its header names no architecture)")
     try:
-        # Before confidence was an option, every network had it.
-        values = {"confidence": True, **json.loads(metadata["model"])}
-        spec = ModelSpec(BackboneSpec(**values["backbone"]), values["decides"], values["groups"], values["confidence"])
+        # What older files do not name: every network had confidence, and read the price as it is.
+        values = {"confidence": True, "prices": None, **json.loads(metadata["model"])}
+        backbone, prices = BackboneSpec(**values.pop("backbone")), values.pop("prices")
+        spec = ModelSpec(backbone, **values, prices=None if prices is None else PriceRange(**prices))
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{path} names no architecture that this version knows ({error})") from error
     model = create_model(spec)

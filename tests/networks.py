@@ -6,6 +6,7 @@ import torch
 
 from lcnet_rl.backbones import create_backbone
 from lcnet_rl.model import Decides, LCNet
+from lcnet_rl.rewards import PriceRange
 
 
 def lively(
@@ -14,12 +15,13 @@ def lively(
     groups: int = 4,
     width: int | None = 8,
     confidence: bool = True,
+    prices: PriceRange | None = None,
 ) -> LCNet:
     """A model in which nothing is neutral: BatchNorm statistics, gates and scales all differ from their start."""
     generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = LCNet(create_backbone(name, 10, width), decides, groups, confidence=confidence).eval()
+        model = LCNet(create_backbone(name, 10, width), decides, groups, confidence=confidence, prices=prices).eval()
     for gate in model.gates():
         for parameter in gate.parameters():
             parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator)

@@ -83,10 +83,17 @@ def test_the_dual_variable_climbs_by_the_overspending_and_stays_where_the_target
     assert prices == pytest.approx([0.2, 0.3, 0.3, 0.3, 0.1, 0.0])
 
 
-def test_a_range_is_scaled_whole_and_draws_evenly_in_its_logarithm() -> None:
+def test_a_range_opens_from_its_lowest_price() -> None:
     prices = pricing(price="0.1..1.6")
+    assert (prices.now.low, prices.now.high) == (0.1, 0.1)
     prices.ramp(0.5)
-    assert (prices.now.low, prices.now.high) == pytest.approx((0.05, 0.8))
+    assert (prices.now.low, prices.now.high) == pytest.approx((0.1, 0.4))
+    prices.ramp(1.0)
+    assert (prices.now.low, prices.now.high) == pytest.approx((0.1, 1.6))
+
+
+def test_a_range_draws_evenly_in_its_logarithm() -> None:
+    prices = pricing(price="0.1..1.6")
     prices.ramp(1.0)
     draws = prices.draw(4000, torch.Generator().manual_seed(0))
     assert 0.1 <= float(draws.min()) < 0.11

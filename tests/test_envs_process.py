@@ -304,6 +304,12 @@ def test_fresh_weights_are_always_the_same_and_disturb_no_random_state() -> None
     assert all(torch.equal(value, second.state_dict()[key]) for key, value in first.state_dict().items())
 
 
+def test_fresh_models_are_for_the_prices_asked_for() -> None:
+    ranged, single = (Process("layers", Settings(dataset=tiny_data(), price=price)) for price in ("0.1..0.9", 0.3))
+    assert ranged.model.spec.prices == ranged.prices
+    assert single.model.spec.prices is None
+
+
 @pytest.mark.parametrize(("asked", "found"), [(None, True), (True, True), (False, False)])
 def test_fresh_models_have_the_confidence_asked_for(asked: bool | None, found: bool) -> None:
     process = Process("both", Settings(dataset=tiny_data(), width=4, confidence=asked))

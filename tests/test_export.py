@@ -21,6 +21,7 @@ from lcnet_rl.export.builder import FLOAT, Graph
 from lcnet_rl.export.layout import BLOCKED_DOMAIN, Blocked, Layout, Standard
 from lcnet_rl.export.network import finished
 from lcnet_rl.model import Decides, LCNet, Outcome
+from lcnet_rl.rewards import PriceRange
 
 
 def saved(model: LCNet, layout: Layout, folder: Path) -> Path:
@@ -94,6 +95,21 @@ def test_one_file_serves_other_thresholds_and_prices(tmp_path: Path) -> None:
         assert_same(model, expected, network.run(images(8), threshold, price))
         bills.add(float(expected.macs.mean()))
     assert len(bills) == 4
+
+
+def test_a_file_for_a_range_of_prices_reads_them_as_the_model_does(tmp_path: Path) -> None:
+    model = lively(width=16, prices=PriceRange(0.4, 1.6))
+    for gate in model.gates():
+        gate.keep.weight.data[:, -1] = -1.5
+    network = OnnxNetwork(saved(model, Standard(), tmp_path))
+    bills = []
+    for price in (0.0, 0.4, 0.7, 1.6, 3.0):
+        with torch.no_grad():
+            expected = model.run(images(8), model.greedy(), price)
+        assert_same(model, expected, network.run(images(8), price=price))
+        bills.append(float(expected.macs.mean()))
+    # Beyond the range, its ends.
+    assert bills[0] == bills[1] > bills[2] > bills[3] == bills[4]
 
 
 def test_the_dense_file_gives_the_backbones_logits() -> None:

@@ -18,6 +18,7 @@ from lcnet_rl.engine import Engine
 from lcnet_rl.errors import UserError
 from lcnet_rl.gates import Probe
 from lcnet_rl.model import Decides, LCNet, ModelSpec, Observation, State, create_model
+from lcnet_rl.rewards import PriceRange
 
 COMBINATIONS = [(decides, groups) for decides in get_args(Decides) for groups in (0, 2, 4)]
 
@@ -318,6 +319,27 @@ def test_every_parameter_has_exactly_one_trainer(confidence: bool) -> None:
     owners = [id(p) for part in parts for p in part]
     assert sorted(owners) == sorted(id(p) for p in model.parameters())
     assert len(set(owners)) == len(owners)
+
+
+@torch.no_grad()
+def test_gates_read_a_price_by_its_place_in_the_range_that_they_are_for() -> None:
+    model = LCNet(tiny_backbone(), "layers", keep_bias=0.0, prices=PriceRange(0.1, 1.6)).eval()
+    for gate in model.gates():
+        gate.keep.weight[:, -1] = 1.0
+    logits = {}
+    for price in (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 5.0):
+        observation = model.observe(model.begin(noise(2), price))
+        logits[price] = float(model.keep_logits(0, observation.gate_input)[0, 0])
+        assert float(observation.price[0]) == pytest.approx(price)
+    assert logits == pytest.approx({0.0: -4, 0.1: -4, 0.2: -2, 0.4: 0, 0.8: 2, 1.6: 4, 5.0: 4}, abs=1e-5)
+
+
+def test_a_model_for_one_price_reads_it_as_it_is() -> None:
+    model = LCNet(tiny_backbone(), "layers", keep_bias=0.0, prices=PriceRange(0.4, 0.4)).eval()
+    assert model.spec.prices is None
+    model.l_nets[0].keep.weight.data[:, -1] = 1.0  # type: ignore[union-attr, operator, index]
+    observation = model.observe(model.begin(noise(2), 0.7))
+    assert float(model.keep_logits(0, observation.gate_input)[0, 0].detach()) == pytest.approx(0.7)
 
 
 @pytest.mark.parametrize("confidence", [True, False])

@@ -20,6 +20,7 @@ from lcnet_rl.data import load_dataset
 from lcnet_rl.errors import UserError
 from lcnet_rl.model import Decides, LCNet, ModelSpec
 from lcnet_rl.pretrain import dense_accuracy
+from lcnet_rl.rewards import PriceRange
 from lcnet_rl.weights import load_backbone, load_model, save_backbone, save_model
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "weights" / "resnet20-12fca82f.th"
@@ -79,16 +80,18 @@ def test_half_precision_halves_the_file_and_is_float32_once_loaded(tmp_path: Pat
 
 
 @pytest.mark.parametrize(("decides", "groups"), [("layers", 2), ("channels", 0), ("both", 2)])
-@pytest.mark.parametrize("confidence", [True, False])
-def test_a_saved_model_comes_back_exactly(tmp_path: Path, decides: Decides, groups: int, confidence: bool) -> None:
-    model = LCNet(tiny_backbone(), decides, groups, confidence=confidence).eval()
+@pytest.mark.parametrize(("confidence", "prices"), [(True, None), (False, None), (True, PriceRange(0.1, 1.6))])
+def test_a_saved_model_comes_back_exactly(
+    tmp_path: Path, decides: Decides, groups: int, confidence: bool, prices: PriceRange | None
+) -> None:
+    model = LCNet(tiny_backbone(), decides, groups, confidence=confidence, prices=prices).eval()
     model.price.fill_(0.4)
     with torch.no_grad():
         for parameter in [*model.policy_parameters(), *model.scale_parameters()]:
             parameter.add_(torch.randn_like(parameter))
     save_model(model, tmp_path / "model.safetensors")
     loaded = load_model(tmp_path)
-    assert loaded.spec == ModelSpec(BackboneSpec("resnet8", 4, 4), decides, groups, confidence)
+    assert loaded.spec == ModelSpec(BackboneSpec("resnet8", 4, 4), decides, groups, confidence, prices)
     assert not loaded.training
     ours, theirs = (m.run(noise(), m.greedy()) for m in (model, loaded))
     assert torch.equal(ours.logits, theirs.logits)
@@ -101,13 +104,22 @@ def write_model(model: LCNet, path: Path, header: dict[str, Any]) -> None:
     save_file(tensors, path, metadata={"model": json.dumps(header)})
 
 
-def test_a_model_file_from_before_confidence_was_an_option_has_it(tmp_path: Path) -> None:
+def test_a_model_file_from_before_an_option_was_one_has_what_all_had(tmp_path: Path) -> None:
     model = LCNet(tiny_backbone())
     header = asdict(model.spec)
-    del header["confidence"]
+    del header["confidence"], header["prices"]
     write_model(model, tmp_path / "model.safetensors", header)
     assert load_model(tmp_path).spec == model.spec
     assert model.spec.confidence
+    assert model.spec.prices is None
+
+
+@pytest.mark.parametrize("prices", ["cheap", {"low": 1}, [0.1, 1.6]])
+def test_a_model_file_with_unreadable_prices_is_refused(tmp_path: Path, prices: Any) -> None:
+    model = LCNet(tiny_backbone())
+    write_model(model, tmp_path / "model.safetensors", {**asdict(model.spec), "prices": prices})
+    with pytest.raises(UserError, match="names no architecture that this version knows"):
+        load_model(tmp_path)
 
 
 @pytest.mark.parametrize("confidence", [True, False])

@@ -23,6 +23,7 @@ from lcnet_rl.distributed import by_main, from_main, joined, main_first, world_s
 from lcnet_rl.errors import UserError, unknown_name
 from lcnet_rl.model import DEFAULT_GROUPS, Decides, LCNet
 from lcnet_rl.progress import console
+from lcnet_rl.rewards import price_range
 from lcnet_rl.runs import CONFIG, create_run, read_config
 from lcnet_rl.settings import from_dict, read_preset
 from lcnet_rl.weights import load_backbone, pretrained, save_backbone
@@ -199,7 +200,8 @@ def train_agent(
     """Train ``config.agent`` around ``backbone`` in an existing run folder, from its checkpoint where it has one."""
     keep_freed_memory()
     resume = config.resume is not None
-    model = LCNet(backbone, config.decides, config.groups, config.agent.keep_bias, config.confidence)
+    prices = price_range(config.agent.price)
+    model = LCNet(backbone, config.decides, config.groups, config.agent.keep_bias, config.confidence, prices)
     if isinstance(config, TrainReinforce):
         agent = Reinforce(model, config.agent, train, val, folder, config.seed, device)
         if resume:

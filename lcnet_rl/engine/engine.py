@@ -60,7 +60,8 @@ class Engine(LCNet):
         if dtype not in (torch.float32, torch.bfloat16):
             raise UserError(f"the engine computes in float32 or bfloat16, not {dtype}")
         spec = model.spec
-        super().__init__(folded(model.backbone), spec.decides, spec.groups, confidence=spec.confidence)
+        backbone = folded(model.backbone)
+        super().__init__(backbone, spec.decides, spec.groups, confidence=spec.confidence, prices=spec.prices)
         gates = {key: value for key, value in model.state_dict().items() if not key.startswith("backbone.")}
         self.load_state_dict({**self.state_dict(), **gates})
         self.to(model.price.device).eval().requires_grad_(False)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lcnet_rl.export.builder import Graph
 from lcnet_rl.gates import Probe, Standardize
-from lcnet_rl.model import LCNet
+from lcnet_rl.model import PRICE_REACH, LCNet
 
 
 def linear(graph: Graph, x: str, weight: Tensor, bias: Tensor, name: str | None = None) -> str:
@@ -36,6 +36,17 @@ def gate_input(graph: Graph, model: LCNet, block: int, pooled: str, above: str, 
     p, axes = graph.op("Exp", log_p), graph.constant([1])
     entropy = graph.op("Gemm", p, log_p, transB=1)
     return graph.op("Concat", pooled, graph.op("ReduceMax", p, axes), entropy, above, price, axis=1)
+
+
+def price_input(graph: Graph, model: LCNet, price: str) -> str:
+    """The price (1, 1) as the gates read it."""
+    prices = model.spec.prices
+    if prices is None:
+        return price
+    relative = graph.op("Log", graph.op("Mul", price, graph.constant(1 / prices.middle)))
+    steepness = 2 * PRICE_REACH / math.log(prices.high / prices.low)
+    reach = graph.constant(-PRICE_REACH), graph.constant(PRICE_REACH)
+    return graph.op("Clip", graph.op("Mul", relative, graph.constant(steepness)), *reach)
 
 
 def folded(model: LCNet, block: int, layer: nn.Linear) -> tuple[Tensor, Tensor]:

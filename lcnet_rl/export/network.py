@@ -28,7 +28,8 @@ FORMAT = "1"
 INTERFACE = """Classifies one image, and skips what its gates drop.
 
 Inputs: image, uint8 (1, 3, 32, 32), RGB; threshold, float32 (1, 1) in (0, 1), which a keep probability must exceed, by
-default 0.5; price, float32 (1, 1), the price of compute that the gates read, by default the one trained at.
+default 0.5; price, float32 (1, 1), the price of compute that the gates read, by default the one trained at, or the
+middle one of the range trained for ("prices" in the metadata's "model").
 Outputs: logits, float32 (1, classes); macs, float64 (1, 1), the multiply-accumulates of what the decisions keep, gates
 included; decisions, bool (blocks, 1 + groups), true = kept: L-Net's bit, then C-Net's, as far as there are such gates.
 """
@@ -60,7 +61,7 @@ def dynamic_model(model: LCNet, layout: Layout) -> onnx.ModelProto:
         UserError: when the layout does not suit the backbone.
     """
     graph, backbone = Graph("lcnet"), folded(model.backbone)
-    price = graph.constant(model.price.reshape(1, 1), "price")
+    price = gates.price_input(graph, model, graph.constant(model.price.reshape(1, 1), "price"))
     threshold = graph.constant(torch.full((1, 1), 0.5), "threshold")
     # A keep logit exceeds the threshold's logit where its probability exceeds the threshold.
     cut = graph.op("Log", graph.op("Div", threshold, graph.op("Sub", graph.constant(1.0), threshold)))

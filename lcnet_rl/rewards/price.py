@@ -42,9 +42,18 @@ class PriceRange:
         """The geometric mean: half of the draws are below it."""
         return self.low if self.is_one else math.sqrt(self.low * self.high)
 
-    def scaled(self, factor: float) -> PriceRange:
-        """All prices times ``factor``."""
-        return PriceRange(self.low * factor, self.high * factor)
+    def ramped(self, factor: float) -> PriceRange:
+        """On the way from free: a price times ``factor`` (in [0, 1]); a range opens from its lowest price."""
+        if self.is_one:
+            return PriceRange(self.low * factor, self.high * factor)
+        return PriceRange(self.low, self.low * (self.high / self.low) ** factor)
+
+    def position(self, prices: Tensor) -> Tensor:
+        """Where prices are in a range, from -1 (lowest) to 1 (highest), evenly in the logarithm.
+
+        Prices beyond its ends count as the ends; of a single price there is no such position.
+        """
+        return (2 * (prices / self.middle).log() / math.log(self.high / self.low)).clamp(-1, 1)
 
     def at(self, quantiles: Tensor) -> Tensor:
         """The prices (B,) below which these shares (B,) of draws fall.
