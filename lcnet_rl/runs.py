@@ -72,7 +72,9 @@ def create_run(root: Path, env: str, algo: str, seed: int, config: Any, folder: 
 
 def command_line() -> str:
     """The command that is running, as it could be typed again, but for passwords in URLs."""
-    program = launcher() if launched() else shlex.quote(Path(sys.argv[0]).name)
+    # Started as a module, it is the same command.
+    name = "lcnet-rl" if Path(sys.argv[0]).name == "__main__.py" else Path(sys.argv[0]).name
+    program = launcher() if launched() else shlex.quote(name)
     hidden = [re.sub(r"(://[^:/@\s]*):[^@/\s]*@", r"\1:***@", argument) for argument in sys.argv[1:]]
     return f"{program} {shlex.join(hidden)}".rstrip()
 

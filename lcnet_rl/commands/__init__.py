@@ -29,6 +29,7 @@ COMMANDS = {
     "sweep": "search over settings of train, on as many machines as you like",
     "frontier": "which trials or runs no other beats in both accuracy and MACs",
     "compare": "runs side by side: settings, results, significance over seeds",
+    "reproduce": "the committed results again, from nothing or from the committed networks; writes RESULTS.md",
     "export": "a trained run as one ONNX file that skips what it drops",
     "bench": "times beside what a user would run instead: a run, the standard cases, env or train",
 }

@@ -1,0 +1,156 @@
+"""``lcnet-rl reproduce``: the committed results again, from nothing or from the committed networks, and RESULTS.md."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from rich.table import Table
+
+from lcnet_rl.commands.pretrain import Pretrain, save_results
+from lcnet_rl.data import load_dataset
+from lcnet_rl.device import resolve_device
+from lcnet_rl.errors import UserError, unknown_name
+from lcnet_rl.files import write_text
+from lcnet_rl.progress import console
+from lcnet_rl.results.page import page
+from lcnet_rl.results.plan import Reproduction, in_order
+from lcnet_rl.results.rows import METRICS, agent_groups, agent_rows, dense_rows, published_rows
+from lcnet_rl.runs import CONFIG, read_config, write_json
+from lcnet_rl.settings import from_dict
+from lcnet_rl.sweep.frontier import pareto
+from lcnet_rl.sweep.picture import plot_frontier
+from lcnet_rl.sweep.published import CIFAR10
+from lcnet_rl.weights import REFERENCE, load_backbone
+
+ROOT = REFERENCE.parent.parent
+"""Where the recorded commands were typed."""
+TABLES = {"dense": True, "policies": False}
+"""Of RESULTS.md, and whether their runs trained a dense backbone."""
+
+
+@dataclass(frozen=True)
+class Reproduce:
+    """Make committed results again and compare figures; then write RESULTS.md and results.json from the committed ones.
+
+    What is done is skipped, so the same command goes on where it was stopped.
+    """
+
+    what: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Names of runs in runs/reference, or tables: dense, policies. Without any, all of them."""
+    eval_only: bool = False
+    """Measure the committed networks again instead of training them."""
+    page_only: bool = False
+    """Only write RESULTS.md, its picture and results.json."""
+    out: Path | None = None
+    """Where runs are made again; by default runs/reproduced, with --eval-only runs/measured-again."""
+
+
+def run(config: Reproduce) -> None:
+    """Train, evaluate, compare, write."""
+    runs = sorted(path.parent for path in REFERENCE.glob(f"*/{CONFIG}"))
+    out = (config.out or ROOT / "runs" / ("measured-again" if config.eval_only else "reproduced")).resolve()
+    chosen = [Reproduction(run, out) for run in choose(config.what, runs)]
+    if not config.page_only:
+        for reproduction in chosen if config.eval_only else in_order(chosen):
+            if config.eval_only:
+                measure_again(reproduction)
+            else:
+                train_again(reproduction)
+        print_comparison(chosen)
+    write_results(runs)
+
+
+def choose(what: Sequence[str], runs: Sequence[Path]) -> list[Path]:
+    """The runs of these names or tables; all for none.
+
+    Raises:
+        UserError: for a name that is neither.
+    """
+    names = {run.name: run for run in runs}
+    chosen: dict[Path, None] = {}
+    for name in what or TABLES:
+        if name in TABLES:
+            chosen |= {run: None for run in runs if ("agent" not in read_config(run)) == TABLES[name]}
+        elif name in names:
+            chosen[names[name]] = None
+        else:
+            raise unknown_name("run or table", name, [*names, *TABLES])
+    return list(chosen)
+
+
+def train_again(run: Reproduction) -> None:
+    """Everything that is not done yet."""
+    training = run.training()
+    if training is not None:
+        call(training)
+    for evaluation in run.evaluations():
+        call(evaluation)
+
+
+def measure_again(run: Reproduction) -> None:
+    """The committed network's figures, by the evaluations recorded or, of a dense one, as ``pretrain`` does."""
+    run.copy()
+    for evaluation in run.evaluations():
+        call(evaluation)
+    if run.is_dense and not (run.folder / METRICS).is_file():
+        settings = from_dict(Pretrain, read_config(run.folder), str(run.folder / CONFIG))
+        root, device = settings.data_root, resolve_device("auto")
+        train, val, test = (load_dataset(settings.dataset, split, root) for split in ("train", "val", "test"))
+        backbone = load_backbone(str(run.folder), classes=len(train.classes)).to(device)
+        save_results(backbone, settings, train, val, test, run.folder, device)
+
+
+def call(arguments: Sequence[str]) -> None:
+    """Run a command in a process of its own, as it was typed.
+
+    Raises:
+        UserError: when it fails; it has said why.
+        KeyboardInterrupt: when it was stopped by Ctrl-C.
+    """
+    command = f"lcnet-rl {' '.join(arguments)}"
+    console.print(f"[bold]$ {command}[/]", soft_wrap=True, highlight=False)
+    code = subprocess.run([sys.executable, "-m", "lcnet_rl", *arguments], cwd=ROOT, check=False).returncode
+    if code == 130:
+        raise KeyboardInterrupt
+    if code:
+        raise UserError(f"it failed ({code}): {command}")
+
+
+def print_comparison(runs: Sequence[Reproduction]) -> None:
+    """Recorded figures beside those made again."""
+    table = Table(title="test images: recorded, and made again", title_justify="left")
+    for column in ("run", "figure", "recorded", "again", "difference"):
+        table.add_column(column, justify="right" if column not in ("run", "figure") else "left", overflow="fold")
+    for run in runs:
+        for path in [run.reference / METRICS, *sorted(run.reference.glob("evaluation-test*.json"))]:
+            if path.is_file():
+                was, now = (figures(at / path.name) for at in (run.reference, run.folder))
+                for name, value in was.items():
+                    numbers = (f"{value:.4f}", f"{now[name]:.4f}", f"{now[name] - value:+.4f}")
+                    table.add_row(run.reference.name, f"{path.stem}: {name}", *numbers)
+    console.print(table)
+
+
+def figures(path: Path) -> dict[str, float]:
+    """What is compared of a file of figures: accuracies in [0, 1], and the share of dense MACs."""
+    summary = json.loads(path.read_text(encoding="utf-8"))
+    return {name: summary[name] for name in ("test_accuracy", "accuracy", "macs_ratio") if name in summary}
+
+
+def write_results(runs: Sequence[Path]) -> None:
+    """RESULTS.md, its picture and results.json, from the committed figures on CIFAR-10."""
+    dense, published = dense_rows(runs, "cifar10"), published_rows()
+    groups = agent_groups(runs, "cifar10")
+    rows = [*dense, *(row for group in groups for row in agent_rows(group)), *published]
+    write_json(REFERENCE / "results.json", {"rows": rows})
+    points = {f"dense: {row.name}": (row.macs, row.accuracy) for row in dense}
+    front = pareto([group.point for group in groups])
+    plot_frontier(groups, front, points, CIFAR10, "CIFAR-10, test images", REFERENCE / "frontier.png")
+    write_text(ROOT / "RESULTS.md", page(dense, groups, published))
+    console.print(f"written: {ROOT / 'RESULTS.md'}, {REFERENCE / 'results.json'}", soft_wrap=True, highlight=False)
