@@ -10,12 +10,14 @@ import pytest
 from test_commands import failing, images  # noqa: F401 (a fixture)
 
 from lcnet_rl.commands import main, reproduce
+from lcnet_rl.commands.frontier import with_defaults
 from lcnet_rl.commands.train import parse
 from lcnet_rl.results.page import page
 from lcnet_rl.results.plan import Reproduction, in_order
-from lcnet_rl.results.rows import Row, agent_groups, agent_rows, dense_rows, published_rows
+from lcnet_rl.results.rows import Row, agent_records, agent_rows, dense_rows, published_rows
 from lcnet_rl.runs import plain, read_config
 from lcnet_rl.settings import from_dict
+from lcnet_rl.sweep.records import grouped
 from lcnet_rl.weights import REFERENCE
 
 AGENTS = sorted(path.parent for path in REFERENCE.glob("*/evaluation-test*.json"))
@@ -100,8 +102,8 @@ def test_rows_are_what_the_files_say(reference: Path) -> None:
     runs = sorted(reference.iterdir())
     typed = "lcnet-rl pretrain --init runs/reference/first --run runs/reference/second"
     assert dense_rows(runs, "cifar10") == [Row("second", "dense", "resnet20", 0.93, 40551040, [1], typed)]
-    assert dense_rows(runs, "shapes") == agent_groups(runs, "shapes") == []
-    (group,) = agent_groups(runs, "cifar10")
+    assert dense_rows(runs, "shapes") == agent_records(runs, "shapes") == []
+    (group,) = grouped(agent_records(runs, "cifar10"))
     policy, *controls = agent_rows(group)
     assert (policy.name, policy.accuracy, policy.macs, policy.seeds) == ("agent", 0.9, 50e6, [3])
     assert [row.name for row in controls] == [f"agent: {c}" for c in ("keep-all", "random", "shuffled", "static")]
@@ -113,7 +115,7 @@ def test_seeds_are_taken_together(reference: Path) -> None:
     config = (reference / "agent" / "config.yaml").read_text().replace("seed: 3", "seed: 4")
     other = write(reference / "agent-4", "lcnet-rl train", config)
     (other / "evaluation-test.json").write_text(json.dumps(summary(accuracy=0.94, train_seed=4)))
-    (group,) = agent_groups(sorted(reference.iterdir()), "cifar10")
+    (group,) = grouped(agent_records(sorted(reference.iterdir()), "cifar10"))
     policy, *controls = agent_rows(group)
     assert (policy.name, policy.accuracy, policy.seeds) == ("agent", pytest.approx(0.92), [3, 4])
     assert controls[2].accuracy == 0.85
@@ -122,7 +124,7 @@ def test_seeds_are_taken_together(reference: Path) -> None:
 
 def test_the_page_says_what_beats_what(reference: Path) -> None:
     (reference / "agent" / "evaluation-test.json").write_text(json.dumps(summary()))
-    groups = agent_groups([reference / "agent"], "cifar10")
+    groups = grouped(agent_records([reference / "agent"], "cifar10"))
     cheap, dear = (Row(name, "published", "", 0.9, macs) for name, macs in (("cheap", 49e6), ("dear", 51e6)))
     text = page([], groups, [cheap, dear, Row("better", "published", "", 0.95, 99e6)])
     assert "`agent` is 3.00 points below its dense backbone and 1.00 points above its best static" in text
@@ -134,12 +136,13 @@ def test_the_page_says_what_beats_what(reference: Path) -> None:
 def test_the_page_says_so_if_a_policy_does_not_look_at_the_image(reference: Path) -> None:
     figures = summary(gain_over_shuffled=0.01, gain_over_shuffled_error=0.01)
     (reference / "agent" / "evaluation-test.json").write_text(json.dumps(figures))
-    assert "It does not depend on the image" in page([], agent_groups([reference / "agent"], "cifar10"), [])
+    assert "It does not depend on the image" in page([], grouped(agent_records([reference / "agent"], "cifar10")), [])
 
 
 def test_the_committed_page_and_rows_are_those_of_the_committed_runs() -> None:
     runs = sorted(path.parent for path in REFERENCE.glob("*/config.yaml"))
-    dense, groups = dense_rows(runs, "cifar10"), agent_groups(runs, "cifar10")
+    dense = dense_rows(runs, "cifar10")
+    groups = grouped(map(with_defaults, agent_records(runs, "cifar10")))
     rows = [*dense, *(row for group in groups for row in agent_rows(group)), *published_rows()]
     assert json.loads((REFERENCE / "results.json").read_text())["rows"] == plain(rows)
     assert (REFERENCE.parent.parent / "RESULTS.md").read_text() == page(dense, groups, published_rows())

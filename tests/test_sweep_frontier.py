@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lcnet_rl.commands import main
+from lcnet_rl.commands.frontier import with_defaults
 from lcnet_rl.sweep.frontier import hypervolume, pareto
 from lcnet_rl.sweep.published import CIFAR10
 from lcnet_rl.sweep.records import Record, differing, grouped
@@ -100,6 +101,17 @@ def runs(tmp_path: Path) -> list[str]:
     rows = [(0.1, 0, 0.92, 0.8), (0.1, 1, 0.91, 0.82), (0.1, 2, 0.93, 0.78), (1.0, 0, 0.88, 0.5), (1.0, 1, 0.87, 0.52)]
     rows += [(1.0, 2, 0.89, 0.48), (3.0, 0, 0.80, 0.6)]
     return [make_run(tmp_path / str(index), *row) for index, row in enumerate(rows)]
+
+
+def test_a_run_from_before_a_setting_existed_is_grouped_with_those_that_have_its_default() -> None:
+    old = {"algo": "reinforce", "seed": 0, "agent.price": 1.0}
+    new = {"algo": "reinforce", "seed": 1, "agent.price": 1.0, "confidence": True}
+    records = [with_defaults(Record("x", settings, summary(0.9, 0.5))) for settings in (old, new)]
+    assert len(grouped(records)) == 1
+    other = with_defaults(Record("x", {**new, "confidence": False}, summary(0.9, 0.5)))
+    assert differing(grouped([*records, other])) == {"confidence": [True, False]}
+    foreign = Record("x", {"algo": "theirs"}, summary(0.9, 0.5))
+    assert with_defaults(foreign) == foreign
 
 
 def test_runs_that_differ_in_their_seed_only_are_one_group() -> None:

@@ -13,7 +13,7 @@ import tyro
 from rich.markup import escape
 from rich.table import Table
 
-from lcnet_rl.commands.frontier import worded
+from lcnet_rl.commands.frontier import with_defaults, worded
 from lcnet_rl.errors import UserError
 from lcnet_rl.progress import console
 from lcnet_rl.sweep.records import Group, Record, deviation, differing, grouped, of_run, one_data_set
@@ -36,7 +36,7 @@ def run(config: Compare) -> None:
         raise UserError("give at least two run folders")
     records = [record for path in config.runs for record in of_run(path, config.split)]
     dataset = one_data_set(records)
-    groups = grouped(records)
+    groups = grouped(map(with_defaults, records))
     for name, group in zip(labels(len(groups)), groups, strict=True):
         seeds = ", ".join(f"{record.name} (seed {record.settings.get('seed')})" for record in group.records)
         console.print(f"[bold]{name}[/]  {escape(seeds)}", soft_wrap=True, highlight=False)

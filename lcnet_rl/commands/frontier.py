@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,13 +11,14 @@ import tyro
 from rich.markup import escape
 from rich.table import Table
 
+from lcnet_rl.commands.train import ALGOS
 from lcnet_rl.errors import UserError
 from lcnet_rl.progress import console
-from lcnet_rl.runs import CONFIG, command_line, write_json
+from lcnet_rl.runs import CONFIG, command_line, plain, write_json
 from lcnet_rl.sweep.frontier import hypervolume, pareto
 from lcnet_rl.sweep.picture import plot_frontier
 from lcnet_rl.sweep.published import CIFAR10
-from lcnet_rl.sweep.records import Group, Record, differing, grouped, of_run, of_study, one_data_set
+from lcnet_rl.sweep.records import Group, Record, differing, experiment, grouped, of_run, of_study, one_data_set
 from lcnet_rl.sweep.study import default_storage, load_study, shown
 
 WIDEST = 6
@@ -70,7 +71,7 @@ def show(records: Sequence[Record], split: str, reference: str, out: Path) -> No
         UserError: for records on different data sets, or none.
     """
     dataset = one_data_set(records)
-    groups = grouped(records)
+    groups = grouped(map(with_defaults, records))
     points = [group.point for group in groups]
     front = pareto(points)
     dense = dense_backbones(records)
@@ -105,6 +106,12 @@ def show(records: Sequence[Record], split: str, reference: str, out: Path) -> No
     write_json(figures, content)
     console.print(f"picture: {picture}", soft_wrap=True)
     console.print(f"figures: {figures}", soft_wrap=True)
+
+
+def with_defaults(record: Record) -> Record:
+    """A record with the settings that there were not yet when it was made, as if they had had their defaults."""
+    kind = ALGOS.get(record.settings.get("algo", ""))
+    return record if kind is None else replace(record, settings=experiment(plain(kind())) | record.settings)
 
 
 def print_frontier(groups: Sequence[Group], front: Sequence[int], title: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import tyro
 from rich.table import Table
 
+from lcnet_rl.commands.frontier import with_defaults
 from lcnet_rl.commands.pretrain import Pretrain, save_results
 from lcnet_rl.data import load_dataset
 from lcnet_rl.device import resolve_device
@@ -20,12 +21,13 @@ from lcnet_rl.files import write_text
 from lcnet_rl.progress import console
 from lcnet_rl.results.page import page
 from lcnet_rl.results.plan import Reproduction, in_order
-from lcnet_rl.results.rows import METRICS, agent_groups, agent_rows, dense_rows, published_rows
+from lcnet_rl.results.rows import METRICS, agent_records, agent_rows, dense_rows, published_rows
 from lcnet_rl.runs import CONFIG, read_config, write_json
 from lcnet_rl.settings import from_dict
 from lcnet_rl.sweep.frontier import pareto
 from lcnet_rl.sweep.picture import plot_frontier
 from lcnet_rl.sweep.published import CIFAR10
+from lcnet_rl.sweep.records import grouped
 from lcnet_rl.weights import REFERENCE, load_backbone
 
 ROOT = REFERENCE.parent.parent
@@ -146,7 +148,7 @@ def figures(path: Path) -> dict[str, float]:
 def write_results(runs: Sequence[Path]) -> None:
     """RESULTS.md, its picture and results.json, from the committed figures on CIFAR-10."""
     dense, published = dense_rows(runs, "cifar10"), published_rows()
-    groups = agent_groups(runs, "cifar10")
+    groups = grouped(map(with_defaults, agent_records(runs, "cifar10")))
     rows = [*dense, *(row for group in groups for row in agent_rows(group)), *published]
     write_json(REFERENCE / "results.json", {"rows": rows})
     points = {f"dense: {row.name}": (row.macs, row.accuracy) for row in dense}

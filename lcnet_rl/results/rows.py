@@ -12,7 +12,7 @@ from lcnet_rl.backbones import create_backbone
 from lcnet_rl.model import LCNet
 from lcnet_rl.runs import RUN, read_config
 from lcnet_rl.sweep.published import CIFAR10
-from lcnet_rl.sweep.records import Group, grouped, of_run
+from lcnet_rl.sweep.records import Group, Record, of_run
 
 Kind = Literal["dense", "policy", "control", "published"]
 METRICS = "metrics.json"
@@ -50,11 +50,11 @@ def dense_rows(runs: Iterable[Path], dataset: str) -> list[Row]:
     return rows
 
 
-def agent_groups(runs: Iterable[Path], dataset: str) -> list[Group]:
-    """The evaluations on test images of run folders of ``train`` on that data set, grouped over seeds."""
+def agent_records(runs: Iterable[Path], dataset: str) -> list[Record]:
+    """The evaluations on test images of run folders of ``train`` on that data set."""
     agents = [run for run in runs if next(run.glob("evaluation-test*.json"), None) is not None]
     records = [record for run in agents for record in of_run(run, "test")]
-    return grouped(record for record in records if record.summary["dataset"] == dataset)
+    return [record for record in records if record.summary["dataset"] == dataset]
 
 
 def agent_rows(group: Group) -> list[Row]:
