@@ -45,6 +45,10 @@ class FinetuneConfig:
     """Initial keep logit of the gates; 2 is a keep probability of 0.88."""
     warmup_keep: float = 0.5
     """Lowest keep rate of an image in the warm-up; the rate is uniform between this and 1."""
+    train_backbone: bool = True
+    """Whether the backbone learns along with the policy; otherwise its weights stay as they are (an ablation)."""
+    train_scales: bool = True
+    """Whether the gates' scales learn; otherwise they stay 1, and are billed all the same (an ablation)."""
     precision: Precision = "auto"
     """bf16 (autocast), fp32, or auto: bf16 where the hardware has matrix units for it."""
 
@@ -69,6 +73,9 @@ class Finetuner:
         """Take the model's present backbone, all of it, as the teacher."""
         self.model, self.config = model, config
         self.teacher: Backbone = copy.deepcopy(model.backbone).eval().requires_grad_(False)
+        model.backbone.requires_grad_(config.train_backbone)
+        for parameter in model.scale_parameters():
+            parameter.requires_grad_(config.train_scales)
         scales = {"params": model.scale_parameters(), "weight_decay": 0.0}
         groups = [*decayed(model.backbone, config.weight_decay), scales]
         self.weights = torch.optim.SGD(groups, lr=config.lr, momentum=0.9, nesterov=True)

@@ -156,8 +156,9 @@ class Reinforce:
 
         self.finetuner.zero_grad()
         self.gates.zero_grad()
-        loss.backward()
-        distributed.average_gradients(model.parameters())
+        if loss.requires_grad:  # unless it is polishing, and nothing but the policy was to learn
+            loss.backward()
+            distributed.average_gradients(model.parameters())
         task_norm = self.finetuner.clip()
         policy_norm = float(torch.nn.utils.clip_grad_norm_(model.policy_parameters(), config.max_grad_norm))
         if not math.isfinite(task_norm + policy_norm):

@@ -56,6 +56,26 @@ def stop_after(agent: Reinforce, steps: int, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(agent, "joint_step", step)
 
 
+@pytest.mark.parametrize("backbone", [True, False])
+@pytest.mark.parametrize("scales", [True, False])
+def test_only_what_is_to_learn_learns(tmp_path: Path, backbone: bool, scales: bool) -> None:
+    agent = joint(tmp_path / "run", train_backbone=backbone, train_scales=scales, gate_lr=0.1, lr=0.1)
+    model = agent.model
+    parts = {
+        "backbone": (list(model.backbone.parameters()), backbone),
+        "scales": (model.scale_parameters(), scales),
+        "policy": (model.policy_parameters(), True),
+    }
+    before = {name: [p.detach().clone() for p in parameters] for name, (parameters, _) in parts.items()}
+    agent.train()
+    for name, (parameters, learns) in parts.items():
+        same = [torch.equal(was, now) for was, now in zip(before[name], parameters, strict=True)]
+        assert all(same) != learns, name
+    if not scales:
+        features = torch.randn(3, model.l_nets[0].scale.in_features)  # type: ignore[union-attr, arg-type]
+        assert bool((model.gates()[0].scales(features) == 1).all())
+
+
 @pytest.mark.parametrize(
     "flags", [{}, {"rollouts": 1, "baseline": "mean-field", "control_variate": "first-order", "confidence": False}]
 )
