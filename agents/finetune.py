@@ -46,7 +46,8 @@ class FinetuneConfig:
     warmup_keep: float = 0.5
     """Lowest keep rate of an image in the warm-up; the rate is uniform between this and 1."""
     train_backbone: bool = True
-    """Whether the backbone learns along with the policy; otherwise its weights stay as they are (an ablation)."""
+    """Whether the backbone learns along with the policy; otherwise its weights stay, and only BatchNorm's running
+    statistics become those of what runs (an ablation)."""
     train_scales: bool = True
     """Whether the gates' scales learn; otherwise they stay 1, and are billed all the same (an ablation)."""
     precision: Precision = "auto"

@@ -38,8 +38,8 @@ class PricingConfig(FinetuneConfig):
     """With a target: how much overspending by the whole dense MACs raises the price, at once and again over every
     ramp's length."""
     price_schedule: PriceSchedule = "linear"
-    """How price or target go from free to their final value: at once (constant), evenly (linear), or slowly at both
-    ends (cosine)."""
+    """How a price rises from 0, a target falls from 1, or a range opens from its lowest price: at once (constant),
+    evenly (linear), or slowly at both ends (cosine)."""
     ramp: float = 0.3
     """Share of the policy's training over which they do."""
 
@@ -80,7 +80,7 @@ class Pricing:
     """The price now, and how it moves."""
 
     def __init__(self, config: PricingConfig, model: LCNet, updates: float) -> None:
-        """Start free, or with a target at the configured price (the dual variable of ``lagrangian`` starts at 0).
+        """Start at 0, a range at its lowest price, and with a target at the configured one (``lagrangian``: at 0).
 
         Args:
             config: the settings.
@@ -97,8 +97,8 @@ class Pricing:
         floor = model.costs.floor / model.costs.dense
         if self.target is not None and self.target <= floor:
             raise UserError(f"target {self.target} is out of reach: keeping nothing costs {floor:.3f} of dense MACs")
-        starts_free = self.target is None or self._dual
-        self.now = self._final.ramped(0) if starts_free else self._final
+        ramps = self.target is None or self._dual
+        self.now = self._final.ramped(0) if ramps else self._final
         self.settled = self.now.low
 
     @property

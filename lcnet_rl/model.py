@@ -32,8 +32,9 @@ DEFAULT_GROUPS = 4
 PRICE_REACH = 4.0
 """What the gates of a policy for a range of prices read at its ends, -4 and 4.
 
-Their other inputs have unit variance. Decisions must change far more along the range than by one image's features, and
-at a reach of 1.7, unit variance for the price too, its weights are learned too slowly: they spanned half the MACs.
+Their other inputs have unit variance. Decisions must change far more along the range than from image to image; with
+unit variance for the price too, a reach of 1.7, its weights are learned too slowly (EXPERIMENTS.md has figures). It is
+part of what saved weights mean: another reach needs new training.
 """
 
 

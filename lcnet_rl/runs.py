@@ -6,6 +6,7 @@ progress.csv             one row a log point, with stable-baselines3's scalar na
 events.out.tfevents.*    the same for TensorBoard
 checkpoint.safetensors   to go on from: weights, optimisers, step
 best.safetensors, model.safetensors   the best model by validation reward, and the final one
+backbone.safetensors, metrics.json    instead, of pretrain: the backbone, and its final figures
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from lcnet_rl.settings import parse_yaml
 
 CONFIG, RUN, PROGRESS, CHECKPOINT = "config.yaml", "run.json", "progress.csv", "checkpoint.safetensors"
 MODEL, BEST = "model.safetensors", "best.safetensors"
+METRICS = "metrics.json"
 _PACKAGES = ("lcnet-rl", "torch", "torchvision", "gymnasium", "stable-baselines3", "safetensors", "numpy")
 
 
@@ -72,8 +74,9 @@ def create_run(root: Path, env: str, algo: str, seed: int, config: Any, folder: 
 
 def command_line() -> str:
     """The command that is running, as it could be typed again, but for passwords in URLs."""
-    # Started as a module, it is the same command.
-    name = "lcnet-rl" if Path(sys.argv[0]).name == "__main__.py" else Path(sys.argv[0]).name
+    path = Path(sys.argv[0])
+    # Started with python -m lcnet_rl, it is the same command.
+    name = "lcnet-rl" if path.parts[-2:] == ("lcnet_rl", "__main__.py") else path.name
     program = launcher() if launched() else shlex.quote(name)
     hidden = [re.sub(r"(://[^:/@\s]*):[^@/\s]*@", r"\1:***@", argument) for argument in sys.argv[1:]]
     return f"{program} {shlex.join(hidden)}".rstrip()

@@ -21,6 +21,8 @@ from lcnet_rl.model import LCNet, ModelSpec, create_model
 from lcnet_rl.rewards import PriceRange
 from lcnet_rl.runs import MODEL
 
+BACKBONE = "backbone.safetensors"
+"""Of a run folder of ``pretrain``."""
 REFERENCE = Path(__file__).resolve().parent.parent / "runs" / "reference"
 PRETRAINED = {("cifar10", "resnet20", 16): "resnet20", ("shapes", "resnet14", 8): "shapes-resnet14"}
 """Dense backbones that come with the project, in ``REFERENCE``, by data set, backbone and width."""
@@ -93,7 +95,7 @@ def load_backbone(init: str, name: str | None = None, classes: int = 10, width: 
     else:
         path = Path(init)
         if path.is_dir():
-            path = path / "backbone.safetensors"
+            path = path / BACKBONE
         if not path.is_file():
             raise UserError(f"no weights file at {path}; give a file, a pretrain run folder, or 'akamaster'")
         state, spec = _read(path)
@@ -114,7 +116,7 @@ def pretrained(dataset: str, name: str, width: int | None) -> Path | None:
         width: its width; None is the published one.
     """
     folder = PRETRAINED.get((dataset, name, 16 if width is None else width))
-    path = REFERENCE / folder / "backbone.safetensors" if folder else None
+    path = REFERENCE / folder / BACKBONE if folder else None
     return path if path is not None and path.is_file() else None
 
 

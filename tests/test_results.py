@@ -3,45 +3,58 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tyro
+import yaml
 from test_commands import failing, images  # noqa: F401 (a fixture)
 
 from lcnet_rl.commands import main, reproduce
-from lcnet_rl.commands.frontier import with_defaults
+from lcnet_rl.commands.pretrain import Pretrain
 from lcnet_rl.commands.train import parse
+from lcnet_rl.errors import UserError
 from lcnet_rl.results.page import page
 from lcnet_rl.results.plan import Reproduction, in_order
-from lcnet_rl.results.rows import Row, agent_records, agent_rows, dense_rows, published_rows
+from lcnet_rl.results.rows import Row, agent_records, agent_rows, dense_rows
 from lcnet_rl.runs import plain, read_config
 from lcnet_rl.settings import from_dict
 from lcnet_rl.sweep.records import grouped
 from lcnet_rl.weights import REFERENCE
 
-AGENTS = sorted(path.parent for path in REFERENCE.glob("*/evaluation-test*.json"))
+RUNS = sorted(path.parent for path in REFERENCE.glob("*/config.yaml"))
 
 
-def write(folder: Path, command: str, config: str, **files: Any) -> Path:
-    """A run folder of which only what is given exists."""
+def write(folder: Path, command: str, **settings: Any) -> Path:
+    """A run folder of which only what says how it was made exists."""
     folder.mkdir(parents=True)
     (folder / "run.json").write_text(json.dumps({"command": command}))
-    (folder / "config.yaml").write_text(config)
-    for name, content in files.items():
-        (folder / f"{name.replace('_', '-')}.json").write_text(json.dumps(content))
+    common = {"dataset": "cifar10", "backbone": "resnet20", "width": None, "init": None, "run": str(folder)}
+    (folder / "config.yaml").write_text(yaml.safe_dump({**common, **settings}))
     return folder
 
 
 @pytest.fixture
 def reference(tmp_path: Path) -> Path:
-    root = tmp_path / "reference"
-    dense = "dataset: cifar10\nbackbone: resnet20\nwidth: null\n"
-    agent = dense + "init: runs/reference/second\nseed: 3\nagent: {price: 0.5}\n"
-    write(root / "first", "lcnet-rl pretrain --run runs/reference/first", dense)
-    write(root / "second", "lcnet-rl pretrain --init runs/reference/first --run runs/reference/second", dense)
-    write(root / "agent", "lcnet-rl train --init runs/reference/second --run runs/reference/agent", agent)
+    root = tmp_path / "runs" / "reference"
+    write(root / "first", "lcnet-rl pretrain --run runs/reference/first")
+    write(root / "second", "lcnet-rl pretrain --preset p.yaml --run=x", init="runs/reference/first")
+    start = "runs/reference/second/backbone.safetensors"
+    (root / "second" / "backbone.safetensors").touch()
+    write(root / "agent", f"lcnet-rl train --init {start} --seed 3", init=start, seed=3, agent={"price": 0.5})
     return root
+
+
+def evaluated(run: Path, name: str = "evaluation-test.json", **others: Any) -> Path:
+    """``run`` with an evaluation."""
+    (run / name).write_text(json.dumps(summary(**others)))
+    return run
 
 
 def summary(**others: Any) -> dict[str, Any]:
@@ -64,44 +77,96 @@ def summary(**others: Any) -> dict[str, Any]:
 
 
 def test_what_a_run_starts_from_is_made_before_it(reference: Path, tmp_path: Path) -> None:
-    order = in_order([Reproduction(reference / "agent", tmp_path / "out")])
+    out = tmp_path / "out"
+    order = in_order([Reproduction(reference / name, out) for name in ("agent", "second")])
     assert [run.reference.name for run in order] == ["first", "second", "agent"]
-    trained = order[2].training()
-    assert trained == ["train", "--init", str(tmp_path / "out/second"), "--run", str(tmp_path / "out/agent")]
-    assert order[0].training() == ["pretrain", "--run", str(tmp_path / "out/first")]
+    start = "runs/reference/second/backbone.safetensors"
+    again = ["--run", str(out / "agent"), "--init", str(out / "second")]
+    assert order[2].training() == ["train", "--init", start, "--seed", "3", *again]
+    assert order[0].training() == ["pretrain", "--run", "runs/reference/first", "--run", str(out / "first")]
+
+
+@pytest.mark.parametrize("init", [None, "scratch", "akamaster", "weights/mine.safetensors", "elsewhere/first"])
+def test_what_starts_from_no_committed_run_is_made_by_its_command_alone(
+    reference: Path, tmp_path: Path, init: str | None
+) -> None:
+    run = Reproduction(write(reference / "other", "lcnet-rl train --seed 1", init=init, agent={}), tmp_path)
+    assert run.starts_from is None
+    assert run.training() == ["train", "--seed", "1", "--run", str(tmp_path / "other")]
+
+
+def test_what_comes_with_the_project_is_made_again_too(tmp_path: Path) -> None:
+    run = Reproduction(REFERENCE / "resnet20-ppo", tmp_path)
+    assert run.starts_from == REFERENCE / "resnet20"
+    assert (run.training() or [])[-2:] == ["--init", str(tmp_path / "resnet20")]
+
+
+def test_a_run_of_several_processes_is_made_again_by_one(reference: Path, tmp_path: Path) -> None:
+    command = "torchrun --nproc-per-node 2 -m -- lcnet_rl pretrain --seed 1"
+    run = Reproduction(write(reference / "wide", command), tmp_path)
+    assert run.training() == ["pretrain", "--seed", "1", "--run", str(tmp_path / "wide")]
+    foreign = Reproduction(write(reference / "foreign", "python train.py"), tmp_path)
+    with pytest.raises(UserError, match=r"was not made by lcnet-rl, but by: python train\.py"):
+        foreign.training()
 
 
 def test_what_was_done_is_skipped_and_what_was_begun_goes_on(reference: Path, tmp_path: Path) -> None:
-    dense, agent = (Reproduction(reference / name, tmp_path / "out") for name in ("second", "agent"))
-    for run, command, done in ((dense, "pretrain", "metrics.json"), (agent, "train", "model.safetensors")):
+    for name, command, done in (("second", "pretrain", "metrics.json"), ("agent", "train", "model.safetensors")):
+        run = Reproduction(reference / name, tmp_path / "out")
         run.folder.mkdir(parents=True)
-        (run.folder / "config.yaml").touch()
-        assert "--resume" not in (run.training() or [])
-        assert not run.folder.exists(), "nothing was learned there, and a new run wants its place"
-        run.folder.mkdir()
+        with pytest.raises(UserError, match="holds no config"):
+            run.training()
+        begun = yaml.safe_load((run.reference / "config.yaml").read_text()) | {"run": "elsewhere", "later": "setting"}
+        (run.folder / "config.yaml").write_text(yaml.safe_dump(begun))
+        with pytest.raises(UserError, match="was stopped before its first checkpoint"):
+            run.training()
         (run.folder / "checkpoint.safetensors").touch()
         assert run.training() == [command, "--resume", str(run.folder)]
         (run.folder / done).touch()
         assert run.training() is None
+        (run.folder / "config.yaml").write_text(yaml.safe_dump({**begun, "backbone": "resnet56"}))
+        with pytest.raises(UserError, match="has other settings than"):
+            run.training()
 
 
 def test_every_recorded_evaluation_is_made_once(reference: Path, tmp_path: Path) -> None:
-    for name, flags in (("evaluation-test.json", ""), ("evaluation-test-price2.json", " --price 2")):
-        command = f"lcnet-rl evaluate runs/reference/agent{flags}"
-        (reference / "agent" / name).write_text(json.dumps({"command": command}))
-    run = Reproduction(reference / "agent", tmp_path / "out")
-    assert run.evaluations() == [["evaluate", str(run.folder), "--price", "2"], ["evaluate", str(run.folder)]]
+    ranged = write(reference / "ranged", "lcnet-rl train", agent={"price": "1..2"})
+    for price in ("1", "2"):
+        command = f"lcnet-rl evaluate runs/reference/ranged --price {price}"
+        evaluated(ranged, f"evaluation-test-price{price}.json", command=command)
+    evaluated(ranged, "evaluation-val-price1.json")
+    run = Reproduction(ranged, tmp_path / "out")
+    assert run.evaluations() == [["evaluate", str(run.folder), "--price", price] for price in ("1", "2")]
     run.folder.mkdir(parents=True)
-    (run.folder / "evaluation-test.json").touch()
+    (run.folder / "evaluation-test-price1.json").touch()
     assert run.evaluations() == [["evaluate", str(run.folder), "--price", "2"]]
+    evaluated(ranged, "evaluation-test-price2.json", command="lcnet-rl evaluate /elsewhere/ranged")
+    with pytest.raises(UserError, match="written by a command for another folder"):
+        run.evaluations()
+
+
+def test_measuring_again_starts_from_the_committed_weights_without_their_figures(
+    reference: Path, tmp_path: Path
+) -> None:
+    evaluated(reference / "agent")
+    weights = reference / "agent" / "model.safetensors"
+    weights.write_bytes(b"weights")
+    run = Reproduction(reference / "agent", tmp_path / "out")
+    run.folder.with_name("agent.part").mkdir(parents=True)
+    run.copy()
+    run.copy()
+    assert sorted(path.name for path in run.out.rglob("*")) == ["agent", "config.yaml", "model.safetensors", "run.json"]
+    weights.write_bytes(b"new")
+    with pytest.raises(UserError, match="holds other weights than"):
+        run.copy()
 
 
 def test_rows_are_what_the_files_say(reference: Path) -> None:
-    (reference / "second" / "metrics.json").write_text(json.dumps({"test_accuracy": 0.93, "seed": 1}))
-    (reference / "agent" / "evaluation-test.json").write_text(json.dumps(summary()))
-    runs = sorted(reference.iterdir())
-    typed = "lcnet-rl pretrain --init runs/reference/first --run runs/reference/second"
-    assert dense_rows(runs, "cifar10") == [Row("second", "dense", "resnet20", 0.93, 40551040, [1], typed)]
+    for name in ("first", "second"):
+        (reference / name / "metrics.json").write_text(json.dumps({"test_accuracy": 0.93, "seed": 1}))
+    runs = sorted(evaluated(reference / "agent").parent.iterdir())
+    typed = "lcnet-rl pretrain --preset p.yaml --run=x"
+    assert dense_rows(runs, "cifar10")[1] == Row("second", "dense", "resnet20", 0.93, 40551040, [1], typed)
     assert dense_rows(runs, "shapes") == agent_records(runs, "shapes") == []
     (group,) = grouped(agent_records(runs, "cifar10"))
     policy, *controls = agent_rows(group)
@@ -111,56 +176,118 @@ def test_rows_are_what_the_files_say(reference: Path) -> None:
 
 
 def test_seeds_are_taken_together(reference: Path) -> None:
-    (reference / "agent" / "evaluation-test.json").write_text(json.dumps(summary()))
-    config = (reference / "agent" / "config.yaml").read_text().replace("seed: 3", "seed: 4")
-    other = write(reference / "agent-4", "lcnet-rl train", config)
-    (other / "evaluation-test.json").write_text(json.dumps(summary(accuracy=0.94, train_seed=4)))
-    (group,) = grouped(agent_records(sorted(reference.iterdir()), "cifar10"))
-    policy, *controls = agent_rows(group)
+    settings = yaml.safe_load((evaluated(reference / "agent") / "config.yaml").read_text())
+    other = write(reference / "agent-4", "lcnet-rl train --seed 4", **{**settings, "seed": 4})
+    controls = {name: {"accuracy": 0.87, "macs_mean": 53e6} for name in summary()["controls"]}
+    evaluated(other, accuracy=0.94, train_seed=4, controls=controls, gain_over_shuffled=0.0)
+    (group,) = grouped(agent_records([reference / "agent", other], "cifar10"))
+    policy, *rows = agent_rows(group)
     assert (policy.name, policy.accuracy, policy.seeds) == ("agent", pytest.approx(0.92), [3, 4])
-    assert controls[2].accuracy == 0.85
-    assert "| 92.00 ± 2.83 |" in page([], [group], [])
+    assert (rows[2].accuracy, rows[2].macs) == (pytest.approx(0.86), pytest.approx(52e6))
+    text = page([], [group], [])
+    assert "| 92.00 ± 2.83 |" in text
+    assert "6.00 points above the same decisions shuffled: 1 of 2 runs depend on the image." in text
+    assert "agent-4:\n\n    lcnet-rl train --seed 4\n" in text
 
 
-def test_the_page_says_what_beats_what(reference: Path) -> None:
-    (reference / "agent" / "evaluation-test.json").write_text(json.dumps(summary()))
-    groups = grouped(agent_records([reference / "agent"], "cifar10"))
-    cheap, dear = (Row(name, "published", "", 0.9, macs) for name, macs in (("cheap", 49e6), ("dear", 51e6)))
-    text = page([], groups, [cheap, dear, Row("better", "published", "", 0.95, 99e6)])
+def test_the_page_says_what_dominates_what(reference: Path) -> None:
+    groups = grouped(agent_records([evaluated(reference / "agent")], "cifar10"))
+    others = {"cheap": (0.9, 49e6), "dear": (0.9, 51e6), "same": (0.9, 50e6), "better": (0.95, 99e6)}
+    text = page([], groups, [Row(name, "published", "", *point) for name, point in others.items()])
     assert "`agent` is 3.00 points below its dense backbone and 1.00 points above its best static" in text
-    assert "It depends on the image: 5.00 points above the same decisions shuffled." in text
-    assert "beats in both accuracy and MACs: dear (90.00 % at 51 M); rows here that beat it in both: cheap" in text
-    assert "better (" not in text
+    assert "5.00 points above the same decisions shuffled: it depends on the image." in text
+    assert "it dominates: dear (90.00 % at 51 M); rows that dominate it: cheap (90.00 % at 49 M)." in text
+
+
+def test_policies_dominate_each_other_too(reference: Path) -> None:
+    other = write(reference / "other", "lcnet-rl train", seed=3, agent={"price": 0.6})
+    evaluated(other, accuracy=0.91, command="lcnet-rl evaluate runs/reference/other")
+    groups = grouped(agent_records([evaluated(reference / "agent"), other], "cifar10"))
+    assert "rows that dominate it: other (91.00 % at 50 M)." in page([], groups, [])
 
 
 def test_the_page_says_so_if_a_policy_does_not_look_at_the_image(reference: Path) -> None:
-    figures = summary(gain_over_shuffled=0.01, gain_over_shuffled_error=0.01)
-    (reference / "agent" / "evaluation-test.json").write_text(json.dumps(figures))
-    assert "It does not depend on the image" in page([], grouped(agent_records([reference / "agent"], "cifar10")), [])
+    run = evaluated(reference / "agent", gain_over_shuffled=0.01, gain_over_shuffled_error=0.01)
+    assert "it is not shown to depend on the image" in page([], grouped(agent_records([run], "cifar10")), [])
 
 
 def test_the_committed_page_and_rows_are_those_of_the_committed_runs() -> None:
     runs = sorted(path.parent for path in REFERENCE.glob("*/config.yaml"))
-    dense = dense_rows(runs, "cifar10")
-    groups = grouped(map(with_defaults, agent_records(runs, "cifar10")))
-    rows = [*dense, *(row for group in groups for row in agent_rows(group)), *published_rows()]
+    dense, groups, published = reproduce.collect(runs)
+    rows = [*dense, *(row for group in groups for row in agent_rows(group)), *published]
+    assert len(groups) >= 2
     assert json.loads((REFERENCE / "results.json").read_text())["rows"] == plain(rows)
-    assert (REFERENCE.parent.parent / "RESULTS.md").read_text() == page(dense, groups, published_rows())
+    assert (REFERENCE.parent.parent / "RESULTS.md").read_text() == page(dense, groups, published)
 
 
-@pytest.mark.parametrize("run", AGENTS, ids=lambda run: run.name)
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
 def test_a_recorded_command_still_means_the_recorded_settings(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REFERENCE.parent.parent)
-    arguments = json.loads((run / "run.json").read_text())["command"].split()[2:]
-    now = parse(arguments, "lcnet-rl train")
-    recorded = from_dict(type(now), read_config(run), "config.yaml")
-    assert now == recorded
+    _, command, *arguments = shlex.split(json.loads((run / "run.json").read_text())["command"])
+    now = parse(arguments, command) if command == "train" else tyro.cli(Pretrain, args=arguments)
+    assert now == from_dict(type(now), read_config(run), "config.yaml")
 
 
-def test_unknown_rows_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    message = failing(capsys, "reproduce", "resnet20-reinforced")
-    assert "resnet20-reinforced" in message
-    assert "resnet20-reinforce" in message
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["resnet20-reinforced"], "did you mean resnet20-reinforce"),
+        (["--page-only", "dense"], "--page-only makes nothing again"),
+        (["--page-only", "--eval-only"], "--page-only makes nothing again"),
+    ],
+)
+def test_commands_that_make_no_sense_are_refused(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert message in failing(capsys, "reproduce", *arguments)
+
+
+def test_without_committed_runs_nothing_is_written(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(reproduce, "REFERENCE", tmp_path)
+    monkeypatch.setattr(reproduce, "ROOT", tmp_path)
+    assert "needs a clone of the repository" in failing(capsys, "reproduce")
+    assert not list(tmp_path.iterdir())
+
+
+def test_runs_are_chosen_by_name_or_kind(reference: Path) -> None:
+    runs = sorted(reference.iterdir())
+    assert [run.name for run in reproduce.choose(["agent", "dense"], runs)] == ["agent", "first", "second"]
+    assert [run.name for run in reproduce.choose(["policies"], runs)] == ["agent"]
+    assert len(reproduce.choose([], runs)) == 3
+
+
+def test_ctrl_c_lets_the_training_save_what_it_has(tmp_path: Path) -> None:
+    saved = tmp_path / "saved"
+    child = (
+        "import pathlib, signal, sys, time\n"
+        "def save(*_):\n"
+        f"    time.sleep(1.5); pathlib.Path({str(saved)!r}).touch(); sys.exit(130)\n"
+        "signal.signal(signal.SIGINT, save); print('begun', flush=True); time.sleep(60)\n"
+    )
+    program = tmp_path / "python"
+    program.write_text(f"#!/bin/sh\nexec {sys.executable} -c '{child.replace(chr(39), chr(34))}'\n")
+    program.chmod(0o755)
+    parent = (
+        f"from lcnet_rl.commands import reproduce; reproduce.sys.executable = {str(program)!r}; reproduce.call(['x'])"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", parent],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.strip() == "begun":
+            break
+    os.killpg(process.pid, signal.SIGINT)
+    output, errors = process.communicate(timeout=30)
+    assert saved.exists()
+    assert "goes on" in output
+    assert "KeyboardInterrupt" in errors
 
 
 @pytest.mark.slow
@@ -186,13 +313,14 @@ def test_runs_made_again_have_the_same_figures(
     for name, value in (("REFERENCE", reference), ("ROOT", root)):
         monkeypatch.setattr(reproduce, name, value)
     for flags, place in (([], "reproduced"), (["--eval-only"], "measured-again")):
-        assert main(["reproduce", "agent", *flags]) == 0
+        assert main(["reproduce", "agent", *(["dense"] if flags else []), *flags]) == 0
         again = json.loads((root / "runs" / place / "agent" / "evaluation-test.json").read_text())
         recorded = json.loads((reference / "agent" / "evaluation-test.json").read_text())
         assert {**again, "command": ""} == {**recorded, "command": ""}
-        assert "+0.0000" in capsys.readouterr().out
+        shown = capsys.readouterr().out
+        assert shown.count("+0.0000") == 3, "the accuracy of the dense run, and accuracy and share of the agent"
+        assert "-0.0000" not in shown
     assert (root / "RESULTS.md").is_file()
-    assert not (root / "runs" / "measured-again" / "dense").exists()
     begun = (root / "runs" / "reproduced" / "agent" / "model.safetensors").stat().st_mtime_ns
     assert main(["reproduce", "agent"]) == 0
     assert (root / "runs" / "reproduced" / "agent" / "model.safetensors").stat().st_mtime_ns == begun

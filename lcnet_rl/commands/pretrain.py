@@ -14,9 +14,9 @@ from lcnet_rl.distributed import by_main, from_main, joined, main_first, world_s
 from lcnet_rl.errors import UserError
 from lcnet_rl.pretrain import Recipe, dense_accuracy, train_dense
 from lcnet_rl.progress import console
-from lcnet_rl.runs import CONFIG, create_run, read_config, write_json
+from lcnet_rl.runs import CONFIG, METRICS, create_run, read_config, write_json
 from lcnet_rl.settings import from_dict
-from lcnet_rl.weights import load_backbone, save_backbone
+from lcnet_rl.weights import BACKBONE, load_backbone, save_backbone
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,8 @@ def save_results(
         "seed": config.seed,
         "train_images": len(train),
     }
-    save_backbone(backbone, folder / "backbone.safetensors")
-    write_json(folder / "metrics.json", metrics)
+    save_backbone(backbone, folder / BACKBONE)
+    write_json(folder / METRICS, metrics)
     figures = f"val {metrics['val_accuracy']:.2%}, test {metrics['test_accuracy']:.2%}"
     console.print(f"{config.backbone} on {config.dataset}: {figures}")
-    console.print(f"weights: {folder / 'backbone.safetensors'}", soft_wrap=True)
+    console.print(f"weights: {folder / BACKBONE}", soft_wrap=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
+from rich.markup import escape
 from rich.table import Table
 
 from lcnet_rl.commands.frontier import with_defaults
@@ -17,23 +18,24 @@ from lcnet_rl.commands.pretrain import Pretrain, save_results
 from lcnet_rl.data import load_dataset
 from lcnet_rl.device import resolve_device
 from lcnet_rl.errors import UserError, unknown_name
-from lcnet_rl.files import write_text
+from lcnet_rl.files import read_json, write_text
+from lcnet_rl.interrupt import deferred_interrupt
 from lcnet_rl.progress import console
 from lcnet_rl.results.page import page
 from lcnet_rl.results.plan import Reproduction, in_order
-from lcnet_rl.results.rows import METRICS, agent_records, agent_rows, dense_rows, published_rows
-from lcnet_rl.runs import CONFIG, read_config, write_json
+from lcnet_rl.results.rows import Row, agent_records, agent_rows, dense_rows, evaluations, is_dense, published_rows
+from lcnet_rl.runs import CONFIG, METRICS, read_config, write_json
 from lcnet_rl.settings import from_dict
 from lcnet_rl.sweep.frontier import pareto
 from lcnet_rl.sweep.picture import plot_frontier
 from lcnet_rl.sweep.published import CIFAR10
-from lcnet_rl.sweep.records import grouped
+from lcnet_rl.sweep.records import Group, grouped
 from lcnet_rl.weights import REFERENCE, load_backbone
 
 ROOT = REFERENCE.parent.parent
 """Where the recorded commands were typed."""
-TABLES = {"dense": True, "policies": False}
-"""Of RESULTS.md, and whether their runs trained a dense backbone."""
+KINDS = {"dense": True, "policies": False}
+"""And whether their runs trained a dense backbone."""
 
 
 @dataclass(frozen=True)
@@ -44,45 +46,50 @@ class Reproduce:
     """
 
     what: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Names of runs in runs/reference, or tables: dense, policies. Without any, all of them."""
+    """Names of runs in runs/reference, or all of a kind: dense, policies. Without any, everything."""
     eval_only: bool = False
     """Measure the committed networks again instead of training them."""
     page_only: bool = False
     """Only write RESULTS.md, its picture and results.json."""
-    out: Path | None = None
-    """Where runs are made again; by default runs/reproduced, with --eval-only runs/measured-again."""
+    out: Path = Path("runs")
+    """Runs are made again in its folder reproduced; with --eval-only they are measured in measured-again."""
 
 
 def run(config: Reproduce) -> None:
     """Train, evaluate, compare, write."""
+    if config.page_only and (config.what or config.eval_only):
+        raise UserError("--page-only makes nothing again: give no runs, and not --eval-only")
     runs = sorted(path.parent for path in REFERENCE.glob(f"*/{CONFIG}"))
-    out = (config.out or ROOT / "runs" / ("measured-again" if config.eval_only else "reproduced")).resolve()
-    chosen = [Reproduction(run, out) for run in choose(config.what, runs)]
+    if not runs:
+        raise UserError(f"no runs in {REFERENCE}: reproduce needs a clone of the repository, installed with pip -e")
     if not config.page_only:
-        for reproduction in chosen if config.eval_only else in_order(chosen):
+        out = config.out.resolve() / ("measured-again" if config.eval_only else "reproduced")
+        chosen = [Reproduction(run, out) for run in choose(config.what, runs)]
+        todo = chosen if config.eval_only else in_order(chosen)
+        for reproduction in todo:
             if config.eval_only:
                 measure_again(reproduction)
             else:
                 train_again(reproduction)
-        print_comparison(chosen)
+        print_comparison(todo)
     write_results(runs)
 
 
 def choose(what: Sequence[str], runs: Sequence[Path]) -> list[Path]:
-    """The runs of these names or tables; all for none.
+    """The runs of these names or kinds; all for none.
 
     Raises:
         UserError: for a name that is neither.
     """
     names = {run.name: run for run in runs}
     chosen: dict[Path, None] = {}
-    for name in what or TABLES:
-        if name in TABLES:
-            chosen |= {run: None for run in runs if ("agent" not in read_config(run)) == TABLES[name]}
+    for name in what or KINDS:
+        if name in KINDS:
+            chosen |= {run: None for run in runs if is_dense(run) == KINDS[name]}
         elif name in names:
             chosen[names[name]] = None
         else:
-            raise unknown_name("run or table", name, [*names, *TABLES])
+            raise unknown_name("run or kind", name, [*names, *KINDS])
     return list(chosen)
 
 
@@ -100,7 +107,7 @@ def measure_again(run: Reproduction) -> None:
     run.copy()
     for evaluation in run.evaluations():
         call(evaluation)
-    if run.is_dense and not (run.folder / METRICS).is_file():
+    if is_dense(run.reference) and not (run.folder / METRICS).is_file():
         settings = from_dict(Pretrain, read_config(run.folder), str(run.folder / CONFIG))
         root, device = settings.data_root, resolve_device("auto")
         train, val, test = (load_dataset(settings.dataset, split, root) for split in ("train", "val", "test"))
@@ -109,16 +116,19 @@ def measure_again(run: Reproduction) -> None:
 
 
 def call(arguments: Sequence[str]) -> None:
-    """Run a command in a process of its own, as it was typed.
+    """Run a command in a process of its own, where the recorded one was typed.
 
     Raises:
         UserError: when it fails; it has said why.
-        KeyboardInterrupt: when it was stopped by Ctrl-C.
+        KeyboardInterrupt: when it was stopped by Ctrl-C, and has saved what it had.
     """
-    command = f"lcnet-rl {' '.join(arguments)}"
-    console.print(f"[bold]$ {command}[/]", soft_wrap=True, highlight=False)
-    code = subprocess.run([sys.executable, "-m", "lcnet_rl", *arguments], cwd=ROOT, check=False).returncode
-    if code == 130:
+    command = shlex.join(["lcnet-rl", *arguments])
+    console.print(f"[bold]$ {escape(command)}[/]", soft_wrap=True, highlight=False)
+    # Ctrl-C reaches both processes; this one waits until the other has saved its work.
+    with deferred_interrupt() as interrupt:
+        code = subprocess.Popen([sys.executable, "-m", "lcnet_rl", *arguments], cwd=ROOT).wait()
+    if interrupt.requested or code == 130:
+        console.print("stopped; the same lcnet-rl reproduce goes on", highlight=False)
         raise KeyboardInterrupt
     if code:
         raise UserError(f"it failed ({code}): {command}")
@@ -130,25 +140,23 @@ def print_comparison(runs: Sequence[Reproduction]) -> None:
     for column in ("run", "figure", "recorded", "again", "difference"):
         table.add_column(column, justify="right" if column not in ("run", "figure") else "left", overflow="fold")
     for run in runs:
-        for path in [run.reference / METRICS, *sorted(run.reference.glob("evaluation-test*.json"))]:
-            if path.is_file():
-                was, now = (figures(at / path.name) for at in (run.reference, run.folder))
-                for name, value in was.items():
-                    numbers = (f"{value:.4f}", f"{now[name]:.4f}", f"{now[name] - value:+.4f}")
-                    table.add_row(run.reference.name, f"{path.stem}: {name}", *numbers)
+        for path in [run.reference / METRICS] if is_dense(run.reference) else evaluations(run.reference):
+            was, now = (figures(at / path.name) for at in (run.reference, run.folder))
+            for name, value in was.items():
+                numbers = (f"{value:.4f}", f"{now[name]:.4f}", f"{now[name] - value:+.4f}")
+                table.add_row(run.reference.name, f"{path.stem}: {name}", *numbers)
     console.print(table)
 
 
 def figures(path: Path) -> dict[str, float]:
     """What is compared of a file of figures: accuracies in [0, 1], and the share of dense MACs."""
-    summary = json.loads(path.read_text(encoding="utf-8"))
+    summary = read_json(path)
     return {name: summary[name] for name in ("test_accuracy", "accuracy", "macs_ratio") if name in summary}
 
 
 def write_results(runs: Sequence[Path]) -> None:
     """RESULTS.md, its picture and results.json, from the committed figures on CIFAR-10."""
-    dense, published = dense_rows(runs, "cifar10"), published_rows()
-    groups = grouped(map(with_defaults, agent_records(runs, "cifar10")))
+    dense, groups, published = collect(runs)
     rows = [*dense, *(row for group in groups for row in agent_rows(group)), *published]
     write_json(REFERENCE / "results.json", {"rows": rows})
     points = {f"dense: {row.name}": (row.macs, row.accuracy) for row in dense}
@@ -156,3 +164,9 @@ def write_results(runs: Sequence[Path]) -> None:
     plot_frontier(groups, front, points, CIFAR10, "CIFAR-10, test images", REFERENCE / "frontier.png")
     write_text(ROOT / "RESULTS.md", page(dense, groups, published))
     console.print(f"written: {ROOT / 'RESULTS.md'}, {REFERENCE / 'results.json'}", soft_wrap=True, highlight=False)
+
+
+def collect(runs: Sequence[Path]) -> tuple[list[Row], list[Group], list[Row]]:
+    """Dense backbones, policies grouped over seeds, and published results, on CIFAR-10."""
+    groups = grouped(map(with_defaults, agent_records(runs, "cifar10")))
+    return dense_rows(runs, "cifar10"), groups, published_rows()

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
-from lcnet_rl.results.rows import Row, agent_rows, label, mean
+from lcnet_rl.report import looks_at_image
+from lcnet_rl.results.rows import Row, agent_rows, commands, label
 from lcnet_rl.sweep.records import Group
 
 HEAD = """# Results on CIFAR-10
 
 *Written by `lcnet-rl reproduce` from the run folders in `runs/reference`; do not edit.* Accuracy on the 10,000 test
 images, which chose nothing; policies are greedy, and their MACs (multiply-accumulates) include the gates. The same rows
-are in `runs/reference/results.json`. `lcnet-rl reproduce NAME` trains a row again from nothing, `lcnet-rl reproduce
+are in `runs/reference/results.json`. `lcnet-rl reproduce RUN` trains a run again from nothing, `lcnet-rl reproduce
 --eval-only` evaluates the committed models again.
 
 ![accuracy over MACs: ours, and published results](runs/reference/frontier.png)
@@ -19,8 +22,9 @@ are in `runs/reference/results.json`. `lcnet-rl reproduce NAME` trains a row aga
 READING = """Controls are other decisions for the same network, in %: *random* keeps every bit at the policy's rate for
 it; *shuffled* gives each image the path chosen for another; *static* is the best single path found at that cost, with
 BatchNorm's statistics its own. Where shuffled is as good, the policy does not look at the image; where static is as
-good, it is a pruning.
+good, it is a pruning. One row dominates another if it is at least as accurate at no more MACs, and better in one.
 """
+WORDS = ("run", "backbone", "method", "source")
 
 
 def page(dense: Sequence[Row], groups: Sequence[Group], published: Sequence[Row]) -> str:
@@ -29,13 +33,13 @@ def page(dense: Sequence[Row], groups: Sequence[Group], published: Sequence[Row]
     parts += ["## Policies\n", policy_table(groups), READING]
     parts += ["## What these figures show\n", verdicts(groups, dense, published)]
     parts += ["## Published\n", published_table(published)]
-    parts += ["## Commands\n", commands(dense, groups)]
+    parts += ["## Commands\n", typed(dense, groups)]
     return "\n".join(parts)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; all but the first column are numbers."""
-    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
+    """A Markdown table; columns but for those of ``WORDS`` are numbers, and aligned as such."""
+    lines = [columns, ["---" if column in WORDS else "---:" for column in columns], *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
@@ -55,7 +59,7 @@ def policy_table(groups: Sequence[Group]) -> str:
         macs, accuracy = group.point
         _, spread = group.spread
         controls = [control_accuracy(group, name) for name in ("keep-all", "random", "shuffled", "static")]
-        static_macs = mean(summary["controls"]["static"]["macs_mean"] for summary in summaries)
+        static_macs = statistics.mean(summary["controls"]["static"]["macs_mean"] for summary in summaries)
         lines.append(
             (
                 label(group),
@@ -63,7 +67,7 @@ def policy_table(groups: Sequence[Group]) -> str:
                 percent(accuracy) + (f" ± {100 * spread:.2f}" if len(summaries) > 1 else ""),
                 mega(macs),
                 f"{macs / summaries[0]['dense_macs']:.1%}",
-                percent(mean(summary["dense_accuracy"] for summary in summaries)),
+                percent(statistics.mean(summary["dense_accuracy"] for summary in summaries)),
                 *(percent(control) for control in controls[:3]),
                 f"{percent(controls[3])} at {mega(static_macs)}",
                 seeds([summary["train_seed"] for summary in summaries]),
@@ -75,7 +79,7 @@ def policy_table(groups: Sequence[Group]) -> str:
 
 def published_table(rows: Sequence[Row]) -> str:
     """Other people's results."""
-    lines = [(row.name, percent(row.accuracy), f"{row.macs / 1e6:.0f}", row.command) for row in rows]
+    lines = [(row.name, percent(row.accuracy), f"{row.macs / 1e6:.0f}", row.source) for row in rows]
     return table(("method", "accuracy, %", "MMACs", "source"), lines) + (
         "\nMACs are as the papers count them, which is not always with gates, and training recipes are their own: for "
         "orientation, not\na controlled comparison.\n"
@@ -83,43 +87,48 @@ def published_table(rows: Sequence[Row]) -> str:
 
 
 def verdicts(groups: Sequence[Group], dense: Sequence[Row], published: Sequence[Row]) -> str:
-    """A sentence a policy: against its backbone, its controls, the dense backbones here, and the published results."""
+    """Sentences for each policy: against its backbone, its controls, and all other rows."""
+    policies = [agent_rows(group)[0] for group in groups]
     lines = []
-    for group in groups:
-        macs, accuracy = group.point
-        summaries = [record.summary for record in group.records]
-        below = mean(summary["dense_accuracy"] for summary in summaries) - accuracy
+    for group, policy in zip(groups, policies, strict=True):
+        accuracy, summaries = policy.accuracy, [record.summary for record in group.records]
+        below = statistics.mean(summary["dense_accuracy"] for summary in summaries) - accuracy
         over = {name: accuracy - control_accuracy(group, name) for name in ("shuffled", "static")}
-        sure = sum(summary["gain_over_shuffled"] > 2 * summary["gain_over_shuffled_error"] for summary in summaries)
-        looks = "depends on the image" if sure == len(summaries) else f"depends on the image in {sure} of its runs"
-        beaten_by = [row for row in (*dense, *published) if row.macs <= macs and row.accuracy >= accuracy]
-        beats = [row for row in published if row.macs >= macs and row.accuracy <= accuracy]
+        looking = sum(map(looks_at_image, summaries))
+        others = [*dense, *published, *(row for row in policies if row.name != label(group))]
         lines.append(
             f"- `{label(group)}` is {points(-below)} its dense backbone and {points(over['static'])} its best static "
-            f"subnetwork.\n  It {looks if sure else 'does not depend on the image'}: {points(over['shuffled'])} the "
-            f"same decisions shuffled.\n  Published points that it beats in both accuracy and MACs: {listed(beats)}; "
-            f"rows here that beat it in both: {listed(beaten_by)}."
+            f"subnetwork,\n  and {points(over['shuffled'])} the same decisions shuffled: "
+            f"{verdict(looking, len(summaries))}.\n  Published rows that it dominates: "
+            f"{listed(row for row in published if policy.dominates(row))}; rows that dominate it: "
+            f"{listed(row for row in others if row.dominates(policy))}."
         )
     return "\n".join(lines) + "\n"
 
 
-def commands(dense: Sequence[Row], groups: Sequence[Group]) -> str:
-    """What was typed, for each row."""
-    rows = [*dense, *(agent_rows(group)[0] for group in groups)]
-    parts = (f"{row.name}:\n\n" + "".join(f"    {line}\n" for line in row.command.split(" && ")) for row in rows)
+def verdict(looking: int, runs: int) -> str:
+    """Whether policies look at the image, when ``looking`` of ``runs`` beat shuffled by over two standard errors."""
+    if looking == 0:
+        return "it is not shown to depend on the image"
+    return "it depends on the image" if looking == runs else f"{looking} of {runs} runs depend on the image"
+
+
+def typed(dense: Sequence[Row], groups: Sequence[Group]) -> str:
+    """What was typed, for each run of each row."""
+    runs: list[tuple[str, Sequence[str]]] = [(row.name, [row.command]) for row in dense]
+    runs += [(Path(record.name).name, commands(record)) for group in groups for record in group.records]
+    parts = (f"{name}:\n\n" + "".join(f"    {line}\n" for line in lines) for name, lines in runs)
     return "\n".join(parts)
 
 
 def control_accuracy(group: Group, name: str) -> float:
     """A control's accuracy, the mean over seeds."""
-    return mean(record.summary["controls"][name]["accuracy"] for record in group.records)
+    return statistics.mean(record.summary["controls"][name]["accuracy"] for record in group.records)
 
 
-def listed(rows: Sequence[Row]) -> str:
+def listed(rows: Iterable[Row]) -> str:
     """Rows by name, with their figures."""
-    if not rows:
-        return "none"
-    return ", ".join(f"{row.name} ({percent(row.accuracy)} % at {row.macs / 1e6:.0f} M)" for row in rows)
+    return ", ".join(f"{row.name} ({percent(row.accuracy)} % at {row.macs / 1e6:.0f} M)" for row in rows) or "none"
 
 
 def points(difference: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import filecmp
 import shlex
 import shutil
 from collections.abc import Sequence
@@ -10,9 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lcnet_rl.errors import UserError
-from lcnet_rl.results.rows import METRICS, typed
-from lcnet_rl.runs import CHECKPOINT, CONFIG, MODEL, read_config
-from lcnet_rl.weights import pretrained
+from lcnet_rl.files import read_json
+from lcnet_rl.results.rows import evaluations, is_dense, typed
+from lcnet_rl.runs import CHECKPOINT, CONFIG, METRICS, MODEL, read_config
+from lcnet_rl.sweep.records import dotted
+from lcnet_rl.weights import BACKBONE, pretrained
+
+PLACES = ("init", "run", "runs", "resume", "data_root", "device")
+"""Settings in which a run and the same made again may differ."""
 
 
 @dataclass(frozen=True)
@@ -20,8 +25,9 @@ class Reproduction:
     """A committed run, and the folder in which it is made again."""
 
     reference: Path
+    """In ``runs/reference`` of the folder in which the recorded commands were typed."""
     out: Path
-    """Where all runs are made again, each under its own name."""
+    """Where runs are made again, each under its own name."""
 
     @property
     def folder(self) -> Path:
@@ -29,71 +35,89 @@ class Reproduction:
         return self.out / self.reference.name
 
     @property
-    def is_dense(self) -> bool:
-        """Whether it trained a backbone, no agent."""
-        return "agent" not in read_config(self.reference)
-
-    @property
     def starts_from(self) -> Path | None:
-        """The committed run whose network it starts from; None from scratch."""
-        init = option(self._arguments(), "--init")
-        if init is not None:
-            path = self.reference.parent / Path(init).name
-            return path if (path / CONFIG).is_file() else None
+        """The committed run whose network it starts from, if it is one."""
         settings = read_config(self.reference)
-        if self.is_dense or settings["init"] != "auto":
+        init = settings["init"]
+        if init == "auto":
+            init = pretrained(settings["dataset"], settings["backbone"], settings["width"])
+        if init is None:
             return None
-        weights = pretrained(settings["dataset"], settings["backbone"], settings["width"])
-        return None if weights is None else weights.parent
+        path = self._path(str(init))
+        path = path.parent if path.is_file() else path
+        is_sibling = path.parent == self.reference.parent.resolve() and path.name != self.reference.name
+        return self.reference.parent / path.name if is_sibling and (path / CONFIG).is_file() else None
 
     def training(self) -> list[str] | None:
-        """Arguments of ``lcnet-rl`` that train it, or go on training it; None when that is done."""
-        command = "pretrain" if self.is_dense else "train"
-        if (self.folder / (METRICS if self.is_dense else MODEL)).is_file():
-            return None
-        if (self.folder / CHECKPOINT).is_file():
-            return [command, "--resume", str(self.folder)]
-        # A run that was killed before its first checkpoint has learned nothing, and its folder would be in the way.
-        shutil.rmtree(self.folder, ignore_errors=True)
-        arguments, start = self._arguments(), self.starts_from
-        given = {"--run": str(self.folder)} | ({} if start is None else {"--init": str(self.out / start.name)})
-        for name, value in given.items():
-            if name in arguments:
-                arguments[arguments.index(name) + 1] = value
-            else:
-                arguments += [name, value]
-        return arguments
+        """Arguments of ``lcnet-rl`` that train it, or go on training it; None when that is done.
+
+        Raises:
+            UserError: when something else is in its folder.
+        """
+        dense = is_dense(self.reference)
+        if self.folder.exists():
+            self._check_folder()
+            if (self.folder / (METRICS if dense else MODEL)).is_file():
+                return None
+            return ["pretrain" if dense else "train", "--resume", str(self.folder)]
+        # Of an option that is given twice, the later one counts.
+        arguments, start = [*self._arguments(), "--run", str(self.folder)], self.starts_from
+        return arguments if start is None else [*arguments, "--init", str(self.out / start.name)]
 
     def evaluations(self) -> list[list[str]]:
-        """Arguments of ``lcnet-rl`` for each evaluation on test images that is not done; dense runs have none."""
+        """Arguments of ``lcnet-rl`` for each evaluation on test images that is not done; dense runs have none.
+
+        Raises:
+            UserError: when a recorded command evaluated another folder.
+        """
         left = []
-        for recorded in sorted(self.reference.glob("evaluation-test*.json")):
+        for recorded in evaluations(self.reference):
             if not (self.folder / recorded.name).is_file():
-                command = shlex.split(json.loads(recorded.read_text(encoding="utf-8"))["command"])
-                left.append([str(self.folder) if is_run(part, self.reference) else part for part in command[1:]])
+                _, *arguments = shlex.split(read_json(recorded)["command"])
+                own = [part for part in arguments if self._path(part) == self.reference.resolve()]
+                if not own:
+                    raise UserError(f"{recorded} was written by a command for another folder: {shlex.join(arguments)}")
+                left.append([str(self.folder) if part in own else part for part in arguments])
         return left
 
     def copy(self) -> None:
-        """Take the committed network instead of training it; its figures are then measured again."""
-        if not self.folder.exists():
-            figures = shutil.ignore_patterns("evaluation-*.json", METRICS, "*.png")
-            shutil.copytree(self.reference, self.folder, ignore=figures)
+        """Take the committed network instead of training it; its figures are then measured again.
+
+        Raises:
+            UserError: when something else is in the folder.
+        """
+        if self.folder.exists():
+            self._check_folder()
+            weights = BACKBONE if is_dense(self.reference) else MODEL
+            if not filecmp.cmp(self.reference / weights, self.folder / weights, shallow=False):
+                raise UserError(f"{self.folder} holds other weights than {self.reference}; delete it to start anew")
+            return
+        part = self.folder.with_name(f"{self.folder.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        figures = shutil.ignore_patterns("evaluation-*.json", METRICS, "*.png")
+        shutil.copytree(self.reference, part, ignore=figures)
+        part.rename(self.folder)
+
+    def _check_folder(self) -> None:
+        """Refuse to take what is in the folder for this run, unless its settings are the same."""
+        theirs, ours = (dotted(read_config(run)) for run in (self.folder, self.reference))
+        # A run from before a setting existed does not name it.
+        if any(theirs.get(name) != value for name, value in ours.items() if name not in PLACES):
+            raise UserError(f"{self.folder} has other settings than {self.reference}; delete it to start anew")
+        if not any((self.folder / name).is_file() for name in (CHECKPOINT, MODEL, BACKBONE)):
+            raise UserError(f"{self.folder} was stopped before its first checkpoint; delete it to start anew")
+
+    def _path(self, argument: str) -> Path:
+        """What an argument of a recorded command means as a path."""
+        return (self.reference.parent.parent.parent / argument).resolve()
 
     def _arguments(self) -> list[str]:
-        program, *arguments = shlex.split(typed(self.reference))
-        if program != "lcnet-rl":
-            raise UserError(f"{self.reference} was not made by lcnet-rl itself, but by: {typed(self.reference)}")
-        return arguments
-
-
-def is_run(argument: str, reference: Path) -> bool:
-    """Whether an argument of a recorded command is the committed run's folder."""
-    return Path(argument).name == reference.name
-
-
-def option(arguments: Sequence[str], name: str) -> str | None:
-    """The value of an option, if it is among the arguments."""
-    return arguments[arguments.index(name) + 1] if name in arguments else None
+        """Of the recorded command; what torchrun shared among processes, one computes too, up to rounding."""
+        parts = shlex.split(typed(self.reference))
+        for program in ("lcnet-rl", "lcnet_rl"):
+            if program in parts:
+                return parts[parts.index(program) + 1 :]
+        raise UserError(f"{self.reference} was not made by lcnet-rl, but by: {shlex.join(parts)}")
 
 
 def in_order(chosen: Sequence[Reproduction]) -> list[Reproduction]:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+import statistics
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from lcnet_rl.backbones import create_backbone
+from lcnet_rl.files import read_json
 from lcnet_rl.model import LCNet
-from lcnet_rl.runs import RUN, read_config
+from lcnet_rl.runs import METRICS, RUN, read_config
 from lcnet_rl.sweep.published import CIFAR10
-from lcnet_rl.sweep.records import Group, Record, of_run
+from lcnet_rl.sweep.records import Group, Record, evaluation_files, of_run
 
 Kind = Literal["dense", "policy", "control", "published"]
-METRICS = "metrics.json"
-"""Of a run folder of ``pretrain``."""
 
 
 @dataclass(frozen=True)
@@ -33,27 +32,42 @@ class Row:
     seeds: list[int] = field(default_factory=list)
     """Of the training; none for published rows."""
     command: str = ""
-    """What was typed, for the first seed; for published rows, the source."""
+    """What was typed, for the first seed."""
+    source: str = ""
+    """Where a published row comes from."""
+
+    def dominates(self, other: Row) -> bool:
+        """Whether it is at least as accurate at no more MACs, and better in one of them."""
+        no_worse = self.macs <= other.macs and self.accuracy >= other.accuracy
+        return no_worse and (self.macs, self.accuracy) != (other.macs, other.accuracy)
+
+
+def is_dense(run: Path) -> bool:
+    """Whether a run folder is of ``pretrain``, not of ``train``."""
+    return "agent" not in read_config(run)
+
+
+def evaluations(run: Path) -> list[Path]:
+    """The evaluations on test images that count as results of a run folder; none for a dense backbone."""
+    return [] if is_dense(run) else evaluation_files(run, "test")
 
 
 def dense_rows(runs: Iterable[Path], dataset: str) -> list[Row]:
     """A row for each run folder of ``pretrain`` on that data set."""
     rows = []
-    for run in runs:
+    for run in filter(is_dense, runs):
         settings = read_config(run)
-        if (run / METRICS).is_file() and settings["dataset"] == dataset:
-            metrics = json.loads((run / METRICS).read_text(encoding="utf-8"))
-            # A gate-free bill is the same whatever decides.
-            macs = LCNet(create_backbone(settings["backbone"], 10, settings.get("width")), "layers").costs.dense
-            seeds = [metrics["seed"]]
-            rows.append(Row(run.name, "dense", settings["backbone"], metrics["test_accuracy"], macs, seeds, typed(run)))
+        if settings["dataset"] == dataset:
+            metrics, name = read_json(run / METRICS), settings["backbone"]
+            # What is dense costs the same whatever gates are around it.
+            macs = LCNet(create_backbone(name, 10, settings["width"]), "layers").costs.dense
+            rows.append(Row(run.name, "dense", name, metrics["test_accuracy"], macs, [metrics["seed"]], typed(run)))
     return rows
 
 
 def agent_records(runs: Iterable[Path], dataset: str) -> list[Record]:
     """The evaluations on test images of run folders of ``train`` on that data set."""
-    agents = [run for run in runs if next(run.glob("evaluation-test*.json"), None) is not None]
-    records = [record for run in agents for record in of_run(run, "test")]
+    records = [record for run in runs if evaluations(run) for record in of_run(run, "test")]
     return [record for record in records if record.summary["dataset"] == dataset]
 
 
@@ -62,11 +76,11 @@ def agent_rows(group: Group) -> list[Row]:
     summaries = [record.summary for record in group.records]
     name, backbone = label(group), summaries[0]["backbone"]
     seeds = [int(summary["train_seed"]) for summary in summaries]
-    command = f"{typed(Path(group.first.name))} && {summaries[0]['command']}"
+    command = " && ".join(commands(group.first))
     macs, accuracy = group.point
     rows = [Row(name, "policy", backbone, accuracy, macs, seeds, command)]
     for control in summaries[0]["controls"]:
-        accuracy, macs = (mean(summary["controls"][control][key] for summary in summaries) for key in _CONTROL)
+        accuracy, macs = (statistics.mean(s["controls"][control][key] for s in summaries) for key in _CONTROL)
         rows.append(Row(f"{name}: {control}", "control", backbone, accuracy, macs, seeds, command))
     return rows
 
@@ -77,9 +91,9 @@ _CONTROL = ("accuracy", "macs_mean")
 def published_rows() -> list[Row]:
     """What others published on CIFAR-10."""
     return [
-        Row(result.method, "published", "", accuracy / 100, mmacs * 1e6, command=result.source)
+        Row(result.method, "published", "", round(percent / 100, 4), mmacs * 1e6, source=result.source)
         for result in CIFAR10
-        for mmacs, accuracy in result.points
+        for mmacs, percent in result.points
     ]
 
 
@@ -90,13 +104,11 @@ def label(group: Group) -> str:
     return Path(group.first.name).name + at
 
 
+def commands(record: Record) -> tuple[str, str]:
+    """The commands that trained a run and evaluated it."""
+    return typed(Path(record.name)), record.summary["command"]
+
+
 def typed(run: Path) -> str:
     """The command that made a run."""
-    about: dict[str, Any] = json.loads((run / RUN).read_text(encoding="utf-8"))
-    return str(about["command"])
-
-
-def mean(values: Iterable[float]) -> float:
-    """The arithmetic mean."""
-    listed: Sequence[float] = list(values)
-    return sum(listed) / len(listed)
+    return str(read_json(run / RUN)["command"])

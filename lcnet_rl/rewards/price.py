@@ -32,6 +32,10 @@ class PriceRange:
     low: float
     high: float
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.low <= self.high < math.inf or 0 == self.low < self.high:
+            raise ValueError(f"a range of prices rises from above 0, got {self.low} to {self.high}")
+
     @property
     def is_one(self) -> bool:
         """Whether there is nothing to draw."""
@@ -43,7 +47,7 @@ class PriceRange:
         return self.low if self.is_one else math.sqrt(self.low * self.high)
 
     def ramped(self, factor: float) -> PriceRange:
-        """On the way from free: a price times ``factor`` (in [0, 1]); a range opens from its lowest price."""
+        """The way to these prices, at ``factor`` in [0, 1]: one price rises from 0, a range opens from its lowest."""
         if self.is_one:
             return PriceRange(self.low * factor, self.high * factor)
         return PriceRange(self.low, self.low * (self.high / self.low) ** factor)

@@ -13,6 +13,7 @@ from optuna.study import Study
 from optuna.trial import TrialState
 
 from lcnet_rl.errors import UserError
+from lcnet_rl.files import read_json
 from lcnet_rl.rewards import price_range
 from lcnet_rl.runs import read_config
 from lcnet_rl.sweep.space import NOT_SEARCHED
@@ -88,6 +89,19 @@ def deviation(values: Sequence[float]) -> float:
     return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
+def evaluation_files(run: Path, split: Split) -> list[Path]:
+    """The evaluations of a run folder that count: one, or for a run that was trained for a range of prices any number.
+
+    Raises:
+        UserError: when the run trained no agent.
+    """
+    settings = read_config(run)
+    if "agent" not in settings:
+        raise UserError(f"{run} trained a dense backbone, no agent; give runs of lcnet-rl train")
+    kinds = [""] if price_range(settings["agent"]["price"]).is_one else ["", "-price*", "-budget*"]
+    return sorted(path for kind in kinds for path in run.glob(f"evaluation-{split}{kind}.json"))
+
+
 def of_run(run: Path, split: Split) -> list[Record]:
     """The records of a run folder: one, or for a run that was trained for a range of prices one an evaluation.
 
@@ -95,23 +109,15 @@ def of_run(run: Path, split: Split) -> list[Record]:
         UserError: saying what to run, when the run was not evaluated on that split.
     """
     settings = read_config(run)
-    if "agent" not in settings:
-        raise UserError(f"{run} trained a dense backbone, no agent; give runs of lcnet-rl train")
-    if price_range(settings["agent"]["price"]).is_one:
-        paths, hint = [run / f"evaluation-{split}.json"], ""
-    else:
-        paths = sorted(p for kind in ("", "-price*", "-budget*") for p in run.glob(f"evaluation-{split}{kind}.json"))
-        hint = " --price P, for one P or several"
-    if not paths or not paths[0].is_file():
+    paths = evaluation_files(run, split)
+    several = not price_range(settings["agent"]["price"]).is_one
+    if not paths:
+        hint = " --price P, for one P or several" if several else ""
         raise UserError(f"{run} has no evaluation-{split}.json; first: lcnet-rl evaluate {run} --split {split}{hint}")
     records = []
     for path in paths:
-        try:
-            summary = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise UserError(f"{path} is damaged: {error}") from error
-        shown = {}
-        if hint:
+        summary, shown = read_json(path), {}
+        if several:
             budget = summary.get("budget")
             shown = {"evaluate.price": summary["price"]} if budget is None else {"evaluate.budget": budget}
         records.append(Record(str(run), {**experiment(settings), **shown}, summary))
