@@ -32,7 +32,8 @@ def saved(model: LCNet, layout: Layout, folder: Path) -> Path:
 
 def assert_same(model: LCNet, expected: Outcome, got: Outcome) -> None:
     largest = float(expected.logits.abs().max())
-    torch.testing.assert_close(got.logits, expected.logits, atol=1e-4 * max(1, largest), rtol=0)
+    # In float32 both are up to 1.5e-4 of the largest logit off what float64 gives.
+    torch.testing.assert_close(got.logits, expected.logits, atol=3e-4 * max(1, largest), rtol=0)
     assert torch.equal(got.macs, expected.macs)
     assert torch.equal(got.actions, model.executed(expected.actions))
 
