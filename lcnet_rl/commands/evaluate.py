@@ -109,7 +109,7 @@ def evaluate_run(config: Evaluate, model: LCNet, train: Dataset, val: Dataset, d
             seen = prices.at(torch.full((len(few),), other))
             point = evaluate(model, few, model.greedy(threshold), device, prices=seen)
         curve.append((float(point.macs.mean()), point.accuracy))
-    line = "other thresholds" if prices.is_one else f"prices {prices}"
+    line = ("other thresholds" if prices.is_one else f"prices {prices}") + f", {len(few):,} images"
     plot_tradeoff(summary, curve, line, config.run / f"tradeoff-{variant(config)}.png")
     picture_paths(model, dataset, policy, config.run / f"paths-{variant(config)}.png")
     return summary
