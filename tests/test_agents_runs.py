@@ -72,8 +72,8 @@ def test_only_what_is_to_learn_learns(tmp_path: Path, backbone: bool, scales: bo
         same = [torch.equal(was, now) for was, now in zip(before[name], parameters, strict=True)]
         assert all(same) != learns, name
     if not scales:
-        features = torch.randn(3, model.l_nets[0].scale.in_features)  # type: ignore[union-attr, arg-type]
-        assert bool((model.gates()[0].scales(features) == 1).all())
+        gate = model.gates()[0]
+        assert bool((gate.scales(torch.randn(3, gate.scale.in_features)) == 1).all())
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,8 @@ import resource
 import signal
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
-from PIL import Image
 
 from agents.reinforce import Reinforce
 from lcnet_rl.commands import COMMANDS, main
@@ -27,20 +25,6 @@ def failing(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     assert output.startswith("error: ")
     assert output.count("\n") == 1, "one line"
     return output
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A folder of dark and bright images, as a data set's name."""
-    root = tmp_path_factory.mktemp("images")
-    generator = np.random.default_rng(0)
-    for part, count in (("train", 40), ("test", 10)):
-        for name, level in (("bright", 160), ("dark", 0)):
-            (root / part / name).mkdir(parents=True)
-            for index in range(count):
-                pixels = generator.integers(level, level + 90, (32, 32, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(root / part / name / f"{index}.png")
-    return f"folder:{root}"
 
 
 @pytest.mark.parametrize(

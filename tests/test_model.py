@@ -337,7 +337,7 @@ def test_gates_read_a_price_by_its_place_in_the_range_that_they_are_for() -> Non
 def test_a_model_for_one_price_reads_it_as_it_is() -> None:
     model = LCNet(tiny_backbone(), "layers", keep_bias=0.0, prices=PriceRange(0.4, 0.4)).eval()
     assert model.spec.prices is None
-    model.l_nets[0].keep.weight.data[:, -1] = 1.0  # type: ignore[union-attr, operator, index]
+    model.gates()[0].keep.weight.data[:, -1] = 1.0
     observation = model.observe(model.begin(noise(2), 0.7))
     assert float(model.keep_logits(0, observation.gate_input)[0, 0].detach()) == pytest.approx(0.7)
 

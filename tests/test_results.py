@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import tyro
 import yaml
-from test_commands import failing, images  # noqa: F401 (a fixture)
+from test_commands import failing
 
 from lcnet_rl.commands import main, reproduce
 from lcnet_rl.commands.pretrain import Pretrain
@@ -292,7 +292,7 @@ def test_ctrl_c_lets_the_training_save_what_it_has(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_runs_made_again_have_the_same_figures(
-    images: str,  # noqa: F811
+    images: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
