@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_commands import images  # noqa: F401 (a fixture)
 
 from lcnet_rl.commands import main
 from lcnet_rl.runs import CHECKPOINT, MODEL
@@ -68,7 +67,7 @@ def ours(output: str) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_process_ends_the_job_with_one_line_and_a_checkpoint_to_go_on_with(
-    images: str,  # noqa: F811
+    images: str,
     tmp_path: Path,
     rank: int,
 ) -> None:
@@ -92,7 +91,7 @@ def test_a_killed_process_ends_the_job_with_one_line_and_a_checkpoint_to_go_on_w
 
 @pytest.mark.slow
 def test_ctrl_c_saves_a_step_that_all_have_finished_and_says_how_to_go_on(
-    images: str,  # noqa: F811
+    images: str,
     tmp_path: Path,
 ) -> None:
     run = tmp_path / "run"
@@ -119,7 +118,7 @@ def test_ctrl_c_saves_a_step_that_all_have_finished_and_says_how_to_go_on(
     ],
     ids=["ppo", "batch", "price", "compile", "pretrain-batch"],
 )
-def test_a_mistake_is_told_once(images: str, tmp_path: Path, arguments: list[str], message: str) -> None:  # noqa: F811
+def test_a_mistake_is_told_once(images: str, tmp_path: Path, arguments: list[str], message: str) -> None:
     network = ["--dataset", images, "--backbone", "resnet8", "--width", "4", "--runs", str(tmp_path / "runs")]
     init = ["--init", "scratch"] if arguments[0] == "train" else []
     with job(*arguments, *network, *init) as torchrun:
@@ -131,7 +130,7 @@ def test_a_mistake_is_told_once(images: str, tmp_path: Path, arguments: list[str
 
 
 @pytest.mark.slow
-def test_pretrained_and_trained_by_two_the_run_is_like_any_other(images: str, tmp_path: Path) -> None:  # noqa: F811
+def test_pretrained_and_trained_by_two_the_run_is_like_any_other(images: str, tmp_path: Path) -> None:
     dense, run = tmp_path / "dense", tmp_path / "run"
     network = ["--dataset", images, "--backbone", "resnet8", "--width", "4"]
     recipe = ["--recipe.epochs", "2", "--recipe.batch-size", "8"]
