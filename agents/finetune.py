@@ -17,7 +17,7 @@ from lcnet_rl.device import Precision
 from lcnet_rl.distributed import rand_rows
 from lcnet_rl.errors import UserError, unknown_name
 from lcnet_rl.model import LCNet, Observation
-from lcnet_rl.pretrain import decayed
+from lcnet_rl.optim import decayed
 
 DECISIONS, PRICES = 1, 2
 """Numbers of the random streams that decisions and prices are drawn from; 0 is that of images."""
@@ -78,7 +78,7 @@ class Finetuner:
         for parameter in model.scale_parameters():
             parameter.requires_grad_(config.train_scales)
         scales = {"params": model.scale_parameters(), "weight_decay": 0.0}
-        groups = [*decayed(model.backbone, config.weight_decay), scales]
+        groups = [*decayed(model.backbone.parameters(), config.weight_decay), scales]
         self.weights = torch.optim.SGD(groups, lr=config.lr, momentum=0.9, nesterov=True)
         self.probes = torch.optim.Adam(model.probes.parameters(), lr=config.probe_lr)
 

@@ -29,7 +29,7 @@ from lcnet_rl.errors import UserError
 from lcnet_rl.evaluate import Results, evaluate, recalibrate, spread_prices
 from lcnet_rl.interrupt import Interrupted, deferred_interrupt
 from lcnet_rl.model import LCNet
-from lcnet_rl.pretrain import triangle
+from lcnet_rl.optim import triangle
 from lcnet_rl.progress import Progress, console
 from lcnet_rl.rewards import create_reward, judge
 from lcnet_rl.runs import BEST, CHECKPOINT, MODEL, MetricsLog, restoring

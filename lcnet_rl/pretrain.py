@@ -1,7 +1,7 @@
 """Supervised training of a dense backbone, the start of every skipping agent.
 
-A short modern recipe: SGD with Nesterov momentum, a triangular learning rate, label smoothing, no decay on BatchNorm
-and biases, crops and flips as batched tensor operations, channels-last features.
+A short modern recipe: SGD with Nesterov momentum, or Muon, a triangular learning rate, label smoothing, no decay on
+BatchNorm and biases, crops, flips and cutouts as batched tensor operations, channels-last features.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +21,12 @@ from lcnet_rl import distributed
 from lcnet_rl.backbones import Backbone
 from lcnet_rl.batchnorm import prepare
 from lcnet_rl.data import Dataset
+from lcnet_rl.data.augment import Augmentation
 from lcnet_rl.data.sampler import TrainingBatches
 from lcnet_rl.device import Precision, autocast, keep_freed_memory
 from lcnet_rl.errors import UserError
 from lcnet_rl.interrupt import Interrupted, deferred_interrupt
+from lcnet_rl.optim import KernelMuon, decayed, triangle
 from lcnet_rl.progress import Progress
 from lcnet_rl.runs import CHECKPOINT, CONFIG, MetricsLog
 from lcnet_rl.tree import load_tree, save_tree
@@ -37,14 +40,23 @@ class Recipe:
     """Passes over the training images."""
     batch_size: int = 128
     """Images a step, of all processes together."""
+    optimizer: Literal["sgd", "muon"] = "sgd"
+    """SGD with Nesterov momentum 0.9 for all, or Muon for the convolutions and SGD for the rest."""
     lr: float = 0.2
-    """Peak learning rate of SGD with Nesterov momentum 0.9."""
+    """Peak learning rate of SGD."""
+    muon_lr: float = 0.1
+    """Peak learning rate of Muon."""
+    muon_momentum: float = 0.9
+    """Momentum of Muon, Nesterov's way."""
+    muon_weight_decay: float = 0.02
+    """Decoupled decay of the convolutions: they shrink by learning rate times this a step."""
     warmup: float = 0.2
     """Share of the steps in which the learning rate rises; then it falls linearly to zero."""
     weight_decay: float = 5e-4
     """L2 penalty on convolution and linear weights."""
     label_smoothing: float = 0.05
     """Share of the target spread evenly over all classes."""
+    augmentation: Augmentation = field(default_factory=Augmentation)
     precision: Precision = "auto"
     """bf16 (autocast), fp32, or auto: bf16 where the hardware has matrix units for it."""
     compile: bool = False
@@ -57,22 +69,25 @@ class Recipe:
             raise UserError(f"lr must be > 0, got {self.lr}")
         if not 0 <= self.warmup < 1:
             raise UserError(f"warmup is a share of the steps in [0, 1), got {self.warmup}")
+        if not self.muon_lr > 0 or not 0 <= self.muon_momentum < 1 or self.muon_weight_decay < 0:
+            raise UserError("muon_lr must be > 0, muon_momentum in [0, 1), muon_weight_decay >= 0")
         if self.weight_decay < 0 or not 0 <= self.label_smoothing < 1:
             raise UserError("weight_decay must be >= 0 and label_smoothing in [0, 1)")
 
 
-def triangle(step: int, total: int, warmup: float) -> float:
-    """Learning-rate factor: rises linearly to 1 over ``warmup`` of the steps, then falls linearly to 0."""
-    peak = warmup * total
-    rise = (step + 1) / peak if peak else 1.0
-    return min(1.0, rise, (total - step) / (total - peak))
+def create_optimizers(backbone: Backbone, recipe: Recipe) -> dict[str, torch.optim.Optimizer]:
+    """The optimisers of a recipe, by name; together they train every parameter."""
+    parameters = list(backbone.parameters())
+    if recipe.optimizer == "sgd":
+        return {"optimizer": _sgd(parameters, recipe)}
+    kernels = [p for p in parameters if p.ndim == 4]
+    others = [p for p in parameters if p.ndim != 4]
+    muon = KernelMuon(kernels, recipe.muon_lr, recipe.muon_momentum, recipe.muon_weight_decay)
+    return {"optimizer": _sgd(others, recipe), "muon": muon}
 
 
-def decayed(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Parameter groups that decay matrices and kernels only, not BatchNorm's parameters or biases."""
-    matrices = [p for p in module.parameters() if p.ndim > 1]
-    vectors = [p for p in module.parameters() if p.ndim <= 1]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+def _sgd(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.SGD:
+    return torch.optim.SGD(decayed(parameters, recipe.weight_decay), lr=recipe.lr, momentum=0.9, nesterov=True)
 
 
 def train_dense(
@@ -108,9 +123,10 @@ def train_dense(
     keep_freed_memory()
     backbone.to(device)
     prepare(backbone)
-    batches = TrainingBatches(train, recipe.batch_size, seed, device)
+    batches = TrainingBatches(train, recipe.batch_size, seed, device, recipe.augmentation)
     total = recipe.epochs * batches.steps_per_epoch
-    optimizer = torch.optim.SGD(decayed(backbone, recipe.weight_decay), lr=recipe.lr, momentum=0.9, nesterov=True)
+    optimizers = create_optimizers(backbone, recipe)
+    peaks = {"optimizer": recipe.lr, "muon": recipe.muon_lr}
     start = 0
     if resume:
         checkpoint = load_tree(run / CHECKPOINT)
@@ -118,7 +134,8 @@ def train_dense(
             backbone.load_state_dict(checkpoint["backbone"])
         except RuntimeError as error:
             raise UserError(f"{run / CHECKPOINT} is of another network than {CONFIG} says") from error
-        optimizer.load_state_dict(checkpoint["optimizer"])
+        for name, optimizer in optimizers.items():
+            optimizer.load_state_dict(checkpoint[name])
         start = checkpoint["step"]
     log = MetricsLog(run, resume_at=start * recipe.batch_size if resume else None)
     forward: Callable[[Tensor], Tensor] = torch.compile(backbone) if recipe.compile else backbone
@@ -127,8 +144,8 @@ def train_dense(
 
     @distributed.by_main
     def save(step: int) -> None:
-        state = {"backbone": backbone.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
-        save_tree(state, run / CHECKPOINT)
+        states = {name: optimizer.state_dict() for name, optimizer in optimizers.items()}
+        save_tree({"backbone": backbone.state_dict(), **states, "step": step}, run / CHECKPOINT)
 
     if not resume:
         save(0)
@@ -140,16 +157,19 @@ def train_dense(
     ):
         for step in range(start, total):
             images, labels = batches(step)
-            for group in optimizer.param_groups:
-                group["lr"] = recipe.lr * triangle(step, total, recipe.warmup)
+            factor = triangle(step, total, recipe.warmup)
+            for name, optimizer in optimizers.items():
+                for group in optimizer.param_groups:
+                    group["lr"] = peaks[name] * factor
             backbone.train()
             with autocast(device, recipe.precision):
                 logits = forward(images)
             loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
-            optimizer.zero_grad()
+            backbone.zero_grad()
             loss.backward()
             distributed.average_gradients(backbone.parameters())
-            optimizer.step()
+            for optimizer in optimizers.values():
+                optimizer.step()
             loss_sum += loss.detach()
             correct += (logits.argmax(1) == labels).float().mean()
             if (step + 1) % batches.steps_per_epoch == 0:

@@ -1,4 +1,4 @@
-"""Properties of the batched crop and flip."""
+"""Properties of the batched crop, flip and cutout."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import pytest
 import torch
 from torch.nn.functional import pad
 
-from lcnet_rl.data.augment import augment
+from lcnet_rl.data import Dataset
+from lcnet_rl.data.augment import MEAN_PIXEL, Augmentation, augment
+from lcnet_rl.data.sampler import TrainingBatches
+from lcnet_rl.errors import UserError
 
 
 def noise(count: int, channels: int = 3) -> torch.Tensor:
@@ -67,3 +70,44 @@ def test_non_contiguous_images_are_read_rightly() -> None:
     images = noise(8).contiguous(memory_format=torch.channels_last)
     expected = augment(images.contiguous(), torch.Generator().manual_seed(0))
     assert augment(images, torch.Generator().manual_seed(0)).equal(expected)
+
+
+def test_a_cutout_blanks_one_square_with_the_mean_pixel_and_nothing_else() -> None:
+    images = noise(200)
+    plain = augment(images, torch.Generator().manual_seed(3))
+    cut = augment(images, torch.Generator().manual_seed(3), cutout=8)
+    mean = torch.tensor(MEAN_PIXEL, dtype=torch.uint8)[:, None]
+    sizes = set()
+    for before, after in zip(plain, cut, strict=True):
+        changed = (before != after).any(0)
+        rows, columns = (changed.any(axis).nonzero().flatten() for axis in (1, 0))
+        top, bottom, left, right = rows.min(), rows.max() + 1, columns.min(), columns.max() + 1
+        assert after[:, top:bottom, left:right].flatten(1).eq(mean).all()
+        sizes.add((int(bottom - top), int(right - left)))
+    assert (8, 8) in sizes, "whole inside"
+    assert max(max(size) for size in sizes) == 8
+    assert min(min(size) for size in sizes) < 8, "over the border"
+
+
+def test_alternating_flips_show_both_sides_of_every_image_in_two_epochs() -> None:
+    images = noise(40)
+    dataset = Dataset("noise", "train", images, torch.arange(40), tuple(map(str, range(40))))
+    batches = TrainingBatches(dataset, 20, seed=5, augmentation=Augmentation(padding=0, flips="alternating"))
+    epochs = []
+    for epoch in range(4):
+        flipped = {}
+        for step in (2 * epoch, 2 * epoch + 1):
+            for image, label in zip(*batches(step), strict=True):
+                original = images[label]
+                assert image.equal(original) or image.equal(original.flip(2))
+                flipped[int(label)] = not image.equal(original)
+        epochs.append([flipped[label] for label in range(40)])
+    assert epochs[0] == epochs[2]
+    assert epochs[1] == epochs[3] == [not flip for flip in epochs[0]]
+    assert 8 < sum(epochs[0]) < 32  # four standard deviations around 20
+
+
+@pytest.mark.parametrize("wrong", [{"padding": -1}, {"cutout": -1}])
+def test_faulty_augmentation_is_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(UserError, match="pixels >= 0, got"):
+        Augmentation(**wrong)  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from test_backbones import noise, tiny_backbone
 from lcnet_rl import pretrain
 from lcnet_rl.backbones import Backbone, create_backbone
 from lcnet_rl.data import Dataset
+from lcnet_rl.data.augment import Augmentation
 from lcnet_rl.errors import UserError
-from lcnet_rl.pretrain import Recipe, decayed, dense_accuracy, train_dense, triangle
+from lcnet_rl.optim import decayed, triangle
+from lcnet_rl.pretrain import Recipe, dense_accuracy, train_dense
 from lcnet_rl.runs import CHECKPOINT, PROGRESS
 from lcnet_rl.tree import load_tree, save_tree
 
@@ -79,7 +82,7 @@ def test_the_learning_rate_never_exceeds_its_peak(total: int, warmup: float) -> 
 
 def test_batchnorm_and_biases_do_not_decay() -> None:
     backbone = fresh()
-    matrices, vectors = decayed(backbone, 5e-4)
+    matrices, vectors = decayed(backbone.parameters(), 5e-4)
     assert (matrices["weight_decay"], vectors["weight_decay"]) == (5e-4, 0)
     names = {id(p): name for name, p in backbone.named_parameters()}
     decaying = {names[id(p)] for p in matrices["params"]}  # type: ignore[attr-defined]
@@ -87,12 +90,16 @@ def test_batchnorm_and_biases_do_not_decay() -> None:
     assert len(names) == len(matrices["params"]) + len(vectors["params"])  # type: ignore[arg-type]
 
 
+MUON = replace(RECIPE, optimizer="muon", augmentation=Augmentation(flips="alternating", cutout=8))
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, MUON], ids=["sgd", "muon"])
 @pytest.mark.parametrize("stop_after", [1, 3])
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int, recipe: Recipe
 ) -> None:
     whole = fresh()
-    accuracy = train(whole, tmp_path / "whole")
+    accuracy = train(whole, tmp_path / "whole", recipe)
 
     saves = 0
 
@@ -106,17 +113,18 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     with monkeypatch.context() as patch:
         patch.setattr(pretrain, "save_tree", save_then_stop)
         with pytest.raises(Stopped):
-            train(fresh(), tmp_path / "parts")
+            train(fresh(), tmp_path / "parts", recipe)
     resumed = fresh(seed=1)  # its weights must come from the checkpoint
-    assert train(resumed, tmp_path / "parts", resume=True) == accuracy
+    assert train(resumed, tmp_path / "parts", recipe, resume=True) == accuracy
 
     assert_same_state(resumed.state_dict(), whole.state_dict())
     assert logged(tmp_path / "parts") == logged(tmp_path / "whole")
     ours, theirs = (load_tree(tmp_path / run / CHECKPOINT) for run in ("parts", "whole"))
     assert ours["step"] == theirs["step"] == 12
-    assert ours["optimizer"]["param_groups"] == theirs["optimizer"]["param_groups"]
-    for index, state in theirs["optimizer"]["state"].items():
-        assert_same_state(ours["optimizer"]["state"][index], state)
+    for name in theirs.keys() - {"backbone", "step"}:
+        assert ours[name]["param_groups"] == theirs[name]["param_groups"]
+        for index, state in theirs[name]["state"].items():
+            assert_same_state(ours[name]["state"][index], state)
 
 
 def test_a_run_stopped_between_checkpoints_repeats_the_lost_epoch(

@@ -19,7 +19,7 @@ from lcnet_rl.data import Dataset
 from lcnet_rl.device import Precision, autocast, keep_freed_memory
 from lcnet_rl.evaluate import replay
 from lcnet_rl.model import LCNet
-from lcnet_rl.pretrain import decayed
+from lcnet_rl.optim import decayed
 from lcnet_rl.progress import console
 from lcnet_rl.timing import Comparison, compare
 
@@ -78,7 +78,7 @@ def bench_train(config: Overhead, device: torch.device) -> Timed:
     with tempfile.TemporaryDirectory() as folder:
         model = LCNet(create_backbone(config.backbone, 10, config.width))
         agent = Reinforce(model, settings, dataset, dataset, Path(folder), 0, device)
-        optimizer = torch.optim.SGD(decayed(dense, 5e-4), lr=0.01, momentum=0.9, nesterov=True)
+        optimizer = torch.optim.SGD(decayed(dense.parameters(), 5e-4), lr=0.01, momentum=0.9, nesterov=True)
         comparison = compare(agent.joint_step, dense_step(agent, dense, optimizer, config.precision), config.trials)
     this = f"joint step, {settings.rollouts} rollouts of {count} images, no distillation"
     return comparison, this, f"dense step, {count} images"

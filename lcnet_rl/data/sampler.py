@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lcnet_rl.data.augment import augment
+from lcnet_rl.data.augment import Augmentation, augment
 from lcnet_rl.data.dataset import Dataset
 from lcnet_rl.device import step_generator
 from lcnet_rl.distributed import my_rows
@@ -15,7 +15,14 @@ from lcnet_rl.errors import UserError
 class TrainingBatches:
     """Shuffled, augmented batches of a data set; every image once an epoch, the remainder of an epoch is dropped."""
 
-    def __init__(self, dataset: Dataset, batch_size: int, seed: int, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch_size: int,
+        seed: int,
+        device: torch.device | str = "cpu",
+        augmentation: Augmentation = Augmentation(),  # noqa: B008 (frozen)
+    ) -> None:
         """Prepare batches of ``batch_size`` images; of several processes, each gets its rows of every batch.
 
         Raises:
@@ -30,6 +37,10 @@ class TrainingBatches:
         self._batch_size, self._seed, self._device = batch_size, seed, device
         self._rows = my_rows(batch_size)
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
+        self._augmentation = augmentation
+        # Which images the even epochs mirror. No training step has the stream of the smallest step number.
+        coins = torch.rand(len(dataset), generator=step_generator(seed, -(2**31)))
+        self._mirrored = (coins < 0.5).to(device) if augmentation.flips == "alternating" else None
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         """Batch number ``step`` (from 0): augmented uint8 images (B, 3, 32, 32) and int64 labels (B,).
@@ -43,5 +54,8 @@ class TrainingBatches:
             self._epoch, self._order = epoch, order.to(self._device)
         chosen = self._order[position * self._batch_size : (position + 1) * self._batch_size]
         # All of the batch: draws must not depend on the number of processes. Beside a step, the rest costs little.
-        images = augment(self._images[chosen], step_generator(self._seed, step, self._device))
+        how = self._augmentation
+        flips = None if self._mirrored is None else self._mirrored[chosen] ^ bool(epoch % 2)
+        generator = step_generator(self._seed, step, self._device)
+        images = augment(self._images[chosen], generator, how.padding, flips, how.cutout)
         return images[self._rows], self._labels[chosen[self._rows]]
