@@ -98,7 +98,7 @@ def fill(model: LCNet, priority: Tensor, budget: float) -> Tensor:
 def bill_of(model: LCNet, path: Tensor) -> float:
     """MACs of a whole image on ``path`` (depth, 1, action_size), gates included."""
     blocks = sum(float(model.bill(action, t)) for t, action in enumerate(path))
-    return model.costs.stem + model.costs.head + blocks
+    return model.costs.stem + model.costs.start + model.costs.head + blocks
 
 
 def run_controls(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from lcnet_rl.device import autocast, step_generator
 from lcnet_rl.errors import UserError
 from lcnet_rl.evaluate import Results, evaluate, recalibrate, spread_prices
 from lcnet_rl.interrupt import Interrupted, deferred_interrupt
-from lcnet_rl.model import LCNet
+from lcnet_rl.model import LCNet, Observation
 from lcnet_rl.optim import triangle
 from lcnet_rl.progress import Progress, console
 from lcnet_rl.rewards import create_reward, judge
@@ -200,16 +201,16 @@ class Reinforce:
         generator = step_generator(self.seed, step, self.device, DECISIONS)
         zero = torch.zeros((), device=self.device)
         if step < self.schedule.policy:
-            return sample(model, images, prices, 1, 0.0, generator, random_keeps(config.warmup_keep, generator)), zero
+            return self.roll(images, prices, 1, generator, random_keeps(config.warmup_keep, generator)), zero
         if not learning:
-            return sample(model, images, prices, 1, 0.0, generator, greedy_keeps), zero
+            return self.roll(images, prices, 1, generator, greedy_keeps), zero
         field = greedy = None
         if config.control_variate == "first-order" or config.baseline == "mean-field":
             field = mean_field(model, images, labels, prices, self.reward, config.bound)
         if config.baseline == "self-critical":
             with torch.no_grad(), running_statistics_kept(model):
-                greedy = sample(model, images, prices, 1, 0.0, generator, greedy_keeps)
-        rollout = sample(model, images, prices, config.rollouts, config.bound, generator)
+                greedy = self.roll(images, prices, 1, generator, greedy_keeps)
+        rollout = self.roll(images, prices, config.rollouts, generator, bound=config.bound)
         objective = policy_loss(
             rollout,
             labels,
@@ -223,6 +224,18 @@ class Reinforce:
         )
         bonus = config.entropy * policy_entropy(rollout) + config.information * decision_information(rollout)
         return rollout, objective - bonus
+
+    def roll(
+        self,
+        images: Tensor,
+        prices: Tensor,
+        rollouts: int,
+        generator: torch.Generator,
+        decide: Callable[[Tensor, Observation], Tensor] | None = None,
+        bound: float = 0.0,
+    ) -> Rollout:
+        """Passes of this step over ``images``; see ``agents.rollout.sample``."""
+        return sample(self.model, images, prices, rollouts, bound, generator, decide)
 
     def center_threshold(self) -> None:
         """Shift all keep logits so that greedy decisions at 1/2 spend the target, if any, on validation images.
@@ -238,9 +251,7 @@ class Reinforce:
         for _ in range(0 if target is None else 3):
             recalibrate(model, self.train_set, model.greedy(), self.device, config.precision, images=2000)
             threshold = calibrate_threshold(model, images, target or 1.0, self.device, config.precision)
-            with torch.no_grad():
-                for gate in model.gates():
-                    gate.keep.bias.sub_(math.log(threshold / (1 - threshold)))
+            model.shift_logits(-math.log(threshold / (1 - threshold)))
         recalibrate(model, self.train_set, model.greedy(), self.device, prices=self.pricing.now)
         distributed.share_weights(model)
 

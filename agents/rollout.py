@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from lcnet_rl.distributed import rand_rows
-from lcnet_rl.model import LCNet, Observation, State
+from lcnet_rl.model import LCNet, Observation
 from lcnet_rl.rewards import Reward, free_reward, judge, smoothed
+from lcnet_rl.state import State
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Rollout:
 
 def keep_probabilities(model: LCNet, observation: Observation, bound: float) -> Tensor:
     """The exploring policy: keep probabilities (B, A), squeezed into [bound, 1 - bound] so that none is certain."""
-    logits = model.keep_logits(observation.block, observation.gate_input)
+    logits = model.keep_logits(observation.block, observation.gate_input, observation.memory)
     return bound + (1 - 2 * bound) * logits.sigmoid()
 
 
@@ -52,6 +53,7 @@ def repeat_state(state: State, times: int) -> State:
         state.block,
         state.spent.repeat(times),
         state.price.repeat(times),
+        None if state.memory is None else state.memory.repeat(times, 1),
     )
 
 
@@ -73,7 +75,8 @@ def sample(
         rollouts: K.
         bound: keep probabilities stay in [bound, 1 - bound].
         generator: of the decisions, on the images' device.
-        decide: decides instead of drawing, from keep probabilities (K * B, A) and the observation.
+        decide: decides instead of drawing, from keep probabilities (K * B, A), which carry their gradient, and the
+            observation.
     """
     state = repeat_state(model.begin(images, price), rollouts)
     probe_logits, actions, probabilities, consulted, costs, expected = [], [], [], [], [], []
@@ -83,13 +86,13 @@ def sample(
         if decide is None:
             action = (rand_rows(p.shape, generator, p.device, rollouts) < p).float()
         else:
-            action = decide(p.detach(), observation)
+            action = decide(p, observation)
         state = model.advance(state, action)
         probe_logits.append(observation.probe_logits)
         actions.append(action)
         probabilities.append(p)
         consulted.append(model.consulted(action, t))
-        costs.append((model.bill(action, t) / model.costs.dense).float())
+        costs.append((model.bill(action.detach(), t) / model.costs.dense).float())
         expected.append((model.bill(p, t) / model.costs.dense).float())
 
     def folded(parts: list[Tensor]) -> Tensor:
@@ -103,7 +106,7 @@ def sample(
         consulted=folded(consulted),
         costs=folded(costs),
         expected_costs=folded(expected),
-        shares=(model.total_macs(state) / model.costs.dense).float().unflatten(0, (rollouts, -1)),
+        shares=(model.total_macs(state).detach() / model.costs.dense).float().unflatten(0, (rollouts, -1)),
     )
 
 
@@ -155,7 +158,7 @@ def mean_field(
         keep = torch.stack(probabilities).detach()[..., :1].clamp(min=0.05)
         slopes = torch.cat((slopes[..., :1], slopes[..., 1:] / keep), -1)
     expected = torch.stack(costs)
-    shares = expected.sum(0) + (model.costs.stem + model.costs.head) / model.costs.dense
+    shares = expected.sum(0) + (model.costs.stem + model.costs.start + model.costs.head) / model.costs.dense
     if reward.pays_by_step:
         shares = torch.zeros_like(shares)
     worth = reward(judged, shares, state.price).detach()

@@ -33,10 +33,11 @@ from lcnet_rl.device import autocast, step_generator
 from lcnet_rl.errors import UserError
 from lcnet_rl.evaluate import Results, evaluate, recalibrate, spread_prices
 from lcnet_rl.interrupt import Interrupt, Interrupted, deferred_interrupt
-from lcnet_rl.model import Decides, LCNet
+from lcnet_rl.model import LCNet
 from lcnet_rl.progress import Progress
 from lcnet_rl.rewards import create_reward
 from lcnet_rl.runs import BEST, CHECKPOINT, MODEL, MetricsLog, restoring
+from lcnet_rl.spec import Decides
 from lcnet_rl.tree import load_tree, save_tree
 from lcnet_rl.weights import save_model
 

@@ -25,8 +25,9 @@ from torch import Tensor
 
 from lcnet_rl.backbones import Block
 from lcnet_rl.gates import Probe
-from lcnet_rl.model import LCNet, State
+from lcnet_rl.model import LCNet
 from lcnet_rl.observation import Observation, gate_input
+from lcnet_rl.state import State
 
 Arrays = dict[str, NDArray[np.float32]]
 

@@ -22,8 +22,10 @@ from lcnet_rl.backbones import create_backbone
 from lcnet_rl.data import Dataset, Split, load_dataset
 from lcnet_rl.device import resolve_device
 from lcnet_rl.errors import UserError
-from lcnet_rl.model import DEFAULT_GROUPS, Decides, LCNet, State
+from lcnet_rl.model import LCNet
 from lcnet_rl.rewards import create_reward, judge, price_range
+from lcnet_rl.spec import DEFAULT_GROUPS, Decides
+from lcnet_rl.state import State
 from lcnet_rl.weights import load_model
 
 ENV_IDS: dict[Decides, str] = {

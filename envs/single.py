@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from envs.observations import Arrays
 from envs.process import Infos, Process, Settings
 from envs.rendering import check_render_mode, render
-from lcnet_rl.model import Decides
+from lcnet_rl.spec import Decides
 
 
 class SkipEnv(gymnasium.Env):

@@ -19,7 +19,7 @@ from envs.observations import Arrays
 from envs.process import Infos, Process, Settings
 from envs.rendering import check_render_mode, render
 from lcnet_rl.errors import UserError
-from lcnet_rl.model import Decides
+from lcnet_rl.spec import Decides
 
 
 class SkipVectorEnv(VectorEnv):

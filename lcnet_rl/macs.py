@@ -42,6 +42,8 @@ class CostTable:
     stem: int
     blocks: tuple[BlockCost, ...]
     head: int
+    start: int = 0
+    """What decides before the first block, for all of them, where there is such a network (BlockDrop's)."""
 
     @property
     def dense(self) -> int:
@@ -51,12 +53,12 @@ class CostTable:
     @property
     def floor(self) -> int:
         """The smallest possible bill: nothing kept, and the gates that always run."""
-        return self.stem + sum(block.shortcut + block.l_net for block in self.blocks) + self.head
+        return self.stem + self.start + sum(block.shortcut + block.l_net for block in self.blocks) + self.head
 
     @property
     def gates(self) -> int:
         """All gates, if every block is kept."""
-        return sum(block.l_net + block.c_net for block in self.blocks)
+        return self.start + sum(block.l_net + block.c_net for block in self.blocks)
 
     @property
     def ceiling(self) -> int:
@@ -75,14 +77,14 @@ def linear_macs(module: nn.Module) -> int:
     return sum(m.in_features * m.out_features for m in module.modules() if isinstance(m, nn.Linear))
 
 
-def block_cost(block: Block, size: int, l_net: nn.Module, c_net: nn.Module) -> BlockCost:
+def block_cost(block: Block, size: int, l_net: int, c_net: int) -> BlockCost:
     """The costs of ``block`` when its output is (C_out, size, size).
 
     Args:
         block: the residual block.
         size: height and width of its output, in pixels.
-        l_net: all gate modules that run for every image.
-        c_net: all gate modules that run only for images that keep the block.
+        l_net: MACs of all gates that run for every image.
+        c_net: MACs of all gates that run only for images that keep the block.
     """
     both = convolution_macs(block.conv1, size) + convolution_macs(block.conv2, size)
     projections = [m for m in block.shortcut.modules() if isinstance(m, nn.Conv2d)]
@@ -90,20 +92,21 @@ def block_cost(block: Block, size: int, l_net: nn.Module, c_net: nn.Module) -> B
         shortcut=sum(convolution_macs(conv, size) for conv in projections),
         filter=both // block.filters,
         filters=block.filters,
-        l_net=linear_macs(l_net),
-        c_net=linear_macs(c_net),
+        l_net=l_net,
+        c_net=c_net,
     )
 
 
 def cost_table(
-    backbone: Backbone, always: list[nn.Module], if_kept: list[nn.Module], image_size: int = IMAGE_SIZE
+    backbone: Backbone, always: list[int], if_kept: list[int], start: int = 0, image_size: int = IMAGE_SIZE
 ) -> CostTable:
     """The cost table of a backbone with gates.
 
     Args:
         backbone: the network.
-        always: per block, the gate modules that always run.
-        if_kept: per block, the gate modules that run where the block is kept.
+        always: per block, MACs of the gates that always run.
+        if_kept: per block, MACs of the gates that run where the block is kept.
+        start: MACs of what decides before the first block.
         image_size: height and width of the images, in pixels.
     """
     size, blocks = image_size, []
@@ -111,4 +114,10 @@ def cost_table(
         block = backbone.block(index)
         size //= block.stride
         blocks.append(block_cost(block, size, l_net, c_net))
-    return CostTable(convolution_macs(backbone.stem.conv, image_size), tuple(blocks), linear_macs(backbone.head))
+    return CostTable(convolution_macs(backbone.stem.conv, image_size), tuple(blocks), linear_macs(backbone.head), start)
+
+
+def dense_macs(backbone: Backbone) -> int:
+    """The plain backbone, all of it, for a CIFAR image."""
+    no_gates = [0] * len(backbone.blocks)
+    return cost_table(backbone, no_gates, no_gates).dense

@@ -13,22 +13,22 @@ it computes every block for all images and zeroes what was dropped, which is wha
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import cast, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lcnet_rl.backbones import Backbone, BackboneSpec, create_backbone, pool, scale_channels
+from lcnet_rl.backbones import Backbone, create_backbone, pool, scale_channels
 from lcnet_rl.errors import UserError, unknown_name
 from lcnet_rl.gates import CNet, Gate, LNet, Probe, Standardize
-from lcnet_rl.macs import cost_table
+from lcnet_rl.macs import cost_table, linear_macs
 from lcnet_rl.observation import Observation
+from lcnet_rl.policies import LAYER_POLICIES, PolicyName
 from lcnet_rl.rewards.price import PriceRange
+from lcnet_rl.spec import DEFAULT_GROUPS, Decides, ModelSpec
+from lcnet_rl.state import Outcome, State
 
-Decides = Literal["layers", "channels", "both"]
-DEFAULT_GROUPS = 4
 PRICE_REACH = 4.0
 """What the gates of a policy for a range of prices read at its ends, -4 and 4.
 
@@ -36,48 +36,6 @@ Their other inputs have unit variance. Decisions must change far more along the 
 unit variance for the price too, a reach of 1.7, its weights are learned too slowly (EXPERIMENTS.md has figures). It is
 part of what saved weights mean: another reach needs new training.
 """
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """What it takes to build an LCNet again."""
-
-    backbone: BackboneSpec
-    decides: Decides = "both"
-    """``layers`` (L-Net), ``channels`` (C-Net) or ``both``."""
-    groups: int = DEFAULT_GROUPS
-    """Filter groups a block, each kept or dropped as one; 0 decides every filter by itself."""
-    confidence: bool = True
-    """Whether the gates read how sure a linear probe on the pooled features is; it is billed where they do."""
-    prices: PriceRange | None = None
-    """The range of prices that one policy is for; None is a policy for a single price."""
-
-
-@dataclass(frozen=True)
-class State:
-    """A batch of images on their way through the network, before block ``block``."""
-
-    features: Tensor
-    """(B, C, H, W), the block's input."""
-    pooled: Tensor
-    """(B, C), its global average, float32."""
-    block: int
-    spent: Tensor
-    """(B,), MACs billed so far, float64 (exact up to 2^53)."""
-    price: Tensor
-    """(B,), reward lost by spending the dense model's MACs once."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A batch of images classified."""
-
-    logits: Tensor
-    """(B, classes)."""
-    actions: Tensor
-    """(depth, B, action_size), as decided."""
-    macs: Tensor
-    """(B,), the bill, gates included, float64."""
 
 
 class LCNet(nn.Module):
@@ -99,6 +57,7 @@ class LCNet(nn.Module):
         keep_bias: float = 2.0,
         confidence: bool = True,
         prices: PriceRange | None = None,
+        policy: PolicyName = "lc",
     ) -> None:
         """Put gates on ``backbone`` (which is used, not copied).
 
@@ -109,19 +68,25 @@ class LCNet(nn.Module):
             keep_bias: initial keep logit of every gate; positive starts open.
             confidence: whether the gates read the probes' confidence. Probes exist and are trained in any case.
             prices: what the policy is for; where that is a range, the gates read the price on its scale.
+            policy: what decides. A rival's reads the pooled features only, and has no scales.
 
         Raises:
-            UserError: for an unknown ``decides``, or groups that do not divide a block's filters.
+            UserError: for an unknown ``decides`` or ``policy``, groups that do not divide a block's filters, or a
+                rival's policy that is to decide about more than layers, read confidence or serve several prices.
         """
         super().__init__()
         if decides not in get_args(Decides):
             raise unknown_name("decides", decides, get_args(Decides))
+        if policy not in get_args(PolicyName):
+            raise unknown_name("policy", policy, get_args(PolicyName))
         blocks = [backbone.block(t) for t in range(len(backbone.blocks))]
         for block in blocks:
             if decides != "layers" and (groups < 0 or (groups and block.filters % groups)):
                 raise UserError(f"groups must divide the {block.filters} filters of a block, or be 0, got {groups}")
         several = None if prices is None or prices.is_one else prices
-        self.spec = ModelSpec(backbone.spec, decides, groups, confidence, several)
+        if policy != "lc" and (decides != "layers" or confidence or several):
+            raise UserError(f"{policy} decides layers only, without confidence (--no-confidence), at a single price")
+        self.spec = ModelSpec(backbone.spec, decides, groups, confidence, several, policy)
         # Set while a pass in train mode must not count towards the running statistics of the gates' inputs.
         self.statistics_kept = False
         self.backbone = backbone
@@ -135,17 +100,24 @@ class LCNet(nn.Module):
         extras = 2 + (Probe.measures if confidence else 0)
         # The price is the one input that training sets: it is left as it is, or scaled by the range it comes from.
         self.standardizers = nn.ModuleList(Standardize(block.in_channels + extras - 1) for block in blocks)
-        self.l_nets = nn.ModuleList(LNet(block.in_channels + extras, keep_bias) for block in blocks if self.has_l_net)
+        self.policy = None if policy == "lc" else LAYER_POLICIES[policy](backbone, keep_bias)
+        self.l_nets = nn.ModuleList(
+            LNet(block.in_channels + extras, keep_bias) for block in blocks if self.has_l_net and self.policy is None
+        )
         self.c_nets = nn.ModuleList(
             CNet(block.in_channels + extras, count, block.filters, keep_bias)
             for block, count in zip(blocks, self.group_counts, strict=True)
             if self.has_c_net
         )
-        probes = self.probes if confidence else nn.ModuleList()
+        always = [self.l_nets, *([self.probes] if confidence else [])]
         self.costs = cost_table(
             backbone,
-            [probes[t : t + 1] + self.l_nets[t : t + 1] for t in range(self.depth)],
-            [self.c_nets[t : t + 1] for t in range(self.depth)],
+            [
+                sum(linear_macs(gates[t : t + 1]) for gates in always) + (self.policy.macs(t) if self.policy else 0)
+                for t in range(self.depth)
+            ],
+            [linear_macs(self.c_nets[t : t + 1]) for t in range(self.depth)],
+            self.policy.start_macs if self.policy else 0,
         )
         # The price the policy was trained at, which begin() assumes where none is given.
         self.register_buffer("price", torch.zeros(()))
@@ -166,9 +138,11 @@ class LCNet(nn.Module):
             raise UserError(f"images must be uint8 (B, 3, H, W), got {images.dtype} {tuple(images.shape)}")
         features = self.backbone.stem(images)
         count = images.shape[0]
-        spent = torch.full((count,), float(self.costs.stem), dtype=torch.float64, device=images.device)
+        before = float(self.costs.stem + self.costs.start)
+        spent = torch.full((count,), before, dtype=torch.float64, device=images.device)
         prices = torch.as_tensor(self.price if price is None else price, dtype=torch.float32, device=images.device)
-        return State(features, pool(features), 0, spent, prices.expand(count))
+        memory = self.policy.begin(images) if self.policy else None
+        return State(features, pool(features), 0, spent, prices.expand(count), memory)
 
     def observe(self, state: State) -> Observation:
         """What the policy may see before the next block. The confidence comes from the block's probe."""
@@ -179,18 +153,23 @@ class LCNet(nn.Module):
             block=state.block,
             probe=cast(Probe, self.probes[state.block]),
             has_confidence=self.has_confidence,
+            memory=state.memory,
         )
 
-    def keep_logits(self, block: int, features: Tensor) -> Tensor:
+    def keep_logits(self, block: int, features: Tensor, memory: Tensor | None = None) -> Tensor:
         """The policy: Bernoulli logits of the keep decisions, from a gate input (standardised here).
 
         Args:
             block: which block.
             features: an observation's ``gate_input``.
+            memory: an observation's ``memory``, which a rival's policy needs.
 
         Returns:
             (B, action_size); bits that the block does not have are 0.
         """
+        if self.policy:
+            assert memory is not None
+            return self.policy.decide(block, features[:, :-2], memory)[0]
         features = self._standardized(block, features)
         parts = []
         if self.has_l_net:
@@ -244,12 +223,18 @@ class LCNet(nn.Module):
             cast(Standardize, self.standardizers[t]).update(raw[:, :-1])
         features = self._standardized(t, raw)
         scale = keep * (filters.detach().amax(1) > 0)
-        if self.has_l_net:
+        if self.l_nets:
             scale = scale * self._l_net(t).scales(features)[:, 0]
         filter_scale = filters * self._c_net(t).scales(features) if self.has_c_net else None
         residual = scale_channels(block.residual(state.features, filter_scale), scale[:, None])
         x = F.relu(block.shortcut(state.features) + residual)
-        return State(x, pool(x), t + 1, state.spent + self.bill(action, t), state.price)
+        return State(x, pool(x), t + 1, state.spent + self.bill(action, t), state.price, self.remember(state))
+
+    def remember(self, state: State) -> Tensor | None:
+        """What a rival's policy notes as it decides about the next block, (B, M); None for L-Net and C-Net."""
+        if self.policy is None or state.memory is None:
+            return None
+        return self.policy.decide(state.block, self.observe(state).pooled, state.memory)[1]
 
     def classify(self, state: State) -> Tensor:
         """Logits (B, classes), float32, once every block is done."""
@@ -276,7 +261,7 @@ class LCNet(nn.Module):
         """The trained policy without noise: keep iff its probability exceeds ``threshold``."""
 
         def decide(observation: Observation) -> Tensor:
-            logits = self.keep_logits(observation.block, observation.gate_input)
+            logits = self.keep_logits(observation.block, observation.gate_input, observation.memory)
             return (logits.sigmoid() > threshold).float()
 
         return decide
@@ -314,8 +299,18 @@ class LCNet(nn.Module):
         return torch.stack(ran), torch.stack(shares)
 
     def policy_parameters(self) -> list[nn.Parameter]:
-        """What policy gradients train: the keep layers of the gates."""
+        """What policy gradients train: the keep layers of the gates, or a rival's policy."""
+        if self.policy:
+            return list(self.policy.parameters())
         return [p for gate in self.gates() for p in gate.keep.parameters()]
+
+    @torch.no_grad()
+    def shift_logits(self, amount: float) -> None:
+        """Add ``amount`` to all keep logits."""
+        if self.policy:
+            self.policy.shift(amount)
+        for gate in self.gates():
+            gate.keep.bias.add_(amount)
 
     def scale_parameters(self) -> list[nn.Parameter]:
         """The scale layers of the gates, which back-propagation trains."""
@@ -341,4 +336,6 @@ class LCNet(nn.Module):
 def create_model(spec: ModelSpec) -> LCNet:
     """An LCNet of ``spec`` with fresh weights, to load a file into."""
     backbone = create_backbone(spec.backbone.name, spec.backbone.classes, spec.backbone.width)
-    return LCNet(backbone, spec.decides, spec.groups, confidence=spec.confidence, prices=spec.prices)
+    return LCNet(
+        backbone, spec.decides, spec.groups, confidence=spec.confidence, prices=spec.prices, policy=spec.policy
+    )

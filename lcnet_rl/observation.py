@@ -30,6 +30,8 @@ class Observation:
     """The block's probe."""
     has_confidence: bool
     """Whether the policy sees the probe's confidence."""
+    memory: Tensor | None = None
+    """(B, M), what a rival's policy has noted so far; None for L-Net and C-Net."""
 
     @cached_property
     def probe_logits(self) -> Tensor:

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from lcnet_rl.backbones import Backbone, BackboneSpec, create_backbone
 from lcnet_rl.errors import UserError
 from lcnet_rl.files import read_tensors, write_tensors
-from lcnet_rl.model import LCNet, ModelSpec, create_model
+from lcnet_rl.model import LCNet, create_model
 from lcnet_rl.rewards import PriceRange
 from lcnet_rl.runs import MODEL
+from lcnet_rl.spec import ModelSpec
 
 BACKBONE = "backbone.safetensors"
 """Of a run folder of ``pretrain``."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 
 from lcnet_rl.backbones import create_backbone
-from lcnet_rl.model import Decides, LCNet
+from lcnet_rl.model import LCNet
 from lcnet_rl.rewards import PriceRange
+from lcnet_rl.spec import Decides
 
 
 def lively(

@@ -11,7 +11,7 @@ from test_envs_process import tiny
 from agents.sb3 import ENVS, create_algorithm
 from agents.sb3_config import A2CConfig
 from envs.sb3 import SB3VecEnv
-from lcnet_rl.model import Decides
+from lcnet_rl.spec import Decides
 
 CPU = torch.device("cpu")
 

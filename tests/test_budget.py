@@ -14,8 +14,8 @@ from test_model import undecided_lcnet
 from lcnet_rl.budget import calibrate_price, calibrate_threshold, smallest
 from lcnet_rl.errors import UserError
 from lcnet_rl.evaluate import evaluate
-from lcnet_rl.model import Decides
 from lcnet_rl.rewards import PriceRange
+from lcnet_rl.spec import Decides
 
 
 @given(limit=st.integers(1, 3000), data=st.data())

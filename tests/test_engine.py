@@ -17,7 +17,8 @@ from lcnet_rl.engine.crossover import Crossover, Line
 from lcnet_rl.engine.packed import Chunk
 from lcnet_rl.errors import UserError
 from lcnet_rl.evaluate import replay
-from lcnet_rl.model import Decides, LCNet
+from lcnet_rl.model import LCNet
+from lcnet_rl.spec import Decides
 
 
 def assert_same(model: LCNet, engine: Engine, actions: torch.Tensor, count: int) -> None:

@@ -12,7 +12,7 @@ from test_envs_process import tiny, tiny_data, tiny_model
 from envs.process import ENV_IDS, Process, Settings
 from lcnet_rl.data import Dataset
 from lcnet_rl.errors import UserError
-from lcnet_rl.model import Decides
+from lcnet_rl.spec import Decides
 from lcnet_rl.weights import save_model
 
 

@@ -17,8 +17,9 @@ from envs.process import ENV_IDS, Process, Settings
 from lcnet_rl.backbones import create_backbone
 from lcnet_rl.data import Dataset
 from lcnet_rl.errors import UserError
-from lcnet_rl.model import Decides, LCNet
+from lcnet_rl.model import LCNet
 from lcnet_rl.rewards import create_reward, judge, reward_names
+from lcnet_rl.spec import Decides
 
 CLASSES = ("a", "b", "c")
 REWARDS = (*reward_names(), "quadratic:penalty=0.5", "confidence:floor=0.2", "potential:weight=3")

@@ -16,7 +16,7 @@ from envs.process import ENV_IDS
 from envs.single import ChannelSkipEnv, LayerChannelSkipEnv, LayerSkipEnv
 from lcnet_rl.drawing import draw_trace, tile
 from lcnet_rl.errors import UserError
-from lcnet_rl.model import Decides
+from lcnet_rl.spec import Decides
 
 IDS = sorted(ENV_IDS.items())
 

@@ -14,7 +14,7 @@ from envs.process import ENV_IDS
 from envs.single import LayerChannelSkipEnv
 from envs.vector import LayerChannelSkipVectorEnv, SkipVectorEnv
 from lcnet_rl.errors import UserError
-from lcnet_rl.model import Decides
+from lcnet_rl.spec import Decides
 
 IDS = sorted(ENV_IDS.items())
 INDICES = [3, 0, 11, 3]

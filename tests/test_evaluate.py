@@ -15,8 +15,9 @@ from torch.nn import functional as F
 from lcnet_rl import evaluate as module
 from lcnet_rl.data import Dataset
 from lcnet_rl.evaluate import evaluate, recalibrate, replay
-from lcnet_rl.model import Decides, LCNet
+from lcnet_rl.model import LCNet
 from lcnet_rl.rewards.shapes import Quadratic
+from lcnet_rl.spec import Decides
 
 CPU = torch.device("cpu")
 

@@ -20,8 +20,10 @@ from lcnet_rl.export import OnnxNetwork, blocked_size, dense_model, dynamic_mode
 from lcnet_rl.export.builder import FLOAT, Graph
 from lcnet_rl.export.layout import BLOCKED_DOMAIN, Blocked, Layout, Standard
 from lcnet_rl.export.network import finished
-from lcnet_rl.model import Decides, LCNet, Outcome
+from lcnet_rl.model import LCNet
 from lcnet_rl.rewards import PriceRange
+from lcnet_rl.spec import Decides
+from lcnet_rl.state import Outcome
 
 
 def saved(model: LCNet, layout: Layout, folder: Path) -> Path:

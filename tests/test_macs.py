@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from lcnet_rl.macs import convolution_macs, linear_macs
-from lcnet_rl.model import Decides, LCNet
+from lcnet_rl.model import LCNet
+from lcnet_rl.spec import Decides
 
 COMBINATIONS: list[tuple[Decides, int]] = [("layers", 2), ("channels", 2), ("channels", 0), ("both", 2), ("both", 0)]
 

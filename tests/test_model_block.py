@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lcnet_rl.backbones import Block
-from lcnet_rl.model import Decides
+from lcnet_rl.spec import Decides
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import torch
 import tyro
@@ -13,6 +13,9 @@ import tyro
 from agents.finetune import OnValidation
 from agents.reinforce import Reinforce
 from agents.reinforce_config import ReinforceConfig
+from agents.rivals.blockdrop import BlockDrop, BlockDropConfig
+from agents.rivals.convnet_aig import ConvNetAIG, ConvNetAIGConfig
+from agents.rivals.skipnet import SkipNet, SkipNetConfig
 from agents.sb3 import train_sb3
 from agents.sb3_config import A2CConfig, PPOConfig
 from lcnet_rl.backbones import Backbone, create_backbone
@@ -21,11 +24,13 @@ from lcnet_rl.data.sampler import TrainingBatches
 from lcnet_rl.device import keep_freed_memory
 from lcnet_rl.distributed import by_main, from_main, joined, main_first, world_size
 from lcnet_rl.errors import UserError, unknown_name
-from lcnet_rl.model import DEFAULT_GROUPS, Decides, LCNet
+from lcnet_rl.model import LCNet
+from lcnet_rl.policies import PolicyName
 from lcnet_rl.progress import console
 from lcnet_rl.rewards import price_range
 from lcnet_rl.runs import CONFIG, create_run, read_config
 from lcnet_rl.settings import from_dict, read_preset
+from lcnet_rl.spec import DEFAULT_GROUPS, Decides
 from lcnet_rl.weights import load_backbone, pretrained, save_backbone
 
 START = "start.safetensors"
@@ -38,7 +43,7 @@ class Train:
     """Train an agent that decides per image which layers and filters run."""
 
     algo: str = "reinforce"
-    """reinforce (the joint agent), ppo or a2c (stable-baselines3)."""
+    """reinforce (the joint agent), ppo or a2c (stable-baselines3); or a rival: blockdrop, skipnet or convnet-aig."""
     preset: str | None = None
     """Start from these settings: a preset's name or a YAML file; further options override them."""
     resume: Path | None = None
@@ -93,8 +98,54 @@ class TrainA2C(Train):
     agent: Annotated[A2CConfig, tyro.conf.arg(name="")] = field(default_factory=A2CConfig)
 
 
+@dataclass(frozen=True)
+class TrainRival(TrainReinforce):
+    """Train a rival: it decides about layers only, and its gates read no confidence."""
+
+    decides: Decides = "layers"
+    confidence: bool = False
+
+
+@dataclass(frozen=True)
+class TrainBlockDrop(TrainRival):
+    """Train BlockDrop's one-shot policy."""
+
+    algo: str = "blockdrop"
+    agent: Annotated[BlockDropConfig, tyro.conf.arg(name="")] = field(default_factory=BlockDropConfig)
+
+
+@dataclass(frozen=True)
+class TrainSkipNet(TrainRival):
+    """Train SkipNet's recurrent gates with hybrid reinforcement learning."""
+
+    algo: str = "skipnet"
+    agent: Annotated[SkipNetConfig, tyro.conf.arg(name="")] = field(default_factory=SkipNetConfig)
+
+
+@dataclass(frozen=True)
+class TrainConvNetAIG(TrainRival):
+    """Train ConvNet-AIG's gates through Gumbel noise, to target rates."""
+
+    algo: str = "convnet-aig"
+    agent: Annotated[ConvNetAIGConfig, tyro.conf.arg(name="")] = field(default_factory=ConvNetAIGConfig)
+
+
 AnyTrain = TrainReinforce | TrainPPO | TrainA2C
-ALGOS: dict[str, type[Any]] = {"reinforce": TrainReinforce, "ppo": TrainPPO, "a2c": TrainA2C}
+ALGOS: dict[str, type[Any]] = {
+    "reinforce": TrainReinforce,
+    "ppo": TrainPPO,
+    "a2c": TrainA2C,
+    "blockdrop": TrainBlockDrop,
+    "skipnet": TrainSkipNet,
+    "convnet-aig": TrainConvNetAIG,
+}
+AGENTS: dict[str, type[Reinforce]] = {
+    "reinforce": Reinforce,
+    "blockdrop": BlockDrop,
+    "skipnet": SkipNet,
+    "convnet-aig": ConvNetAIG,
+}
+"""The joint trainer and those of rivals."""
 
 
 def parse(arguments: Sequence[str], prog: str) -> AnyTrain:
@@ -161,7 +212,7 @@ def start_run(
 ) -> Path:
     """Make a run folder for training from ``backbone``, and train; returns the folder."""
     # Faulty settings are refused before there is a folder that a corrected command would find taken.
-    LCNet(backbone, config.decides, config.groups, confidence=config.confidence)
+    put_gates(config, backbone)
     TrainingBatches(train, config.agent.batch_size, config.seed)
     env = ENV_NAMES[config.decides]
     folder = from_main(lambda: create_run(config.runs, env, config.algo, config.seed, config, config.run))
@@ -188,6 +239,19 @@ def starting_backbone(config: AnyTrain, classes: int) -> Backbone:
     return load_backbone(init, config.backbone, classes, config.width)
 
 
+def put_gates(config: AnyTrain, backbone: Backbone) -> LCNet:
+    """``backbone`` with the gates that ``config`` asks for."""
+    return LCNet(
+        backbone,
+        config.decides,
+        config.groups,
+        config.agent.keep_bias,
+        config.confidence,
+        price_range(config.agent.price),
+        cast(PolicyName, config.algo) if isinstance(config, TrainRival) else "lc",
+    )
+
+
 def train_agent(
     config: AnyTrain,
     backbone: Backbone,
@@ -200,10 +264,9 @@ def train_agent(
     """Train ``config.agent`` around ``backbone`` in an existing run folder, from its checkpoint where it has one."""
     keep_freed_memory()
     resume = config.resume is not None
-    prices = price_range(config.agent.price)
-    model = LCNet(backbone, config.decides, config.groups, config.agent.keep_bias, config.confidence, prices)
+    model = put_gates(config, backbone)
     if isinstance(config, TrainReinforce):
-        agent = Reinforce(model, config.agent, train, val, folder, config.seed, device)
+        agent = AGENTS[config.algo](model, config.agent, train, val, folder, config.seed, device)
         if resume:
             agent.restore()
         agent.train(on_validation)

@@ -18,7 +18,8 @@ from lcnet_rl.engine.crossover import Crossover, measure
 from lcnet_rl.engine.fold import folded
 from lcnet_rl.engine.packed import Chunk, PackedBlock, as_rows, count, take
 from lcnet_rl.errors import UserError
-from lcnet_rl.model import LCNet, Observation, State
+from lcnet_rl.model import LCNet, Observation
+from lcnet_rl.state import State
 
 MOST_GROUPS = 6
 """With more filter groups a block (as with ``groups=0``), hardly two images keep the same ones: then all filters run,
@@ -61,7 +62,14 @@ class Engine(LCNet):
             raise UserError(f"the engine computes in float32 or bfloat16, not {dtype}")
         spec = model.spec
         backbone = folded(model.backbone)
-        super().__init__(backbone, spec.decides, spec.groups, confidence=spec.confidence, prices=spec.prices)
+        super().__init__(
+            backbone,
+            spec.decides,
+            spec.groups,
+            confidence=spec.confidence,
+            prices=spec.prices,
+            policy=spec.policy,
+        )
         gates = {key: value for key, value in model.state_dict().items() if not key.startswith("backbone.")}
         self.load_state_dict({**self.state_dict(), **gates})
         self.to(model.price.device).eval().requires_grad_(False)
@@ -127,7 +135,7 @@ class Engine(LCNet):
         t = state.block
         keep, filters = self.split(action, t)
         features = self._standardized(t, self.observe(state).gate_input)
-        scale = keep * self._l_net(t).scales(features)[:, 0] if self.has_l_net else keep
+        scale = keep * self._l_net(t).scales(features)[:, 0] if self.l_nets else keep
         filter_scale = None
         if self.has_c_net:
             asked = keep.nonzero()[:, 0]
@@ -138,7 +146,8 @@ class Engine(LCNet):
         ran = sum(chunk.images * self.packed[t].filters(chunk.groups) for chunk in plan.chunks)
         excess = (ran - int((keep[:, None] * filters).sum())) * self.costs.blocks[t].filter
         before = state.excess if isinstance(state, EngineState) else 0
-        return EngineState(x, pool(x), t + 1, state.spent + self.bill(action, t), state.price, before + excess)
+        spent = state.spent + self.bill(action, t)
+        return EngineState(x, pool(x), t + 1, spent, state.price, self.remember(state), before + excess)
 
     def greedy(self, threshold: float = 0.5) -> Callable[[Observation], Tensor]:
         """As ``LCNet.greedy``, but C-Net is asked only about the images whose L-Net keeps the block."""

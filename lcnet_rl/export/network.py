@@ -16,6 +16,7 @@ from onnx import TensorProto, helper
 import lcnet_rl
 from lcnet_rl.backbones import IMAGE_SIZE, MEAN, STD, Backbone
 from lcnet_rl.engine.fold import folded, parameters
+from lcnet_rl.errors import UserError
 from lcnet_rl.export import gates
 from lcnet_rl.export.builder import BOOL, DOUBLE, FLOAT, Graph, Type
 from lcnet_rl.export.layout import BLOCKED_DOMAIN, Layout, Standard
@@ -58,8 +59,10 @@ def dynamic_model(model: LCNet, layout: Layout) -> onnx.ModelProto:
         layout: for which kernels.
 
     Raises:
-        UserError: when the layout does not suit the backbone.
+        UserError: when the layout does not suit the backbone, or the policy is a rival's.
     """
+    if model.policy is not None:
+        raise UserError(f"only L-Net and C-Net can be exported, and this is a policy of {model.spec.policy}")
     graph, backbone = Graph("lcnet"), folded(model.backbone)
     price = gates.price_input(graph, model, graph.constant(model.price.reshape(1, 1), "price"))
     threshold = graph.constant(torch.full((1, 1), 0.5), "threshold")

@@ -18,7 +18,7 @@ from lcnet_rl.backbones import Backbone
 from lcnet_rl.errors import UserError
 from lcnet_rl.export.layout import BLOCKED_DOMAIN, Blocked, Layout, Standard
 from lcnet_rl.export.network import FORMAT
-from lcnet_rl.model import Outcome
+from lcnet_rl.state import Outcome
 
 
 def open_session(model: onnx.ModelProto | Path, threads: int | None = None) -> ort.InferenceSession:

@@ -1,0 +1,82 @@
+"""BlockDrop: one look at the image, REINFORCE with the greedy decisions as baseline, and a curriculum from the end.
+
+Wu et al., "BlockDrop: Dynamic Inference Paths in Residual Networks", CVPR 2018, sections 3.2 and 3.3. Reward, equation
+2: 1 - (share of blocks kept)^2 where the class is right, a penalty where it is not; exploration, equation 6, keeps
+probabilities in [0.2, 0.8]; baseline, equation 4, the greedy decisions. Simplified: the reward's share is that of MACs,
+and the scale of its cost is found so as to meet the target, where the paper tries penalties; the backbone learns from
+the start instead of after the curriculum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from agents.estimators import Baseline, CostGradient
+from agents.reinforce import Reinforce
+from agents.reinforce_config import ReinforceConfig
+from agents.rollout import Rollout
+from lcnet_rl.distributed import rand_rows
+from lcnet_rl.errors import UserError
+from lcnet_rl.model import Observation
+
+
+@dataclass(frozen=True)
+class BlockDropConfig(ReinforceConfig):
+    """BlockDrop's settings, where they differ from the joint agent's."""
+
+    reward: str = "quadratic"
+    rollouts: int = 1
+    warmup: float = 0.0
+    baseline: Baseline = "self-critical"
+    cost_gradient: CostGradient = "sampled"
+    entropy: float = 0.0
+    information: float = 0.0
+    bound: float = 0.2
+    gate_lr: float = 1e-3
+    curriculum: float = 0.5
+    """Share of the policy phase over which decisions set in, from the last block to the first."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.curriculum <= 1:
+            raise UserError(f"curriculum is a share in [0, 1], got {self.curriculum}")
+
+
+class BlockDrop(Reinforce):
+    """The joint trainer, with decisions that set in from the last block."""
+
+    config: BlockDropConfig
+
+    def roll(
+        self,
+        images: Tensor,
+        prices: Tensor,
+        rollouts: int,
+        generator: torch.Generator,
+        decide: Callable[[Tensor, Observation], Tensor] | None = None,
+        bound: float = 0.0,
+    ) -> Rollout:
+        """As ``Reinforce.roll``, but blocks before ``first_free`` are kept, and nobody was asked about them."""
+        first = self.first_free()
+
+        def constrained(p: Tensor, observation: Observation) -> Tensor:
+            if observation.block < first:
+                return torch.ones_like(p)
+            if decide is not None:
+                return decide(p, observation)
+            return (rand_rows(p.shape, generator, p.device, rollouts) < p).float()
+
+        rollout = super().roll(images, prices, rollouts, generator, constrained, bound)
+        free = torch.arange(self.model.depth, device=self.device) >= first
+        return replace(rollout, consulted=rollout.consulted * free[:, None, None, None])
+
+    def first_free(self) -> int:
+        """The first block about which there is a decision in this step."""
+        start, end = self.schedule.policy, self.schedule.polish
+        steps = self.config.curriculum * (end - start)
+        done = 1.0 if not steps else min(1.0, (self.step - start) / steps)
+        return min(self.model.depth - 1, round((1 - done) * self.model.depth))

@@ -1,0 +1,64 @@
+"""ConvNet-AIG: gates drawn with Gumbel noise, the task's gradient straight through them, and a target rate each.
+
+Veit and Belongie, "Convolutional Networks with Adaptive Inference Graphs", ECCV 2018, section 3.3 and equation 7: the
+squared distance of each block's rate of use in the batch from its target is added to the task's loss. There is no
+reward and no price. Simplified: all blocks have one target rate, such that the target share of MACs is met.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from agents.finetune import DECISIONS
+from agents.reinforce import Reinforce
+from agents.reinforce_config import ReinforceConfig
+from agents.rivals.straight_through import gumbel
+from agents.rollout import Rollout
+from lcnet_rl.device import step_generator
+from lcnet_rl.distributed import global_mean
+from lcnet_rl.errors import UserError
+
+
+@dataclass(frozen=True)
+class ConvNetAIGConfig(ReinforceConfig):
+    """ConvNet-AIG's settings, where they differ from the joint agent's."""
+
+    warmup: float = 0.0
+    entropy: float = 0.0
+    information: float = 0.0
+    temperature: float = 1.0
+    """Of the Gumbel relaxation."""
+    rate_weight: float = 2.0
+    """Weight of the target rates' loss, a mean over blocks, beside the task's."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.target is None:
+            raise UserError("convnet-aig needs a --target: it has rates of use, and no price")
+        self._check(lambda value: value > 0, "be > 0", "temperature", "rate_weight")
+
+
+class ConvNetAIG(Reinforce):
+    """The joint trainer, with gradients through relaxed decisions in the place of policy gradients."""
+
+    config: ConvNetAIGConfig
+
+    def collect(self, images: Tensor, labels: Tensor, prices: Tensor, learning: bool) -> tuple[Rollout, Tensor]:
+        """As ``Reinforce.collect``; the loss is that of the rates."""
+        if not learning:
+            return super().collect(images, labels, prices, learning)
+        generator = step_generator(self.seed, self.step, self.device, DECISIONS)
+        decide = gumbel(generator, self.config.temperature)
+        rollout = self.roll(images, prices, 1, generator, decide)
+        rates = global_mean(rollout.actions.mean((1, 2, 3)))
+        return rollout, self.config.rate_weight * (rates - self.rate()).square().mean()
+
+    def rate(self) -> float:
+        """The rate of use of every block at which the target share of MACs is met, as far as it has ramped up."""
+        costs = self.model.costs
+        target = self.config.target
+        assert target is not None
+        final = (target * costs.dense - costs.floor) / (costs.dense - costs.floor)
+        return 1 - (1 - min(1.0, max(0.0, final))) * self.schedule.ramped(self.step)

@@ -1,0 +1,48 @@
+"""SkipNet: supervised gates first, then REINFORCE and cross-entropy together.
+
+Wang et al., "SkipNet: Learning Dynamic Routing in Convolutional Networks", ECCV 2018, section 3.3, "hybrid
+reinforcement learning": decisions are rewarded by the log-probability of the true class less the price of the blocks
+run. Its supervised pre-training, here in the warm-up, rounds the gates forwards and lets the task's gradient through
+backwards.
+Simplified: returns are compared with their mean over the batch, where the paper has no baseline, which is to SkipNet's
+advantage; the price is found so as to meet the target.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from agents.estimators import Baseline, CostGradient
+from agents.finetune import DECISIONS
+from agents.reinforce import Reinforce
+from agents.reinforce_config import ReinforceConfig
+from agents.rivals.straight_through import rounded
+from agents.rollout import Rollout
+from lcnet_rl.device import step_generator
+
+
+@dataclass(frozen=True)
+class SkipNetConfig(ReinforceConfig):
+    """SkipNet's settings, where they differ from the joint agent's."""
+
+    reward: str = "confidence"
+    rollouts: int = 1
+    baseline: Baseline = "batch-mean"
+    cost_gradient: CostGradient = "sampled"
+    entropy: float = 0.0
+    information: float = 0.0
+    bound: float = 0.01
+
+
+class SkipNet(Reinforce):
+    """The joint trainer, with a supervised warm-up of the gates."""
+
+    def collect(self, images: Tensor, labels: Tensor, prices: Tensor, learning: bool) -> tuple[Rollout, Tensor]:
+        """As ``Reinforce.collect``, but in the warm-up the gates decide, and learn from the task's loss."""
+        if self.step >= self.schedule.policy:
+            return super().collect(images, labels, prices, learning)
+        generator = step_generator(self.seed, self.step, self.device, DECISIONS)
+        return self.roll(images, prices, 1, generator, rounded), torch.zeros((), device=self.device)
