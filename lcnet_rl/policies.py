@@ -45,14 +45,16 @@ class OneShot(LayerPolicy):
     """BlockDrop's: a small network looks at the image once and decides about all blocks.
 
     Wu et al., "BlockDrop: Dynamic Inference Paths in Residual Networks", CVPR 2018, section 3.2. There it is a ResNet-8
-    of width 16 (12.4 MMACs), a twentieth of the ResNet-110 that it decides about; here its width is 8 (3.2 MMACs).
+    of width 16 (12.4 MMACs), a twentieth of the ResNet-110 that it decides about; here its width is 8 (3.2 MMACs), or
+    half of the backbone's where that is less.
     """
 
-    WIDTH = 8
+    LARGEST_WIDTH = 8
 
     def __init__(self, backbone: Backbone, keep_bias: float) -> None:
         super().__init__()
-        self.network = create_backbone("resnet8", len(backbone.blocks), self.WIDTH)
+        width = min(self.LARGEST_WIDTH, backbone.spec.width // 4 * 2)
+        self.network = create_backbone("resnet8", len(backbone.blocks), width)
         nn.init.zeros_(self.network.head.weight)
         nn.init.constant_(self.network.head.bias, keep_bias)
         self.start_macs = dense_macs(self.network)

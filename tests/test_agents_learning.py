@@ -20,6 +20,7 @@ from lcnet_rl.backbones import create_backbone
 from lcnet_rl.data import Dataset
 from lcnet_rl.evaluate import evaluate
 from lcnet_rl.model import LCNet
+from lcnet_rl.policies import PolicyName
 
 CPU = torch.device("cpu")
 FROZEN = {"lr": 1e-12, "weight_decay": 0.0, "distill": 0.0}
@@ -34,7 +35,7 @@ def bright_or_dark(count: int, split: str) -> Dataset:
     )
 
 
-def hand_built() -> LCNet:
+def hand_built(policy: PolicyName = "lc") -> LCNet:
     backbone = create_backbone("resnet8", 2, 4)
     with torch.no_grad():
         for parameter in backbone.parameters():
@@ -48,7 +49,7 @@ def hand_built() -> LCNet:
         # Two padded shortcuts move channel 1 up by 2 and by 4.
         backbone.head.weight[1, 7] = 10.0
         backbone.head.bias.copy_(torch.tensor([0.0, -4.0]))
-    return LCNet(backbone, "layers", keep_bias=0.0)
+    return LCNet(backbone, "layers", keep_bias=0.0, confidence=policy == "lc", policy=policy)
 
 
 def assert_solved(model: LCNet) -> None:

@@ -76,7 +76,9 @@ class BlockDrop(Reinforce):
 
     def first_free(self) -> int:
         """The first block about which there is a decision in this step."""
-        start, end = self.schedule.policy, self.schedule.polish
-        steps = self.config.curriculum * (end - start)
-        done = 1.0 if not steps else min(1.0, (self.step - start) / steps)
-        return min(self.model.depth - 1, round((1 - done) * self.model.depth))
+        start, depth = self.schedule.policy, self.model.depth
+        if self.step < start:
+            return 0
+        steps = self.config.curriculum * (self.schedule.polish - start)
+        done = (self.step - start) / steps if steps else 1.0
+        return max(0, depth - 1 - int(done * depth))

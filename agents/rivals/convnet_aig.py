@@ -25,6 +25,7 @@ from lcnet_rl.errors import UserError
 class ConvNetAIGConfig(ReinforceConfig):
     """ConvNet-AIG's settings, where they differ from the joint agent's."""
 
+    target: float | None = 0.7
     warmup: float = 0.0
     entropy: float = 0.0
     information: float = 0.0

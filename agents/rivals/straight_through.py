@@ -14,7 +14,7 @@ from lcnet_rl.model import Observation
 def straight_through(hard: Tensor, soft: Tensor) -> Tensor:
     """``hard`` forwards, the gradient of ``soft`` backwards (Bengio et al., 2013, "Estimating or propagating gradients
     through stochastic neurons for conditional computation"); all of one shape."""
-    return hard + soft - soft.detach()
+    return hard + (soft - soft.detach())
 
 
 def rounded(probabilities: Tensor, observation: Observation) -> Tensor:

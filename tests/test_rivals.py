@@ -1,0 +1,240 @@
+"""BlockDrop, SkipNet and ConvNet-AIG: their policies cost what they cost, learn, and run like any other."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from networks import images as noisy
+from test_agents_learning import FROZEN, assert_solved, bright_or_dark, hand_built
+from test_agents_runs import noise, stop_after
+from test_commands import failing
+from torch.utils.flop_counter import FlopCounterMode
+
+from agents.reinforce import Reinforce
+from agents.rivals.blockdrop import BlockDrop, BlockDropConfig
+from agents.rivals.convnet_aig import ConvNetAIG, ConvNetAIGConfig
+from agents.rivals.skipnet import SkipNet, SkipNetConfig
+from agents.rivals.straight_through import gumbel, rounded
+from lcnet_rl.backbones import create_backbone
+from lcnet_rl.commands import main
+from lcnet_rl.engine import Engine
+from lcnet_rl.evaluate import replay
+from lcnet_rl.interrupt import Interrupted
+from lcnet_rl.model import LCNet
+from lcnet_rl.policies import LAYER_POLICIES, PolicyName
+from lcnet_rl.weights import load_model, save_model
+
+CPU = torch.device("cpu")
+AGENTS: dict[PolicyName, tuple[type[Reinforce], type[Any]]] = {
+    "blockdrop": (BlockDrop, BlockDropConfig),
+    "skipnet": (SkipNet, SkipNetConfig),
+    "convnet-aig": (ConvNetAIG, ConvNetAIGConfig),
+}
+every_rival = pytest.mark.parametrize("rival", AGENTS)
+
+
+def rival_model(rival: PolicyName, name: str = "resnet8", spread: float = 1.0) -> LCNet:
+    """One whose decisions differ between images."""
+    torch.manual_seed(0)
+    model = LCNet(create_backbone(name, 10, 4), "layers", confidence=False, policy=rival, keep_bias=0.0)
+    for parameter in model.policy_parameters():
+        if parameter.ndim == 2:
+            parameter.data.add_(spread * torch.randn(parameter.shape))
+    model.eval()
+    state = model.begin(noisy(64))
+    model.shift_logits(-float(model.keep_logits(0, model.observe(state).gate_input, state.memory).detach().median()))
+    return model
+
+
+def agent(rival: PolicyName, run: Path, model: LCNet, **settings: Any) -> Reinforce:
+    run.mkdir(exist_ok=True)
+    trainer, kind = AGENTS[rival]
+    config = kind(**{"epochs": 3, "batch_size": 32, "target": 0.6, "save_every": 5, "evals": 3, **settings})
+    return trainer(model, config, noise(256, "train"), noise(64, "val"), run, 7, CPU)
+
+
+@every_rival
+@pytest.mark.parametrize("name", ["resnet8", "resnet18"])
+def test_a_policy_costs_what_torch_counts(rival: PolicyName, name: str) -> None:
+    model = rival_model(rival, name)
+    assert model.policy is not None
+    with torch.no_grad():
+        state = model.begin(noisy(1))
+        with FlopCounterMode(display=False) as start:
+            memory = model.policy.begin(noisy(1))
+        assert model.costs.start * 2 == start.get_total_flops()
+        for t in range(model.depth):
+            with FlopCounterMode(display=False) as counter:
+                _, memory = model.policy.decide(t, model.observe(state).pooled, memory)
+            assert model.costs.blocks[t].l_net * 2 == counter.get_total_flops()
+            state = model.advance(state, torch.ones(1, 1))
+    assert model.total_macs(state).item() == model.costs.dense + model.costs.gates
+
+
+@every_rival
+def test_the_engine_decides_and_computes_as_the_model_does(rival: PolicyName) -> None:
+    model, pictures = rival_model(rival, "resnet14"), noisy(40)
+    engine = Engine(model)
+    with torch.no_grad():
+        expected, got = model.run(pictures, model.greedy()), engine.run(pictures, engine.greedy())
+    assert torch.equal(got.actions, expected.actions)
+    assert 0 < float(expected.actions.mean()) < 1, "the comparison must see both decisions"
+    torch.testing.assert_close(got.logits, expected.logits, atol=1e-4, rtol=1e-4)
+    assert torch.equal(got.macs, expected.macs)
+
+
+def test_skipnet_remembers_what_came_before() -> None:
+    model, pictures = rival_model("skipnet"), noisy(8)
+    state = model.begin(pictures)
+    state = model.advance(state, torch.ones(8, 1))
+    fresh = model.begin(pictures).memory
+    observation = model.observe(state)
+    remembering = model.keep_logits(1, observation.gate_input, observation.memory)
+    assert (remembering - model.keep_logits(1, observation.gate_input, fresh)).abs().max() > 0.01
+
+
+def test_blockdrop_decides_about_all_blocks_from_the_image_alone() -> None:
+    model, pictures = rival_model("blockdrop"), noisy(8)
+    paths = []
+    for path in (torch.zeros(3, 8, 1), torch.ones(3, 8, 1)):
+        state, logits = model.begin(pictures), []
+        for t in range(model.depth):
+            observation = model.observe(state)
+            logits.append(model.keep_logits(t, observation.gate_input, observation.memory))
+            state = model.advance(state, replay(path)(observation))
+        paths.append(torch.stack(logits))
+    assert torch.equal(*paths)
+
+
+@every_rival
+def test_a_saved_model_is_the_same_again(rival: PolicyName, tmp_path: Path) -> None:
+    model = rival_model(rival)
+    save_model(model, tmp_path / "model.safetensors")
+    again = load_model(tmp_path / "model.safetensors")
+    assert again.spec == model.spec
+    with torch.no_grad():
+        one, other = (m.run(noisy(8), m.greedy()) for m in (model, again))
+    assert torch.equal(one.logits, other.logits)
+
+
+@pytest.mark.slow
+@every_rival
+@pytest.mark.parametrize("steps", [2, 13, 21])
+def test_resumed_equals_uninterrupted_bit_for_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rival: PolicyName, steps: int
+) -> None:
+    whole = agent(rival, tmp_path / "whole", rival_model(rival, spread=0.1))
+    whole.train()
+    first = agent(rival, tmp_path / "parts", rival_model(rival, spread=0.1))
+    stop_after(first, steps, monkeypatch)
+    with pytest.raises(Interrupted):
+        first.train()
+    second = agent(rival, tmp_path / "parts", rival_model(rival, spread=0.1))
+    second.restore()
+    second.train()
+    one, other = whole.model.state_dict(), second.model.state_dict()
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("rival", "settings"),
+    [
+        # A look at the image costs more than all of this tiny network, so the price is a large one there.
+        ("blockdrop", {"reward": "quadratic", "price": 1.0, "epochs": 30, "gate_lr": 0.02}),
+        ("skipnet", {"reward": "linear", "price": 1.0, "epochs": 30, "gate_lr": 0.02}),
+    ],
+)
+def test_policy_gradients_find_the_best_decisions(tmp_path: Path, rival: PolicyName, settings: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    trainer, kind = AGENTS[rival]
+    config = kind(**{**FROZEN, "epochs": 14, "batch_size": 64, "warmup": 0.05, "polish": 0.05, "evals": 2, **settings})
+    model = hand_built(rival)
+    trainer(model, config, bright_or_dark(512, "train"), bright_or_dark(200, "val"), tmp_path, 0, CPU).train()
+    assert_solved(model)
+
+
+@pytest.mark.slow
+def test_convnet_aig_meets_its_rates_where_the_task_does_not_suffer(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = hand_built("convnet-aig")
+    costs = model.costs
+    half = (costs.floor + 0.5 * (costs.dense - costs.floor)) / costs.dense
+    config = ConvNetAIGConfig(**FROZEN, epochs=14, batch_size=64, target=half, gate_lr=0.02, polish=0.05, evals=2)
+    train, val = bright_or_dark(512, "train"), bright_or_dark(200, "val")
+    trainer = ConvNetAIG(model, config, train, val, tmp_path, 0, CPU)
+    assert trainer.rate() > 0.98
+    trainer.train()
+    assert trainer.rate() == pytest.approx(0.5)
+    with torch.no_grad():
+        model.eval()
+        outcome = model.run(val.images, model.greedy())
+        state = model.begin(val.images)
+        rates = model.keep_logits(0, model.observe(state).gate_input, state.memory).sigmoid()[:, 0]
+    assert outcome.logits.argmax(1).equal(val.labels)
+    bright = val.labels == 1
+    assert rates[bright].min() > rates[~bright].max(), "block 0 is kept for bright images, which need it"
+
+
+def test_blockdrops_decisions_set_in_from_the_last_block(tmp_path: Path) -> None:
+    model = rival_model("blockdrop")
+    trainer = agent("blockdrop", tmp_path, model, polish=0.5)
+    assert isinstance(trainer, BlockDrop)
+    free = []
+    for step in range(trainer.schedule.polish):
+        trainer.step = step
+        free.append(trainer.first_free())
+    assert free == [2, 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0]
+    trainer.step = 0
+    generator = torch.Generator().manual_seed(0)
+    rollout = trainer.roll(noisy(16), torch.zeros(16), 1, generator, bound=0.2)
+    assert rollout.actions[:2].eq(1).all()
+    assert not rollout.consulted[:2].any()
+    assert rollout.consulted[2].all()
+    assert rollout.probabilities.min() >= 0.2
+
+
+def test_gumbel_draws_at_the_probability_and_passes_the_gradient() -> None:
+    p = torch.full((20_000, 1), 0.3, requires_grad=True)
+    action = gumbel(torch.Generator().manual_seed(0), 1.0)(p, None)  # type: ignore[arg-type]
+    assert set(action.detach().unique().tolist()) == {0.0, 1.0}
+    assert float(action.detach().mean()) == pytest.approx(0.3, abs=0.013)  # four standard errors
+    (slope,) = torch.autograd.grad(action.sum(), p)
+    assert bool((slope > 0).all())
+
+
+def test_rounding_passes_the_gradient_unchanged() -> None:
+    p = torch.tensor([[0.2], [0.7]], requires_grad=True)
+    action = rounded(p, None)  # type: ignore[arg-type]
+    assert action.flatten().tolist() == [0.0, 1.0]
+    (slope,) = torch.autograd.grad((action * torch.tensor([[2.0], [3.0]])).sum(), p)
+    assert slope.flatten().tolist() == [2.0, 3.0]
+
+
+@every_rival
+def test_from_the_command_line_to_an_evaluation(
+    capsys: pytest.CaptureFixture[str], images: str, tmp_path: Path, rival: PolicyName
+) -> None:
+    run = tmp_path / "run"
+    network = ["--dataset", images, "--backbone", "resnet8", "--width", "4", "--init", "scratch"]
+    arguments = ["train", "--algo", rival, *network, "--epochs", "2", "--batch-size", "8", "--target", "0.9"]
+    assert main([*arguments, "--run", str(run)]) == 0
+    assert main(["evaluate", str(run), "--split", "val"]) == 0
+    figures = json.loads((run / "evaluation-val.json").read_text())
+    assert set(figures["controls"]) == {"keep-all", "random", "shuffled", "static"}
+    assert load_model(run).spec.policy == rival
+    assert "only L-Net and C-Net can be exported" in failing(capsys, "export", str(run))
+    assert f"{rival} decides layers only" in failing(capsys, *arguments, "--decides", "both")
+
+
+def test_convnet_aig_wants_a_target(capsys: pytest.CaptureFixture[str], images: str) -> None:
+    network = ["--dataset", images, "--backbone", "resnet8", "--init", "scratch"]
+    assert "needs a --target" in failing(capsys, "train", "--algo", "convnet-aig", *network, "--target", "None")
+
+
+def test_every_rival_has_a_policy() -> None:
+    assert LAYER_POLICIES.keys() == AGENTS.keys()
