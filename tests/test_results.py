@@ -171,6 +171,7 @@ def test_rows_are_what_the_files_say(reference: Path) -> None:
     (group,) = grouped(agent_records(runs, "cifar10"))
     policy, *controls = agent_rows(group)
     assert (policy.name, policy.accuracy, policy.macs, policy.seeds) == ("agent", 0.9, 50e6, [3])
+    assert policy.kind == "policy"
     assert [row.name for row in controls] == [f"agent: {c}" for c in ("keep-all", "random", "shuffled", "static")]
     assert {(row.kind, row.macs) for row in controls} == {("control", 51e6)}
 
@@ -256,6 +257,19 @@ def test_runs_are_chosen_by_name_or_kind(reference: Path) -> None:
     assert [run.name for run in reproduce.choose(["agent", "dense"], runs)] == ["agent", "first", "second"]
     assert [run.name for run in reproduce.choose(["policies"], runs)] == ["agent"]
     assert len(reproduce.choose([], runs)) == 3
+    rival = write(reference / "rival", "lcnet-rl train --algo skipnet", algo="skipnet", agent={})
+    assert reproduce.choose(["rivals"], [*runs, rival]) == [rival]
+    assert reproduce.choose(["policies", "dense"], [rival, *runs]) == runs
+
+
+def test_rivals_have_rows_and_a_table_of_their_own(reference: Path) -> None:
+    rival = write(reference / "rival", "lcnet-rl train --algo skipnet", algo="skipnet", seed=3, agent={"price": 0.5})
+    evaluated(rival, accuracy=0.8, command="lcnet-rl evaluate runs/reference/rival")
+    ours, theirs = grouped(agent_records([evaluated(reference / "agent"), rival], "cifar10"))
+    assert [agent_rows(group)[0].kind for group in (ours, theirs)] == ["policy", "rival"]
+    text = page([], [ours, theirs], [])
+    assert text.index("## Policies") < text.index("| agent |") < text.index("## Rivals") < text.index("| rival |")
+    assert "## Rivals" not in page([], [ours], [])
 
 
 def test_ctrl_c_lets_the_training_save_what_it_has(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,16 @@ from lcnet_rl.interrupt import deferred_interrupt
 from lcnet_rl.progress import console
 from lcnet_rl.results.page import page
 from lcnet_rl.results.plan import Reproduction, in_order
-from lcnet_rl.results.rows import Row, agent_records, agent_rows, dense_rows, evaluations, is_dense, published_rows
+from lcnet_rl.results.rows import (
+    Row,
+    agent_records,
+    agent_rows,
+    dense_rows,
+    evaluations,
+    is_dense,
+    is_rival,
+    published_rows,
+)
 from lcnet_rl.runs import CONFIG, METRICS, read_config, write_json
 from lcnet_rl.settings import from_dict
 from lcnet_rl.sweep.frontier import pareto
@@ -34,8 +43,12 @@ from lcnet_rl.weights import REFERENCE, load_backbone
 
 ROOT = REFERENCE.parent.parent
 """Where the recorded commands were typed."""
-KINDS = {"dense": True, "policies": False}
-"""And whether their runs trained a dense backbone."""
+KINDS: dict[str, Callable[[Path], bool]] = {
+    "dense": is_dense,
+    "policies": lambda run: not is_dense(run) and not is_rival(run),
+    "rivals": is_rival,
+}
+"""And which runs are of them."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +59,7 @@ class Reproduce:
     """
 
     what: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Names of runs in runs/reference, or all of a kind: dense, policies. Without any, everything."""
+    """Names of runs in runs/reference, or all of a kind: dense, policies, rivals. Without any, everything."""
     eval_only: bool = False
     """Measure the committed networks again instead of training them."""
     page_only: bool = False
@@ -85,7 +98,7 @@ def choose(what: Sequence[str], runs: Sequence[Path]) -> list[Path]:
     chosen: dict[Path, None] = {}
     for name in what or KINDS:
         if name in KINDS:
-            chosen |= {run: None for run in runs if is_dense(run) == KINDS[name]}
+            chosen |= {run: None for run in runs if KINDS[name](run)}
         elif name in names:
             chosen[names[name]] = None
         else:

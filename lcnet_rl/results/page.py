@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lcnet_rl.report import looks_at_image
-from lcnet_rl.results.rows import Row, agent_rows, commands, label
+from lcnet_rl.results.rows import Row, agent_rows, commands, label, rivals
 from lcnet_rl.sweep.records import Group
 
 HEAD = """# Results on CIFAR-10
@@ -24,13 +24,19 @@ it; *shuffled* gives each image the path chosen for another; *static* is the bes
 BatchNorm's statistics its own. Where shuffled is as good, the policy does not look at the image; where static is as
 good, it is a pruning. One row dominates another if it is at least as accurate at no more MACs, and better in one.
 """
+RIVALS = """Other papers' policies and ways to train them, on the same backbone, data and training budget as ours of the
+same number of epochs; each module in `agents/rivals` says what was simplified.
+"""
 WORDS = ("run", "backbone", "method", "source")
 
 
 def page(dense: Sequence[Row], groups: Sequence[Group], published: Sequence[Row]) -> str:
     """The whole page, in Markdown."""
     parts = [HEAD, "## Dense backbones\n", dense_table(dense)]
-    parts += ["## Policies\n", policy_table(groups), READING]
+    ours, theirs = ([group for group in groups if rivals(group) == rival] for rival in (False, True))
+    parts += ["## Policies\n", policy_table(ours), READING]
+    if theirs:
+        parts += ["## Rivals in the same harness\n", RIVALS, policy_table(theirs)]
     parts += ["## What these figures show\n", verdicts(groups, dense, published)]
     parts += ["## Published\n", published_table(published)]
     parts += ["## Commands\n", typed(dense, groups)]

@@ -1,4 +1,4 @@
-"""Results as rows: dense backbones, policies and their controls from run folders, and what others published."""
+"""Results as rows: dense backbones, policies, rivals and their controls from run folders, and what others published."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Literal
 
 from lcnet_rl.backbones import create_backbone
 from lcnet_rl.files import read_json
-from lcnet_rl.model import LCNet
+from lcnet_rl.macs import dense_macs
+from lcnet_rl.policies import LAYER_POLICIES
 from lcnet_rl.runs import METRICS, RUN, read_config
 from lcnet_rl.sweep.published import CIFAR10
 from lcnet_rl.sweep.records import Group, Record, evaluation_files, of_run
 
-Kind = Literal["dense", "policy", "control", "published"]
+Kind = Literal["dense", "policy", "rival", "control", "published"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,11 @@ def is_dense(run: Path) -> bool:
     return "agent" not in read_config(run)
 
 
+def is_rival(run: Path) -> bool:
+    """Whether a run folder is of another paper's policy."""
+    return read_config(run).get("algo") in LAYER_POLICIES
+
+
 def evaluations(run: Path) -> list[Path]:
     """The evaluations on test images that count as results of a run folder; none for a dense backbone."""
     return [] if is_dense(run) else evaluation_files(run, "test")
@@ -59,8 +65,7 @@ def dense_rows(runs: Iterable[Path], dataset: str) -> list[Row]:
         settings = read_config(run)
         if settings["dataset"] == dataset:
             metrics, name = read_json(run / METRICS), settings["backbone"]
-            # What is dense costs the same whatever gates are around it.
-            macs = LCNet(create_backbone(name, 10, settings["width"]), "layers").costs.dense
+            macs = dense_macs(create_backbone(name, 10, settings["width"]))
             rows.append(Row(run.name, "dense", name, metrics["test_accuracy"], macs, [metrics["seed"]], typed(run)))
     return rows
 
@@ -72,17 +77,23 @@ def agent_records(runs: Iterable[Path], dataset: str) -> list[Record]:
 
 
 def agent_rows(group: Group) -> list[Row]:
-    """A group's policy, then its controls."""
+    """A group's policy, or rival, then its controls."""
     summaries = [record.summary for record in group.records]
     name, backbone = label(group), summaries[0]["backbone"]
     seeds = [int(summary["train_seed"]) for summary in summaries]
     command = " && ".join(commands(group.first))
     macs, accuracy = group.point
-    rows = [Row(name, "policy", backbone, accuracy, macs, seeds, command)]
+    kind: Kind = "rival" if rivals(group) else "policy"
+    rows = [Row(name, kind, backbone, accuracy, macs, seeds, command)]
     for control in summaries[0]["controls"]:
         accuracy, macs = (statistics.mean(s["controls"][control][key] for s in summaries) for key in _CONTROL)
         rows.append(Row(f"{name}: {control}", "control", backbone, accuracy, macs, seeds, command))
     return rows
+
+
+def rivals(group: Group) -> bool:
+    """Whether a group's policy is another paper's."""
+    return group.first.settings.get("algo") in LAYER_POLICIES
 
 
 _CONTROL = ("accuracy", "macs_mean")
