@@ -9,7 +9,6 @@ Images go in as uint8; scaling and normalisation are the first thing a backbone 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -65,9 +64,12 @@ class Block(nn.Module):
     filter with ``g = 0`` hands zeros to the second convolution and needs no arithmetic in either.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, projection: bool) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int, projection: bool, filters: int | None = None
+    ) -> None:
         super().__init__()
-        self.in_channels, self.filters, self.out_channels, self.stride = in_channels, out_channels, out_channels, stride
+        self.in_channels, self.out_channels, self.stride = in_channels, out_channels, stride
+        self.filters = out_channels if filters is None else filters
         self.conv1 = nn.Conv2d(in_channels, self.filters, 3, stride=stride, padding=1, bias=False)
         self.bn1: nn.Module = nn.BatchNorm2d(self.filters)
         self.conv2 = nn.Conv2d(self.filters, out_channels, 3, padding=1, bias=False)
@@ -108,6 +110,8 @@ class BackboneSpec:
     name: str
     classes: int
     width: int
+    filters: tuple[int, ...] | None = None
+    """Of each block's first convolution, in a pruned network; None is as many as the block has outputs."""
 
 
 class Backbone(nn.Module):
@@ -117,12 +121,14 @@ class Backbone(nn.Module):
         super().__init__()
         self.spec = spec
         self.stem = Stem(spec.width)
-        blocks, channels = [], spec.width
+        blocks: list[Block] = []
+        channels = spec.width
         for stage, count in enumerate(stages):
             out_channels = spec.width * 2**stage
             for index in range(count):
                 stride = 2 if stage > 0 and index == 0 else 1
-                blocks.append(Block(channels, out_channels, stride, projection))
+                filters = None if spec.filters is None else spec.filters[len(blocks)]
+                blocks.append(Block(channels, out_channels, stride, projection, filters))
                 channels = out_channels
         self.blocks: nn.ModuleList = nn.ModuleList(blocks)
         self.head = nn.Linear(channels, spec.classes)
@@ -160,41 +166,35 @@ def pool(features: Tensor) -> Tensor:
     return features.permute(0, 2, 3, 1).flatten(1, 2).float().mean(1)
 
 
-BACKBONES: dict[str, Callable[[int, int | None], Backbone]] = {}
+@dataclass(frozen=True)
+class Family:
+    """What tells one named backbone from another."""
+
+    stages: tuple[int, ...]
+    """Blocks in each."""
+    projection: bool
+    """Whether shortcuts that change the shape are convolutions."""
+    width: int
+    """Filters of the first stage, as published."""
 
 
-def _register_he(depth: int) -> None:
-    blocks = (depth - 2) // 6
-
-    def build(classes: int, width: int | None) -> Backbone:
-        spec = BackboneSpec(f"resnet{depth}", classes, 16 if width is None else width)
-        return Backbone(spec, (blocks,) * 3, projection=False)
-
-    BACKBONES[f"resnet{depth}"] = build
+BACKBONES = {f"resnet{depth}": Family(((depth - 2) // 6,) * 3, False, 16) for depth in (8, 14, 20, 32, 44, 56, 110)}
+BACKBONES["resnet18"] = Family((2, 2, 2, 2), True, 64)
 
 
-for _depth in (8, 14, 20, 32, 44, 56, 110):
-    _register_he(_depth)
-
-
-def _resnet18(classes: int, width: int | None) -> Backbone:
-    spec = BackboneSpec("resnet18", classes, 64 if width is None else width)
-    return Backbone(spec, (2, 2, 2, 2), projection=True)
-
-
-BACKBONES["resnet18"] = _resnet18
-
-
-def create_backbone(name: str, classes: int = 10, width: int | None = None) -> Backbone:
+def create_backbone(
+    name: str, classes: int = 10, width: int | None = None, filters: tuple[int, ...] | None = None
+) -> Backbone:
     """Build a backbone with fresh weights.
 
     Args:
         name: ``resnet8/14/20/32/44/56/110`` (He's CIFAR networks) or ``resnet18``.
         classes: number of classes of the head.
         width: filters of the first stage; None is the published width (16 for He's networks, 64 for ``resnet18``).
+        filters: of each block's first convolution, for a pruned network.
 
     Raises:
-        UserError: for an unknown name, or a width or class count that no network can have.
+        UserError: for an unknown name, or a width, class count or filters that no such network can have.
     """
     if name not in BACKBONES:
         raise unknown_name("backbone", name, BACKBONES)
@@ -202,4 +202,8 @@ def create_backbone(name: str, classes: int = 10, width: int | None = None) -> B
         raise UserError(f"width must be an even number >= 2, got {width}")
     if classes < 2:
         raise UserError(f"a classifier needs at least 2 classes, got {classes}")
-    return BACKBONES[name](classes, width)
+    family = BACKBONES[name]
+    if filters is not None and (len(filters) != sum(family.stages) or min(filters) < 1):
+        raise UserError(f"{name} has {sum(family.stages)} blocks of at least one filter each, got {filters}")
+    spec = BackboneSpec(name, classes, family.width if width is None else width, filters)
+    return Backbone(spec, family.stages, family.projection)

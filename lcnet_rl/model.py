@@ -13,6 +13,7 @@ it computes every block for all images and zeroes what was dropped, which is wha
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import astuple
 from typing import cast, get_args
 
 import torch
@@ -335,7 +336,7 @@ class LCNet(nn.Module):
 
 def create_model(spec: ModelSpec) -> LCNet:
     """An LCNet of ``spec`` with fresh weights, to load a file into."""
-    backbone = create_backbone(spec.backbone.name, spec.backbone.classes, spec.backbone.width)
+    backbone = create_backbone(*astuple(spec.backbone))
     return LCNet(
         backbone, spec.decides, spec.groups, confidence=spec.confidence, prices=spec.prices, policy=spec.policy
     )

@@ -56,6 +56,8 @@ class Recipe:
     """L2 penalty on convolution and linear weights."""
     label_smoothing: float = 0.05
     """Share of the target spread evenly over all classes."""
+    distill: float = 0.0
+    """Weight of a teacher's soft labels in the loss, where there is a teacher."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     precision: Precision = "auto"
     """bf16 (autocast), fp32, or auto: bf16 where the hardware has matrix units for it."""
@@ -71,8 +73,8 @@ class Recipe:
             raise UserError(f"warmup is a share of the steps in [0, 1), got {self.warmup}")
         if not self.muon_lr > 0 or not 0 <= self.muon_momentum < 1 or self.muon_weight_decay < 0:
             raise UserError("muon_lr must be > 0, muon_momentum in [0, 1), muon_weight_decay >= 0")
-        if self.weight_decay < 0 or not 0 <= self.label_smoothing < 1:
-            raise UserError("weight_decay must be >= 0 and label_smoothing in [0, 1)")
+        if self.weight_decay < 0 or not 0 <= self.label_smoothing < 1 or not 0 <= self.distill <= 1:
+            raise UserError("weight_decay must be >= 0, label_smoothing in [0, 1) and distill in [0, 1]")
 
 
 def create_optimizers(backbone: Backbone, recipe: Recipe) -> dict[str, torch.optim.Optimizer]:
@@ -99,6 +101,7 @@ def train_dense(
     seed: int,
     device: torch.device,
     resume: bool = False,
+    teacher: Backbone | None = None,
 ) -> float:
     """Train ``backbone`` in place; checkpoint and log to ``run`` after every epoch.
 
@@ -111,6 +114,7 @@ def train_dense(
         seed: decides the order and augmentation of the images.
         device: where to compute.
         resume: go on from the run's checkpoint.
+        teacher: a trained network whose probabilities are learned beside the labels, with weight ``recipe.distill``.
 
     Returns:
         Accuracy on ``val`` in [0, 1], in float32.
@@ -123,6 +127,8 @@ def train_dense(
     keep_freed_memory()
     backbone.to(device)
     prepare(backbone)
+    if teacher is not None:
+        teacher.to(device).eval()
     batches = TrainingBatches(train, recipe.batch_size, seed, device, recipe.augmentation)
     total = recipe.epochs * batches.steps_per_epoch
     optimizers = create_optimizers(backbone, recipe)
@@ -164,7 +170,10 @@ def train_dense(
             backbone.train()
             with autocast(device, recipe.precision):
                 logits = forward(images)
+                soft = None if teacher is None else soft_labels(teacher, images)
             loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
+            if soft is not None:
+                loss = (1 - recipe.distill) * loss + recipe.distill * F.cross_entropy(logits.float(), soft)
             backbone.zero_grad()
             loss.backward()
             distributed.average_gradients(backbone.parameters())
@@ -197,6 +206,12 @@ def train_dense(
             bar.advance()
     log.close()
     return dense_accuracy(backbone, val, device)
+
+
+@torch.no_grad()
+def soft_labels(teacher: Backbone, images: Tensor) -> Tensor:
+    """What the teacher makes of uint8 images (B, 3, 32, 32): probabilities (B, classes), float32."""
+    return teacher(images).float().softmax(1)
 
 
 @torch.no_grad()

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, astuple, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -54,7 +55,7 @@ def load_model(path: Path) -> LCNet:
     try:
         # What older files do not name: every network had confidence, and read the price as it is.
         values = {"confidence": True, "prices": None, **json.loads(metadata["model"])}
-        backbone, prices = BackboneSpec(**values.pop("backbone")), values.pop("prices")
+        backbone, prices = _spec(values.pop("backbone")), values.pop("prices")
         spec = ModelSpec(backbone, **values, prices=None if prices is None else PriceRange(**prices))
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{path} names no architecture that this version knows ({error})") from error
@@ -100,10 +101,10 @@ def load_backbone(init: str, name: str | None = None, classes: int = 10, width: 
         if not path.is_file():
             raise UserError(f"no weights file at {path}; give a file, a pretrain run folder, or 'akamaster'")
         state, spec = _read(path)
-    expected = BackboneSpec(name or spec.name, classes, spec.width if width is None else width)
+    expected = replace(spec, name=name or spec.name, classes=classes, width=spec.width if width is None else width)
     if expected != spec:
         raise UserError(f"{init} holds {_describe(spec)}, but {_describe(expected)} was asked for")
-    backbone = create_backbone(spec.name, spec.classes, spec.width)
+    backbone = create_backbone(*astuple(spec))
     _load_state(backbone, state, init)
     return backbone
 
@@ -149,9 +150,14 @@ def _read(path: Path) -> tuple[dict[str, Tensor], BackboneSpec]:
 
 def _architecture(header: str, path: Path) -> BackboneSpec:
     try:
-        return BackboneSpec(**json.loads(header))
+        return _spec(json.loads(header))
     except (ValueError, TypeError) as error:
         raise UserError(f"{path} names no architecture that this version knows ({error})") from error
+
+
+def _spec(values: dict[str, Any]) -> BackboneSpec:
+    spec = BackboneSpec(**values)
+    return replace(spec, filters=None if spec.filters is None else tuple(spec.filters))
 
 
 def _from_akamaster(content: dict[str, Tensor], source: str) -> tuple[dict[str, Tensor], BackboneSpec]:

@@ -12,8 +12,10 @@ from lcnet_rl.data import Dataset, load_dataset
 from lcnet_rl.data.sampler import TrainingBatches
 from lcnet_rl.distributed import by_main, from_main, joined, main_first, world_size
 from lcnet_rl.errors import UserError
+from lcnet_rl.macs import dense_macs
 from lcnet_rl.pretrain import Recipe, dense_accuracy, train_dense
 from lcnet_rl.progress import console
+from lcnet_rl.prune import prune
 from lcnet_rl.runs import CONFIG, METRICS, create_run, read_config, write_json
 from lcnet_rl.settings import from_dict
 from lcnet_rl.weights import BACKBONE, load_backbone, save_backbone
@@ -31,6 +33,10 @@ class Pretrain:
     """Filters of the first stage; the published width when not given."""
     init: str | None = None
     """Start from these weights: a file, a pretrain run, or 'akamaster'."""
+    prune: float | None = None
+    """First drop filters of --init, for all images, until this share of its MACs is left (Torch-Pruning)."""
+    teacher: str | None = None
+    """Learn this network's soft labels too, with weight --recipe.distill: weights as for --init."""
     recipe: Recipe = field(default_factory=Recipe)
     seed: int = 0
     """Decides initial weights, order and augmentation."""
@@ -44,6 +50,12 @@ class Pretrain:
     """The run folder itself, instead of a new one under --runs."""
     resume: Path | None = None
     """Go on with this run, with its own settings."""
+
+    def __post_init__(self) -> None:
+        if self.prune is not None and self.init is None:
+            raise UserError("--prune drops filters of trained weights: name them with --init")
+        if (self.teacher is None) != (self.recipe.distill == 0):
+            raise UserError("--teacher and --recipe.distill (above 0) go together")
 
 
 def run(config: Pretrain) -> None:
@@ -68,6 +80,8 @@ def run_on(config: Pretrain, device: torch.device, resumed: Path | None) -> None
     classes = len(train.classes)
     if config.init:
         backbone = load_backbone(config.init, config.backbone, classes, config.width)
+        if config.prune is not None:
+            backbone = prune(backbone, config.prune)
     else:
         backbone = create_backbone(config.backbone, classes, config.width)
     if resumed is not None:
@@ -75,7 +89,8 @@ def run_on(config: Pretrain, device: torch.device, resumed: Path | None) -> None
     else:
         name = f"{config.backbone}-{config.dataset.replace('/', '_').replace(':', '_')}"
         folder = from_main(lambda: create_run(config.runs, name, "pretrain", config.seed, config, config.run))
-    train_dense(backbone, train, val, config.recipe, folder, config.seed, device, resumed is not None)
+    teacher = load_backbone(config.teacher, classes=classes) if config.teacher else None
+    train_dense(backbone, train, val, config.recipe, folder, config.seed, device, resumed is not None, teacher)
     by_main(save_results)(backbone, config, train, val, test, folder, device)
 
 
@@ -92,6 +107,7 @@ def save_results(
     metrics = {
         "val_accuracy": dense_accuracy(backbone, val, device),
         "test_accuracy": dense_accuracy(backbone, test, device),
+        "macs_ratio": dense_macs(backbone) / dense_macs(create_backbone(config.backbone, width=config.width)),
         "seed": config.seed,
         "train_images": len(train),
     }

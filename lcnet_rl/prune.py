@@ -1,0 +1,61 @@
+"""Static pruning, the line that dynamic skipping has to beat: the same filters dropped for all images.
+
+Torch-Pruning does it (Fang et al., "DepGraph: Towards Any Structural Pruning", CVPR 2023): filters of the blocks' first
+convolutions, of all blocks together, in the order of their group's L2 norm, which counts BatchNorm and the second
+convolution's inputs too. The residual stream stays as wide as it is, as it does where C-Net drops filters.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+import torch_pruning
+from torch import nn
+
+from lcnet_rl.backbones import IMAGE_SIZE, Backbone, create_backbone
+from lcnet_rl.errors import UserError
+from lcnet_rl.macs import dense_macs
+
+STEPS = 100
+"""Filters are ranked anew after every hundredth of them."""
+MOST = 0.9
+"""Largest share of a block's filters that is dropped."""
+
+
+def prune(backbone: Backbone, share: float) -> Backbone:
+    """A narrower copy of ``backbone`` that costs at most ``share`` of its MACs.
+
+    Args:
+        backbone: trained; it is not changed.
+        share: of the dense MACs, in (0, 1].
+
+    Raises:
+        UserError: for a share that is not reached even with a tenth of the filters.
+    """
+    if not 0 < share <= 1:
+        raise UserError(f"prune to a share of the dense MACs in (0, 1], got {share}")
+    narrow, budget = copy.deepcopy(backbone).cpu(), share * dense_macs(backbone)
+    blocks = [narrow.block(t) for t in range(len(narrow.blocks))]
+    pruned = {id(block.conv1) for block in blocks}
+    others = [m for m in narrow.modules() if isinstance(m, nn.Conv2d | nn.Linear) and id(m) not in pruned]
+    pruner = torch_pruning.pruner.BasePruner(
+        narrow,
+        torch.zeros(1, 3, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8),
+        importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
+        global_pruning=True,
+        pruning_ratio=MOST,
+        max_pruning_ratio=MOST,
+        iterative_steps=STEPS,
+        ignored_layers=others,
+    )
+    for step in range(STEPS + 1):
+        if step:
+            pruner.step()
+        filters = tuple(block.conv1.out_channels for block in blocks)
+        result = create_backbone(narrow.spec.name, narrow.spec.classes, narrow.spec.width, filters)
+        if dense_macs(result) <= budget:
+            result.load_state_dict(narrow.state_dict())
+            return result
+    least = dense_macs(result) / dense_macs(backbone)
+    raise UserError(f"cannot prune to {share}: with a tenth of its filters it still costs {least:.3f} of its MACs")
