@@ -149,6 +149,19 @@ def test_a_run_stopped_between_checkpoints_repeats_the_lost_epoch(
     assert logged(tmp_path / "parts") == logged(tmp_path / "whole")
 
 
+def test_with_all_weight_on_the_teacher_labels_do_not_matter(tmp_path: Path) -> None:
+    recipe = replace(RECIPE, epochs=1, distill=1.0)
+    true, teacher = coloured(), fresh(seed=2)
+    false = replace(true, labels=true.labels.roll(1))
+    students = []
+    for index, (data, guide) in enumerate([(true, teacher), (false, teacher), (true, fresh(seed=3))]):
+        student = fresh()
+        train_dense(student, data, coloured(12, "val"), recipe, tmp_path / str(index), 0, CPU, teacher=guide)
+        students.append(student.state_dict())
+    assert_same_state(students[0], students[1])
+    assert not torch.equal(students[0]["head.weight"], students[2]["head.weight"])
+
+
 def test_two_runs_with_one_seed_are_equal(tmp_path: Path) -> None:
     backbones = [fresh(), fresh()]
     for index, backbone in enumerate(backbones):
