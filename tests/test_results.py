@@ -176,6 +176,20 @@ def test_rows_are_what_the_files_say(reference: Path) -> None:
     assert {(row.kind, row.macs) for row in controls} == {("control", 51e6)}
 
 
+def test_pruned_backbones_are_static_rows_with_a_table_of_their_own(reference: Path) -> None:
+    narrow = write(reference / "narrow", "lcnet-rl pretrain --prune 0.5", prune=0.5)
+    figures = {"test_accuracy": 0.91, "seed": 2, "macs_ratio": 0.5}
+    for name in ("first", "second", "narrow"):
+        (reference / name / "metrics.json").write_text(
+            json.dumps(figures if name == "narrow" else figures | {"macs_ratio": 1.0})
+        )
+    rows = dense_rows([reference / "first", narrow], "cifar10")
+    assert [(row.kind, row.macs) for row in rows] == [("dense", 40551040), ("static", 20275520)]
+    text = page(rows, [], [])
+    assert text.index("| first |") < text.index("## Pruned") < text.index("| narrow |")
+    assert "## Pruned" not in page(rows[:1], [], [])
+
+
 def test_seeds_are_taken_together(reference: Path) -> None:
     settings = yaml.safe_load((evaluated(reference / "agent") / "config.yaml").read_text())
     other = write(reference / "agent-4", "lcnet-rl train --seed 4", **{**settings, "seed": 4})

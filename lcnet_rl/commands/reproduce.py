@@ -32,6 +32,7 @@ from lcnet_rl.results.rows import (
     is_dense,
     is_rival,
     published_rows,
+    rivals,
 )
 from lcnet_rl.runs import CONFIG, METRICS, read_config, write_json
 from lcnet_rl.settings import from_dict
@@ -172,14 +173,15 @@ def write_results(runs: Sequence[Path]) -> None:
     dense, groups, published = collect(runs)
     rows = [*dense, *(row for group in groups for row in agent_rows(group)), *published]
     write_json(REFERENCE / "results.json", {"rows": rows})
-    points = {f"dense: {row.name}": (row.macs, row.accuracy) for row in dense}
-    front = pareto([group.point for group in groups])
-    plot_frontier(groups, front, points, CIFAR10, "CIFAR-10, test images", REFERENCE / "frontier.png")
+    points = {f"{row.kind}: {row.name}": (row.macs, row.accuracy) for row in dense}
+    ours, others = ([group for group in groups if rivals(group) == rival] for rival in (False, True))
+    front = pareto([group.point for group in ours])
+    plot_frontier(ours, front, points, CIFAR10, "CIFAR-10, test images", REFERENCE / "frontier.png", others)
     write_text(ROOT / "RESULTS.md", page(dense, groups, published))
     console.print(f"written: {ROOT / 'RESULTS.md'}, {REFERENCE / 'results.json'}", soft_wrap=True, highlight=False)
 
 
 def collect(runs: Sequence[Path]) -> tuple[list[Row], list[Group], list[Row]]:
-    """Dense backbones, policies grouped over seeds, and published results, on CIFAR-10."""
+    """Dense and pruned backbones, policies and rivals grouped over seeds, and published results, on CIFAR-10."""
     groups = grouped(map(with_defaults, agent_records(runs, "cifar10")))
     return dense_rows(runs, "cifar10"), groups, published_rows()

@@ -24,6 +24,9 @@ it; *shuffled* gives each image the path chosen for another; *static* is the bes
 BatchNorm's statistics its own. Where shuffled is as good, the policy does not look at the image; where static is as
 good, it is a pruning. One row dominates another if it is at least as accurate at no more MACs, and better in one.
 """
+STATIC = """What skipping has to beat: the same backbone pruned by Torch-Pruning (filters of the blocks' first convolutions,
+by their group's norm) and trained again with its dense self as teacher.
+"""
 RIVALS = """Other papers' policies and ways to train them, on the same backbone, data and training budget as ours of the
 same number of epochs; each module in `agents/rivals` says what was simplified.
 """
@@ -32,7 +35,10 @@ WORDS = ("run", "backbone", "method", "source")
 
 def page(dense: Sequence[Row], groups: Sequence[Group], published: Sequence[Row]) -> str:
     """The whole page, in Markdown."""
-    parts = [HEAD, "## Dense backbones\n", dense_table(dense)]
+    parts = [HEAD, "## Dense backbones\n", dense_table([row for row in dense if row.kind == "dense"])]
+    static = [row for row in dense if row.kind == "static"]
+    if static:
+        parts += ["## Pruned for all images alike\n", STATIC, dense_table(static)]
     ours, theirs = ([group for group in groups if rivals(group) == rival] for rival in (False, True))
     parts += ["## Policies\n", policy_table(ours), READING]
     if theirs:
@@ -50,7 +56,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def dense_table(rows: Sequence[Row]) -> str:
-    """Backbones with nothing skipped."""
+    """Networks with nothing skipped."""
     return table(
         ("run", "backbone", "accuracy, %", "MMACs", "seed"),
         [(row.name, row.backbone, percent(row.accuracy), mega(row.macs), seeds(row.seeds)) for row in rows],

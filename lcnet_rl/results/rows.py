@@ -1,4 +1,4 @@
-"""Results as rows: dense backbones, policies, rivals and their controls from run folders, and what others published."""
+"""Results as rows: dense and pruned backbones, policies, rivals and controls from run folders, and published ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lcnet_rl.runs import METRICS, RUN, read_config
 from lcnet_rl.sweep.published import CIFAR10
 from lcnet_rl.sweep.records import Group, Record, evaluation_files, of_run
 
-Kind = Literal["dense", "policy", "rival", "control", "published"]
+Kind = Literal["dense", "static", "policy", "rival", "control", "published"]
 
 
 @dataclass(frozen=True)
@@ -59,14 +59,16 @@ def evaluations(run: Path) -> list[Path]:
 
 
 def dense_rows(runs: Iterable[Path], dataset: str) -> list[Row]:
-    """A row for each run folder of ``pretrain`` on that data set."""
+    """A row for each run folder of ``pretrain`` on that data set; of pruned backbones it is called static."""
     rows = []
     for run in filter(is_dense, runs):
         settings = read_config(run)
         if settings["dataset"] == dataset:
             metrics, name = read_json(run / METRICS), settings["backbone"]
-            macs = dense_macs(create_backbone(name, 10, settings["width"]))
-            rows.append(Row(run.name, "dense", name, metrics["test_accuracy"], macs, [metrics["seed"]], typed(run)))
+            kind: Kind = "dense" if settings.get("prune") is None else "static"
+            # Runs from before there was pruning name no ratio.
+            macs = round(metrics.get("macs_ratio", 1) * dense_macs(create_backbone(name, 10, settings["width"])))
+            rows.append(Row(run.name, kind, name, metrics["test_accuracy"], macs, [metrics["seed"]], typed(run)))
     return rows
 
 

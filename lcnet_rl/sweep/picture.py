@@ -25,6 +25,7 @@ def plot_frontier(
     published: Sequence[Published],
     title: str,
     path: Path,
+    rivals: Sequence[Group] = (),
 ) -> None:
     """Draw groups of runs, the frontier through the best of them, and references.
 
@@ -35,6 +36,7 @@ def plot_frontier(
         published: results from papers.
         title: of the picture.
         path: the PNG to write.
+        rivals: other methods' runs, which are no part of the frontier.
     """
     figure = Figure(figsize=(10, 5.2), layout="constrained")
     axes = figure.subplots()
@@ -49,6 +51,9 @@ def plot_frontier(
             axes.errorbar(
                 macs, accuracies, accuracy_bars, macs_bars, fmt="o", ms=size, color=color, label=label, **style
             )
+    for rival, marker in zip(rivals, "1234|_+x", strict=False):
+        name = Path(rival.first.name).name
+        axes.plot(*_shown(rival.point), marker=marker, ms=11, mew=2, ls="", color="tab:red", label=f"rival: {name}")
     steps = [_shown(groups[index].point) for index in front]
     if len(steps) > 1:
         axes.plot(*zip(*steps, strict=True), "-", drawstyle="steps-post", color="tab:blue", lw=1.2, alpha=0.6)
