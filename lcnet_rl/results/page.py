@@ -24,8 +24,8 @@ it; *shuffled* gives each image the path chosen for another; *static* is the bes
 BatchNorm's statistics its own. Where shuffled is as good, the policy does not look at the image; where static is as
 good, it is a pruning. One row dominates another if it is at least as accurate at no more MACs, and better in one.
 """
-STATIC = """What skipping has to beat: the same backbone pruned by Torch-Pruning (filters of the blocks' first convolutions,
-by their group's norm) and trained again with its dense self as teacher.
+STATIC = """What skipping has to beat: the same backbone pruned by Torch-Pruning (filters of the blocks' first
+convolutions, by their group's norm) and trained again with its dense self as teacher.
 """
 RIVALS = """Other papers' policies and ways to train them, on the same backbone, data and training budget as ours of the
 same number of epochs; each module in `agents/rivals` says what was simplified.
