@@ -143,6 +143,8 @@ class Reinforce:
         prices = self.pricing.draw(len(images), step_generator(self.seed, self.step, self.device, PRICES))
         model.price.fill_(self.pricing.value)
         model.train()
+        if model.policy and self.step >= schedule.polish:
+            model.policy.eval()  # what it decides must not hang on the batch any more
 
         with autocast(self.device, config.precision):
             rollout, policy_objective = self.collect(images, labels, prices, learning)
@@ -172,7 +174,7 @@ class Reinforce:
 
         share = float(distributed.global_mean(rollout.shares.mean()))
         if learning:
-            self.pricing.learn(share, schedule.ramped(self.step), last=self.step == schedule.polish - 1)
+            self.learn_price(share)
         judged = judge(rollout.logits.detach(), labels)
         scalars = {
             "rollout/ep_rew_mean": float(self.reward(judged, rollout.shares, prices.expand_as(rollout.shares)).mean()),
@@ -236,6 +238,11 @@ class Reinforce:
     ) -> Rollout:
         """Passes of this step over ``images``; see ``agents.rollout.sample``."""
         return sample(self.model, images, prices, rollouts, bound, generator, decide)
+
+    def learn_price(self, share: float) -> None:
+        """With a target: move the price after a step whose rollouts spent ``share`` of the dense MACs."""
+        last = self.step == self.schedule.polish - 1
+        self.pricing.learn(share, self.schedule.ramped(self.step), last)
 
     def center_threshold(self) -> None:
         """Shift all keep logits so that greedy decisions at 1/2 spend the target, if any, on validation images.

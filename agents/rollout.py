@@ -39,8 +39,7 @@ class Rollout:
 
 def keep_probabilities(model: LCNet, observation: Observation, bound: float) -> Tensor:
     """The exploring policy: keep probabilities (B, A), squeezed into [bound, 1 - bound] so that none is certain."""
-    logits = model.keep_logits(observation.block, observation.gate_input, observation.memory)
-    return bound + (1 - 2 * bound) * logits.sigmoid()
+    return bound + (1 - 2 * bound) * model.policy_logits(observation).sigmoid()
 
 
 def repeat_state(state: State, times: int) -> State:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lcnet_rl.data import Dataset
 from lcnet_rl.device import Precision, autocast
@@ -139,12 +139,14 @@ def recalibrate(
         images: how many images to average over.
         prices: the prices that the policy sees, spread evenly over the images; None is the model's own.
     """
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = model.norms()
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # torch's spelling of a cumulative average
     model.train()
+    if model.policy:
+        model.policy.eval()
     try:
         chosen = training.sample(images).images
         seen = None if prices is None else spread_prices(prices, len(chosen))

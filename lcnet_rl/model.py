@@ -110,16 +110,13 @@ class LCNet(nn.Module):
             for block, count in zip(blocks, self.group_counts, strict=True)
             if self.has_c_net
         )
-        always = [self.l_nets, *([self.probes] if confidence else [])]
-        self.costs = cost_table(
-            backbone,
-            [
-                sum(linear_macs(gates[t : t + 1]) for gates in always) + (self.policy.macs(t) if self.policy else 0)
-                for t in range(self.depth)
-            ],
-            [linear_macs(self.c_nets[t : t + 1]) for t in range(self.depth)],
-            self.policy.start_macs if self.policy else 0,
-        )
+        rival, billed = self.policy, [self.l_nets, *([self.probes] if confidence else [])]
+        always = [
+            sum(linear_macs(gates[t : t + 1]) for gates in billed) + (rival.macs(t) if rival else 0)
+            for t in range(self.depth)
+        ]
+        if_kept = [linear_macs(self.c_nets[t : t + 1]) for t in range(self.depth)]
+        self.costs = cost_table(backbone, always, if_kept, rival.start_macs if rival else 0)
         # The price the policy was trained at, which begin() assumes where none is given.
         self.register_buffer("price", torch.zeros(()))
         bits = torch.tensor([int(self.has_l_net) + count * self.has_c_net for count in self.group_counts])
@@ -154,23 +151,33 @@ class LCNet(nn.Module):
             block=state.block,
             probe=cast(Probe, self.probes[state.block]),
             has_confidence=self.has_confidence,
+            policy=self.policy,
             memory=state.memory,
         )
 
-    def keep_logits(self, block: int, features: Tensor, memory: Tensor | None = None) -> Tensor:
-        """The policy: Bernoulli logits of the keep decisions, from a gate input (standardised here).
+    def policy_logits(self, observation: Observation) -> Tensor:
+        """The policy: Bernoulli logits of the keep decisions, (B, action_size); 0 for bits that the block lacks."""
+        if self.policy:
+            return observation.decided[0]
+        return self.keep_logits(observation.block, observation.gate_input)
+
+    def keep_logits(self, block: int, features: Tensor) -> Tensor:
+        """The same of L-Net and C-Net, from a gate input (standardised here).
 
         Args:
             block: which block.
             features: an observation's ``gate_input``.
-            memory: an observation's ``memory``, which a rival's policy needs.
 
         Returns:
             (B, action_size); bits that the block does not have are 0.
+
+        Raises:
+            UserError: when the policy is a rival's, which needs more than that.
         """
         if self.policy:
-            assert memory is not None
-            return self.policy.decide(block, features[:, :-2], memory)[0]
+            raise UserError(
+                f"{self.spec.policy} decides by more than a gate's input: use reinforce's kind of policy here"
+            )
         features = self._standardized(block, features)
         parts = []
         if self.has_l_net:
@@ -233,9 +240,7 @@ class LCNet(nn.Module):
 
     def remember(self, state: State) -> Tensor | None:
         """What a rival's policy notes as it decides about the next block, (B, M); None for L-Net and C-Net."""
-        if self.policy is None or state.memory is None:
-            return None
-        return self.policy.decide(state.block, self.observe(state).pooled, state.memory)[1]
+        return self.observe(state).decided[1] if self.policy else None
 
     def classify(self, state: State) -> Tensor:
         """Logits (B, classes), float32, once every block is done."""
@@ -262,8 +267,7 @@ class LCNet(nn.Module):
         """The trained policy without noise: keep iff its probability exceeds ``threshold``."""
 
         def decide(observation: Observation) -> Tensor:
-            logits = self.keep_logits(observation.block, observation.gate_input, observation.memory)
-            return (logits.sigmoid() > threshold).float()
+            return (self.policy_logits(observation).sigmoid() > threshold).float()
 
         return decide
 
@@ -298,6 +302,10 @@ class LCNet(nn.Module):
             ran.append((share > 0).float())
             shares.append(share)
         return torch.stack(ran), torch.stack(shares)
+
+    def norms(self) -> list[nn.BatchNorm2d]:
+        """The BatchNorms whose statistics depend on the decisions: the backbone's."""
+        return [module for module in self.backbone.modules() if isinstance(module, nn.BatchNorm2d)]
 
     def policy_parameters(self) -> list[nn.Parameter]:
         """What policy gradients train: the keep layers of the gates, or a rival's policy."""

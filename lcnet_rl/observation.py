@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lcnet_rl.gates import Probe
+from lcnet_rl.policies import LayerPolicy
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,10 @@ class Observation:
     """The block's probe."""
     has_confidence: bool
     """Whether the policy sees the probe's confidence."""
+    policy: LayerPolicy | None = None
+    """A rival's policy; None for L-Net and C-Net."""
     memory: Tensor | None = None
-    """(B, M), what a rival's policy has noted so far; None for L-Net and C-Net."""
+    """(B, M), what a rival's policy has noted so far."""
 
     @cached_property
     def probe_logits(self) -> Tensor:
@@ -42,6 +45,13 @@ class Observation:
     def confidence(self) -> Tensor:
         """(B, 2), the probe's largest probability and normalised entropy; (B, 0) where the policy sees neither."""
         return Probe.confidence(self.probe_logits.detach()) if self.has_confidence else self.pooled[:, :0]
+
+    @cached_property
+    def decided(self) -> tuple[Tensor, Tensor]:
+        """A rival's keep logits (B, 1) and next memory (B, M), which are computed once."""
+        assert self.policy is not None
+        assert self.memory is not None
+        return self.policy.decide(self.block, self.pooled, self.memory)
 
     @property
     def gate_input(self) -> Tensor:

@@ -53,7 +53,7 @@ class OneShot(LayerPolicy):
 
     def __init__(self, backbone: Backbone, keep_bias: float) -> None:
         super().__init__()
-        width = min(self.LARGEST_WIDTH, backbone.spec.width // 4 * 2)
+        width = min(self.LARGEST_WIDTH, max(2, backbone.spec.width // 4 * 2))
         self.network = create_backbone("resnet8", len(backbone.blocks), width)
         nn.init.zeros_(self.network.head.weight)
         nn.init.constant_(self.network.head.bias, keep_bias)
@@ -78,8 +78,7 @@ class Recurrent(LayerPolicy):
     """SkipNet's: one LSTM goes along with the blocks and remembers.
 
     Wang et al., "SkipNet: Learning Dynamic Routing in Convolutional Networks", ECCV 2018, section 3.1: pooled features,
-    a linear layer to 10 numbers for each number of channels, an LSTM with 10 units and an output layer that all blocks
-    share. Nothing was simplified.
+    a linear layer to 10 numbers for each block, an LSTM with 10 units and an output layer that all blocks share.
     """
 
     UNITS = 10
@@ -87,7 +86,7 @@ class Recurrent(LayerPolicy):
     def __init__(self, backbone: Backbone, keep_bias: float) -> None:
         super().__init__()
         self.channels = [backbone.block(t).in_channels for t in range(len(backbone.blocks))]
-        self.project = nn.ModuleDict({str(c): nn.Linear(c, self.UNITS) for c in sorted(set(self.channels))})
+        self.project = nn.ModuleList(nn.Linear(channels, self.UNITS) for channels in self.channels)
         self.lstm = nn.LSTMCell(self.UNITS, self.UNITS)
         self.out = nn.Linear(self.UNITS, 1)
         nn.init.constant_(self.out.bias, keep_bias)
@@ -99,7 +98,7 @@ class Recurrent(LayerPolicy):
     def decide(self, block: int, pooled: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
         """One step of the LSTM."""
         with torch.autocast(pooled.device.type, enabled=False):
-            x = self.project[str(self.channels[block])](pooled.float())
+            x = self.project[block](pooled.float())
             hidden, cell = self.lstm(x, memory.split(self.UNITS, 1))
             return self.out(hidden), torch.cat((hidden, cell), 1)
 

@@ -1,8 +1,9 @@
 """Static pruning, the line that dynamic skipping has to beat: the same filters dropped for all images.
 
 Torch-Pruning does it (Fang et al., "DepGraph: Towards Any Structural Pruning", CVPR 2023): filters of the blocks' first
-convolutions, of all blocks together, in the order of their group's L2 norm, which counts BatchNorm and the second
-convolution's inputs too. The residual stream stays as wide as it is, as it does where C-Net drops filters.
+convolutions, of all blocks together, in the order of their group's squared L2 norm relative to the block's mean, which
+counts BatchNorm and the second convolution's inputs too. The residual stream stays as wide as it is, as it does where
+C-Net drops filters.
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ def test_alternating_flips_show_both_sides_of_every_image_in_two_epochs() -> Non
     assert 8 < sum(epochs[0]) < 32  # four standard deviations around 20
 
 
-@pytest.mark.parametrize("wrong", [{"padding": -1}, {"cutout": -1}])
+@pytest.mark.parametrize("wrong", [{"padding": -1}, {"cutout": -1}, {"padding": 32}, {"cutout": 32}])
 def test_faulty_augmentation_is_refused(wrong: dict[str, int]) -> None:
-    with pytest.raises(UserError, match="pixels >= 0, got"):
+    with pytest.raises(UserError, match="pixels from 0 to 31, got"):
         Augmentation(**wrong)  # type: ignore[arg-type]

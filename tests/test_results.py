@@ -91,13 +91,26 @@ def test_what_starts_from_no_committed_run_is_made_by_its_command_alone(
     reference: Path, tmp_path: Path, init: str | None
 ) -> None:
     run = Reproduction(write(reference / "other", "lcnet-rl train --seed 1", init=init, agent={}), tmp_path)
-    assert run.starts_from is None
+    assert run.starts_from == {}
     assert run.training() == ["train", "--seed", "1", "--run", str(tmp_path / "other")]
+
+
+def test_a_teacher_is_made_before_its_pupil(reference: Path, tmp_path: Path) -> None:
+    settings = {"init": "runs/reference/first", "teacher": "runs/reference/second"}
+    write(reference / "pupil", "lcnet-rl pretrain --teacher runs/reference/second", **settings)
+    order = in_order([Reproduction(reference / "pupil", tmp_path)])
+    assert [run.reference.name for run in order] == ["first", "second", "pupil"]
+    assert (order[2].training() or [])[-4:] == [
+        "--init",
+        str(tmp_path / "first"),
+        "--teacher",
+        str(tmp_path / "second"),
+    ]
 
 
 def test_what_comes_with_the_project_is_made_again_too(tmp_path: Path) -> None:
     run = Reproduction(REFERENCE / "resnet20-ppo", tmp_path)
-    assert run.starts_from == REFERENCE / "resnet20"
+    assert run.starts_from == {"--init": REFERENCE / "resnet20"}
     assert (run.training() or [])[-2:] == ["--init", str(tmp_path / "resnet20")]
 
 
@@ -178,13 +191,13 @@ def test_rows_are_what_the_files_say(reference: Path) -> None:
 
 def test_pruned_backbones_are_static_rows_with_a_table_of_their_own(reference: Path) -> None:
     narrow = write(reference / "narrow", "lcnet-rl pretrain --prune 0.5", prune=0.5)
-    figures = {"test_accuracy": 0.91, "seed": 2, "macs_ratio": 0.5}
+    figures = {"test_accuracy": 0.91, "seed": 2, "macs": 20_000_000}
     for name in ("first", "second", "narrow"):
         (reference / name / "metrics.json").write_text(
-            json.dumps(figures if name == "narrow" else figures | {"macs_ratio": 1.0})
+            json.dumps(figures if name == "narrow" else figures | {"macs": None})
         )
     rows = dense_rows([reference / "first", narrow], "cifar10")
-    assert [(row.kind, row.macs) for row in rows] == [("dense", 40551040), ("static", 20275520)]
+    assert [(row.kind, row.macs) for row in rows] == [("dense", 40551040), ("static", 20_000_000)]
     text = page(rows, [], [])
     assert text.index("| first |") < text.index("## Pruned") < text.index("| narrow |")
     assert "## Pruned" not in page(rows[:1], [], [])

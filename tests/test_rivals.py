@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,11 @@ from agents.rivals.straight_through import gumbel, rounded
 from lcnet_rl.backbones import create_backbone
 from lcnet_rl.commands import main
 from lcnet_rl.engine import Engine
+from lcnet_rl.errors import UserError
 from lcnet_rl.evaluate import replay
 from lcnet_rl.interrupt import Interrupted
 from lcnet_rl.model import LCNet
-from lcnet_rl.policies import LAYER_POLICIES, PolicyName
+from lcnet_rl.policies import LAYER_POLICIES, OneShot, PolicyName
 from lcnet_rl.weights import load_model, save_model
 
 CPU = torch.device("cpu")
@@ -46,7 +48,7 @@ def rival_model(rival: PolicyName, name: str = "resnet8", spread: float = 1.0) -
             parameter.data.add_(spread * torch.randn(parameter.shape))
     model.eval()
     state = model.begin(noisy(64))
-    model.shift_logits(-float(model.keep_logits(0, model.observe(state).gate_input, state.memory).detach().median()))
+    model.shift_logits(-float(model.policy_logits(model.observe(state)).detach().median()))
     return model
 
 
@@ -87,14 +89,28 @@ def test_the_engine_decides_and_computes_as_the_model_does(rival: PolicyName) ->
     assert torch.equal(got.macs, expected.macs)
 
 
+@every_rival
+def test_an_executed_run_costs_what_is_billed(rival: PolicyName) -> None:
+    engine, pictures = Engine(rival_model(rival, "resnet14")), noisy(16)
+    with FlopCounterMode(display=False) as counter:
+        macs = engine.run(pictures, engine.greedy()).macs
+    assert counter.get_total_flops() == 2 * int(macs.sum())
+
+
+@every_rival
+def test_where_only_a_gates_input_is_known_a_rival_is_refused(rival: PolicyName) -> None:
+    model = rival_model(rival)
+    with pytest.raises(UserError, match=f"{rival} decides by more than a gate's input"):
+        model.keep_logits(0, model.observe(model.begin(noisy(2))).gate_input)
+
+
 def test_skipnet_remembers_what_came_before() -> None:
     model, pictures = rival_model("skipnet"), noisy(8)
     state = model.begin(pictures)
     state = model.advance(state, torch.ones(8, 1))
-    fresh = model.begin(pictures).memory
-    observation = model.observe(state)
-    remembering = model.keep_logits(1, observation.gate_input, observation.memory)
-    assert (remembering - model.keep_logits(1, observation.gate_input, fresh)).abs().max() > 0.01
+    forgetful = replace(state, memory=model.begin(pictures).memory)
+    one, other = (model.policy_logits(model.observe(s)) for s in (state, forgetful))
+    assert (one - other).abs().max() > 0.01
 
 
 def test_blockdrop_decides_about_all_blocks_from_the_image_alone() -> None:
@@ -102,9 +118,9 @@ def test_blockdrop_decides_about_all_blocks_from_the_image_alone() -> None:
     paths = []
     for path in (torch.zeros(3, 8, 1), torch.ones(3, 8, 1)):
         state, logits = model.begin(pictures), []
-        for t in range(model.depth):
+        for _ in range(model.depth):
             observation = model.observe(state)
-            logits.append(model.keep_logits(t, observation.gate_input, observation.memory))
+            logits.append(model.policy_logits(observation))
             state = model.advance(state, replay(path)(observation))
         paths.append(torch.stack(logits))
     assert torch.equal(*paths)
@@ -163,18 +179,19 @@ def test_convnet_aig_meets_its_rates_where_the_task_does_not_suffer(tmp_path: Pa
     torch.manual_seed(0)
     model = hand_built("convnet-aig")
     costs = model.costs
-    half = (costs.floor + 0.5 * (costs.dense - costs.floor)) / costs.dense
+    half = (costs.floor + costs.ceiling) / 2 / costs.dense
     config = ConvNetAIGConfig(**FROZEN, epochs=14, batch_size=64, target=half, gate_lr=0.02, polish=0.05, evals=2)
     train, val = bright_or_dark(512, "train"), bright_or_dark(200, "val")
     trainer = ConvNetAIG(model, config, train, val, tmp_path, 0, CPU)
     assert trainer.rate() > 0.98
     trainer.train()
     assert trainer.rate() == pytest.approx(0.5)
+    spent = sum(float(model.bill(torch.full((1, 1), trainer.rate()), t)) for t in range(model.depth))
+    assert costs.stem + costs.start + spent + costs.head == pytest.approx(half * costs.dense)
     with torch.no_grad():
         model.eval()
         outcome = model.run(val.images, model.greedy())
-        state = model.begin(val.images)
-        rates = model.keep_logits(0, model.observe(state).gate_input, state.memory).sigmoid()[:, 0]
+        rates = model.policy_logits(model.observe(model.begin(val.images))).sigmoid()[:, 0]
     assert outcome.logits.argmax(1).equal(val.labels)
     bright = val.labels == 1
     assert rates[bright].min() > rates[~bright].max(), "block 0 is kept for bright images, which need it"
@@ -196,6 +213,41 @@ def test_blockdrops_decisions_set_in_from_the_last_block(tmp_path: Path) -> None
     assert not rollout.consulted[:2].any()
     assert rollout.consulted[2].all()
     assert rollout.probabilities.min() >= 0.2
+
+
+@pytest.mark.parametrize("greedy_rate", [0.1, 0.9])
+def test_blockdrops_price_follows_the_policy_without_its_bound(tmp_path: Path, greedy_rate: float) -> None:
+    model = rival_model("blockdrop")
+    trainer, costs = agent("blockdrop", tmp_path, model, target=0.7), model.costs
+    assert isinstance(trainer, BlockDrop)
+    share = {}
+    for name, rate in (("sampled", 0.2 + 0.6 * greedy_rate), ("unbounded", greedy_rate)):
+        blocks = sum(float(model.bill(torch.full((1, 1), rate), t)) for t in range(model.depth))
+        share[name] = (costs.stem + costs.start + blocks + costs.head) / costs.dense
+    trainer.step = 0
+    trainer.learn_price(share["sampled"])
+    assert trainer.pricing.settled == 0.3, "as it started: blocks are kept that the policy has no say in yet"
+    trainer.step = trainer.schedule.polish - 1
+    trainer.learn_price(share["sampled"])
+    push = trainer.config.price_rate * (share["unbounded"] - 0.7)
+    assert trainer.pricing.settled == pytest.approx(max(0.0, 0.3 + push / trainer.schedule.ramp))
+
+
+def test_blockdrops_decisions_do_not_hang_on_the_batch_once_it_polishes(tmp_path: Path) -> None:
+    trainer = agent("blockdrop", tmp_path, rival_model("blockdrop", spread=0.1), epochs=1, polish=0.5)
+    model = trainer.model
+    assert isinstance(model.policy, OneShot)
+    norm = model.policy.network.stem.bn
+    assert isinstance(norm, torch.nn.BatchNorm2d)
+    trainer.step = trainer.schedule.polish - 1
+    trainer.joint_step()
+    assert norm.training
+    learned = norm.running_mean.clone()  # type: ignore[union-attr]
+    trainer.step = trainer.schedule.polish
+    trainer.joint_step()
+    trainer.center_threshold()
+    assert not norm.training
+    assert torch.equal(learned, norm.running_mean)  # type: ignore[arg-type]
 
 
 def test_gumbel_draws_at_the_probability_and_passes_the_gradient() -> None:

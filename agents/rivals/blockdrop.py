@@ -4,7 +4,7 @@ Wu et al., "BlockDrop: Dynamic Inference Paths in Residual Networks", CVPR 2018,
 2: 1 - (share of blocks kept)^2 where the class is right, a penalty where it is not; exploration, equation 6, keeps
 probabilities in [0.2, 0.8]; baseline, equation 4, the greedy decisions. Simplified: the reward's share is that of MACs,
 and the scale of its cost is found so as to meet the target, where the paper tries penalties; the backbone learns from
-the start instead of after the curriculum.
+the start instead of after the curriculum. Of the joint agent's settings, ``information`` and ``entropy`` are off.
 """
 
 from __future__ import annotations
@@ -42,8 +42,10 @@ class BlockDropConfig(ReinforceConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.curriculum <= 1:
-            raise UserError(f"curriculum is a share in [0, 1], got {self.curriculum}")
+        if not 0 <= self.curriculum < 1:
+            raise UserError(f"curriculum is a share in [0, 1), got {self.curriculum}")
+        if self.cost_gradient != "sampled":
+            raise UserError("blockdrop reinforces the cost that it sampled: --cost-gradient sampled")
 
 
 class BlockDrop(Reinforce):
@@ -73,6 +75,18 @@ class BlockDrop(Reinforce):
         rollout = super().roll(images, prices, rollouts, generator, constrained, bound)
         free = torch.arange(self.model.depth, device=self.device) >= first
         return replace(rollout, consulted=rollout.consulted * free[:, None, None, None])
+
+    def learn_price(self, share: float) -> None:
+        """As ``Reinforce.learn_price``, once there is a decision about every block, and of a policy without ``bound``.
+
+        Bills are linear in the keep probabilities, so what the bound adds to a mean bill is known.
+        """
+        if self.first_free():
+            return
+        floor, dense = (macs / self.model.costs.dense for macs in (self.model.costs.floor, self.model.costs.ceiling))
+        bound = self.config.bound
+        rate = ((share - floor) / (dense - floor) - bound) / (1 - 2 * bound)
+        super().learn_price(floor + (dense - floor) * rate)
 
     def first_free(self) -> int:
         """The first block about which there is a decision in this step."""

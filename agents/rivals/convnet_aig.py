@@ -2,7 +2,9 @@
 
 Veit and Belongie, "Convolutional Networks with Adaptive Inference Graphs", ECCV 2018, section 3.3 and equation 7: the
 squared distance of each block's rate of use in the batch from its target is added to the task's loss. There is no
-reward and no price. Simplified: all blocks have one target rate, such that the target share of MACs is met.
+reward and no price. Simplified: all blocks have one target rate, such that the target share of MACs is met;
+gates read features whose gradient ends there, so that they do not shape the backbone. The settings of policy gradients
+(rollouts, baseline, cost gradient, control variate, bound) are not used.
 """
 
 from __future__ import annotations
@@ -61,5 +63,5 @@ class ConvNetAIG(Reinforce):
         costs = self.model.costs
         target = self.config.target
         assert target is not None
-        final = (target * costs.dense - costs.floor) / (costs.dense - costs.floor)
+        final = (target * costs.dense - costs.floor) / (costs.ceiling - costs.floor)
         return 1 - (1 - min(1.0, max(0.0, final))) * self.schedule.ramped(self.step)

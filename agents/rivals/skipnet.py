@@ -5,7 +5,8 @@ reinforcement learning": decisions are rewarded by the log-probability of the tr
 run. Its supervised pre-training, here in the warm-up, rounds the gates forwards and lets the task's gradient through
 backwards.
 Simplified: returns are compared with their mean over the batch, where the paper has no baseline, which is to SkipNet's
-advantage; the price is found so as to meet the target.
+advantage; the price is found so as to meet the target; the first block may be skipped too; gates read features whose
+gradient ends there, so that they do not shape the backbone.
 """
 
 from __future__ import annotations

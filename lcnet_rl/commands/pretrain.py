@@ -73,6 +73,8 @@ def run_on(config: Pretrain, device: torch.device, resumed: Path | None) -> None
     """``run``, once it is clear where, and with the settings of the run that is ``resumed``."""
     if config.recipe.compile and world_size() > 1:
         raise UserError("--recipe.compile is for one process: leave it away, or start without torchrun")
+    if config.prune is not None and world_size() > 1:
+        raise UserError("--prune is for one process: start without torchrun")
     with main_first():
         train, val, test = (load_dataset(config.dataset, split, config.data_root) for split in ("train", "val", "test"))
     TrainingBatches(train, config.recipe.batch_size, config.seed)  # refuses a faulty size before there is a folder
@@ -84,12 +86,12 @@ def run_on(config: Pretrain, device: torch.device, resumed: Path | None) -> None
             backbone = prune(backbone, config.prune)
     else:
         backbone = create_backbone(config.backbone, classes, config.width)
+    teacher = load_backbone(config.teacher, classes=classes) if config.teacher else None
     if resumed is not None:
         folder = resumed
     else:
         name = f"{config.backbone}-{config.dataset.replace('/', '_').replace(':', '_')}"
         folder = from_main(lambda: create_run(config.runs, name, "pretrain", config.seed, config, config.run))
-    teacher = load_backbone(config.teacher, classes=classes) if config.teacher else None
     train_dense(backbone, train, val, config.recipe, folder, config.seed, device, resumed is not None, teacher)
     by_main(save_results)(backbone, config, train, val, test, folder, device)
 
@@ -107,7 +109,7 @@ def save_results(
     metrics = {
         "val_accuracy": dense_accuracy(backbone, val, device),
         "test_accuracy": dense_accuracy(backbone, test, device),
-        "macs_ratio": dense_macs(backbone) / dense_macs(create_backbone(config.backbone, width=config.width)),
+        "macs": dense_macs(backbone),
         "seed": config.seed,
         "train_images": len(train),
     }

@@ -16,7 +16,7 @@ from lcnet_rl.runs import CHECKPOINT, CONFIG, METRICS, MODEL, read_config
 from lcnet_rl.sweep.records import dotted
 from lcnet_rl.weights import BACKBONE, pretrained
 
-PLACES = ("init", "run", "runs", "resume", "data_root", "device")
+PLACES = ("init", "teacher", "run", "runs", "resume", "data_root", "device")
 """Settings in which a run and the same made again may differ."""
 
 
@@ -35,18 +35,20 @@ class Reproduction:
         return self.out / self.reference.name
 
     @property
-    def starts_from(self) -> Path | None:
-        """The committed run whose network it starts from, if it is one."""
-        settings = read_config(self.reference)
-        init = settings["init"]
-        if init == "auto":
-            init = pretrained(settings["dataset"], settings["backbone"], settings["width"])
-        if init is None:
-            return None
-        path = self._path(str(init))
-        path = path.parent if path.is_file() else path
-        is_sibling = path.parent == self.reference.parent.resolve() and path.name != self.reference.name
-        return self.reference.parent / path.name if is_sibling and (path / CONFIG).is_file() else None
+    def starts_from(self) -> dict[str, Path]:
+        """The committed runs whose networks it starts from or is taught by, by option, as far as they are such."""
+        settings, found = read_config(self.reference), {}
+        for option in ("init", "teacher"):
+            source = settings.get(option)
+            if source == "auto":
+                source = pretrained(settings["dataset"], settings["backbone"], settings["width"])
+            if source is not None:
+                path = self._path(str(source))
+                path = path.parent if path.is_file() else path
+                is_sibling = path.parent == self.reference.parent.resolve() and path.name != self.reference.name
+                if is_sibling and (path / CONFIG).is_file():
+                    found[f"--{option}"] = self.reference.parent / path.name
+        return found
 
     def training(self) -> list[str] | None:
         """Arguments of ``lcnet-rl`` that train it, or go on training it; None when that is done.
@@ -61,8 +63,10 @@ class Reproduction:
                 return None
             return ["pretrain" if dense else "train", "--resume", str(self.folder)]
         # Of an option that is given twice, the later one counts.
-        arguments, start = [*self._arguments(), "--run", str(self.folder)], self.starts_from
-        return arguments if start is None else [*arguments, "--init", str(self.out / start.name)]
+        arguments = [*self._arguments(), "--run", str(self.folder)]
+        for option, run in self.starts_from.items():
+            arguments += [option, str(self.out / run.name)]
+        return arguments
 
     def evaluations(self) -> list[list[str]]:
         """Arguments of ``lcnet-rl`` for each evaluation on test images that is not done; dense runs have none.
@@ -125,8 +129,8 @@ def in_order(chosen: Sequence[Reproduction]) -> list[Reproduction]:
     ordered: dict[Path, Reproduction] = {}
 
     def add(run: Reproduction) -> None:
-        if run.starts_from is not None:
-            add(Reproduction(run.starts_from, run.out))
+        for needed in run.starts_from.values():
+            add(Reproduction(needed, run.out))
         ordered.setdefault(run.reference, run)
 
     for run in chosen:

@@ -66,8 +66,8 @@ def dense_rows(runs: Iterable[Path], dataset: str) -> list[Row]:
         if settings["dataset"] == dataset:
             metrics, name = read_json(run / METRICS), settings["backbone"]
             kind: Kind = "dense" if settings.get("prune") is None else "static"
-            # Runs from before there was pruning name no ratio.
-            macs = round(metrics.get("macs_ratio", 1) * dense_macs(create_backbone(name, 10, settings["width"])))
+            # Runs from before there was pruning name no MACs, and are whole.
+            macs = metrics.get("macs") or dense_macs(create_backbone(name, 10, settings["width"]))
             rows.append(Row(run.name, kind, name, metrics["test_accuracy"], macs, [metrics["seed"]], typed(run)))
     return rows
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def plot_frontier(
             axes.errorbar(
                 macs, accuracies, accuracy_bars, macs_bars, fmt="o", ms=size, color=color, label=label, **style
             )
-    for rival, marker in zip(rivals, "1234|_+x", strict=False):
+    for rival, marker in zip(rivals, itertools.cycle("1234|_+x"), strict=False):
         name = Path(rival.first.name).name
         axes.plot(*_shown(rival.point), marker=marker, ms=11, mew=2, ls="", color="tab:red", label=f"rival: {name}")
     steps = [_shown(groups[index].point) for index in front]
