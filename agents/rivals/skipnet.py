@@ -4,9 +4,9 @@ Wang et al., "SkipNet: Learning Dynamic Routing in Convolutional Networks", ECCV
 reinforcement learning": decisions are rewarded by the log-probability of the true class less the price of the blocks
 run. Its supervised pre-training, here in the warm-up, rounds the gates forwards and lets the task's gradient through
 backwards.
-Simplified: returns are compared with their mean over the batch, where the paper has no baseline, which is to SkipNet's
-advantage; the price is found so as to meet the target; the first block may be skipped too; gates read features whose
-gradient ends there, so that they do not shape the backbone.
+Simplified: returns are compared with their mean over the batch, where the paper has no baseline, and exploration is kept
+alive (bound, entropy), both to SkipNet's advantage; the price is found so as to meet the target; the first block may be
+skipped too; gates read features whose gradient ends there, so that they do not shape the backbone.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ class SkipNetConfig(ReinforceConfig):
     rollouts: int = 1
     baseline: Baseline = "batch-mean"
     cost_gradient: CostGradient = "sampled"
-    entropy: float = 0.0
     information: float = 0.0
-    bound: float = 0.01
+    bound: float = 0.1
+    """Supervised gates end nearly certain to keep, and without this much exploration a short training never finds out
+    what may be skipped."""
 
 
 class SkipNet(Reinforce):
