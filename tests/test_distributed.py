@@ -14,6 +14,8 @@ import torch
 from processes import VARIABLES, together
 from test_agents_runs import joint, noise, stop_after
 from test_pretrain import CPU, coloured, fresh
+from test_rivals import agent as rival_agent
+from test_rivals import rival_model
 from torch import Tensor, nn
 
 from agents.estimators import batch_mean, decision_information, policy_entropy
@@ -21,6 +23,7 @@ from agents.finetune import random_keeps
 from agents.reinforce import Reinforce
 from agents.rollout import Rollout
 from lcnet_rl.batchnorm import GlobalBatchNorm2d, prepare
+from lcnet_rl.data.augment import Augmentation
 from lcnet_rl.data.sampler import TrainingBatches
 from lcnet_rl.distributed import (
     alone,
@@ -40,6 +43,7 @@ from lcnet_rl.errors import UserError
 from lcnet_rl.gates import Standardize
 from lcnet_rl.interrupt import Interrupted
 from lcnet_rl.model import Observation
+from lcnet_rl.policies import PolicyName
 from lcnet_rl.pretrain import Recipe, train_dense
 from lcnet_rl.runs import MODEL, PROGRESS, MetricsLog
 from lcnet_rl.tree import load_tree, save_tree
@@ -210,6 +214,7 @@ JOINT: dict[str, dict[str, Any]] = {
     "self-critical": {"rollouts": 2, "baseline": "self-critical", "confidence": False},
     "price-range": {"rollouts": 2, "target": None, "price": "0.05..1.0", "reward": "confidence-gain"},
 }
+RIVALS: tuple[PolicyName, ...] = ("blockdrop", "skipnet", "convnet-aig")
 RESUMED = "first-order"
 
 
@@ -230,6 +235,8 @@ def double_precision() -> Iterator[None]:
 
 
 def agent(run: Path, case: str) -> Reinforce:
+    if case in RIVALS:
+        return rival_agent(case, run, rival_model(case, spread=0.1), precision="fp32")
     return joint(run, precision="fp32", **JOINT[case])
 
 
@@ -249,7 +256,8 @@ def train_joint(agent: Reinforce) -> None:
 def train_backbone(run: Path) -> None:
     """The same for a dense network, in one step an epoch, so that the log has every step's loss."""
     run.mkdir(exist_ok=True)
-    backbone, recipe = fresh(), Recipe(epochs=10, batch_size=24, lr=0.1, precision="fp32")
+    augmentation = Augmentation(flips="alternating", cutout=8)
+    backbone, recipe = fresh(), Recipe(epochs=10, batch_size=24, lr=0.1, precision="fp32", augmentation=augmentation)
     train_dense(backbone, coloured(), coloured(12, "val"), recipe, run, 0, CPU)
     steps = [{"loss": float(row["train/loss"]), "accuracy": float(row["eval/accuracy"])} for row in logged(run)]
     save_tree({"steps": steps, "model": backbone.state_dict()}, run / f"trace{rank()}")
@@ -257,7 +265,7 @@ def train_backbone(run: Path) -> None:
 
 def every_run(folder: Path) -> None:
     with double_precision():
-        for case in JOINT:
+        for case in (*JOINT, *RIVALS):
             train_joint(agent(folder / case, case))
         train_backbone(folder / "pretrain")
     train_joint(agent(folder / "float32", "leave-one-out"))
@@ -283,7 +291,7 @@ def same_run(ours: Path, theirs: Path, tolerance: float) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", [*JOINT, "pretrain"])
+@pytest.mark.parametrize("case", [*JOINT, *RIVALS, "pretrain"])
 def test_two_processes_follow_every_step_of_one(one_and_two: tuple[Path, Path], case: str) -> None:
     one, two = (root / case for root in one_and_two)
     assert len(load_tree(one / "trace0")["steps"]) == len(load_tree(two / "trace0")["steps"])
@@ -302,7 +310,7 @@ def test_two_processes_follow_the_loss_curve_of_one_in_float32(one_and_two: tupl
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", [*JOINT, "pretrain", "float32"])
+@pytest.mark.parametrize("case", [*JOINT, *RIVALS, "pretrain", "float32"])
 def test_all_processes_end_with_the_same_model_bit_for_bit(one_and_two: tuple[Path, Path], case: str) -> None:
     models = [load_tree(one_and_two[1] / case / f"trace{rank}")["model"] for rank in (0, 1)]
     assert all(models[0][key].equal(models[1][key]) for key in models[0])

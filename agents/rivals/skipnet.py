@@ -4,9 +4,9 @@ Wang et al., "SkipNet: Learning Dynamic Routing in Convolutional Networks", ECCV
 reinforcement learning": decisions are rewarded by the log-probability of the true class less the price of the blocks
 run. Its supervised pre-training, here in the warm-up, rounds the gates forwards and lets the task's gradient through
 backwards.
-Simplified: returns are compared with their mean over the batch, where the paper has no baseline, and exploration is kept
-alive (bound, entropy), both to SkipNet's advantage; the price is found so as to meet the target; the first block may be
-skipped too; gates read features whose gradient ends there, so that they do not shape the backbone.
+Simplified: returns are compared with their mean over the batch, where the paper has no baseline, and exploration is
+kept alive (bound, entropy), both to SkipNet's advantage; the price is found so as to meet the target; the first block
+may be skipped too; gates read features whose gradient ends there, so that they do not shape the backbone.
 """
 
 from __future__ import annotations
