@@ -26,7 +26,11 @@ from lcnet_rl.spec import ModelSpec
 BACKBONE = "backbone.safetensors"
 """Of a run folder of ``pretrain``."""
 REFERENCE = Path(__file__).resolve().parent.parent / "runs" / "reference"
-PRETRAINED = {("cifar10", "resnet20", 16): "resnet20", ("shapes", "resnet14", 8): "shapes-resnet14"}
+PRETRAINED = {
+    ("cifar10", "resnet20", 16): "resnet20",
+    ("cifar10", "resnet18", 32): "resnet18-32",
+    ("shapes", "resnet14", 8): "shapes-resnet14",
+}
 """Dense backbones that come with the project, in ``REFERENCE``, by data set, backbone and width."""
 AKAMASTER_URL = "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models/resnet20-12fca82f.th"
 

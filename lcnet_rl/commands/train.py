@@ -56,7 +56,7 @@ class Train:
     """Filters of the first stage; the published width when not given."""
     init: str = "auto"
     """Starting weights: a file, a pretrain run, akamaster, scratch, or auto (what comes with the
-    project: resnet20 for cifar10, and resnet14 of width 8 for shapes)."""
+    project: for cifar10 resnet20 and resnet18 of width 32, for shapes resnet14 of width 8)."""
     decides: Decides = "both"
     """layers (L-Net), channels (C-Net), or both."""
     groups: int = DEFAULT_GROUPS
