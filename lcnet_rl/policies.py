@@ -44,7 +44,7 @@ class LayerPolicy(nn.Module):
 class OneShot(LayerPolicy):
     """BlockDrop's: a small network looks at the image once and decides about all blocks.
 
-    Wu et al., "BlockDrop: Dynamic Inference Paths in Residual Networks", CVPR 2018, section 3.2. There it is a ResNet-8
+    Wu et al., "BlockDrop: Dynamic Inference Paths in Residual Networks", CVPR 2018, section 3. There it is a ResNet-8
     of width 16 (12.4 MMACs), a twentieth of the ResNet-110 that it decides about; here its width is 8 (3.2 MMACs), or
     half of the backbone's where that is less.
     """
@@ -77,7 +77,7 @@ class OneShot(LayerPolicy):
 class Recurrent(LayerPolicy):
     """SkipNet's: one LSTM goes along with the blocks and remembers.
 
-    Wang et al., "SkipNet: Learning Dynamic Routing in Convolutional Networks", ECCV 2018, section 3.1: pooled features,
+    Wang et al., "SkipNet: Learning Dynamic Routing in Convolutional Networks", ECCV 2018, section 3: pooled features,
     a linear layer to 10 numbers for each block, an LSTM with 10 units and an output layer that all blocks share.
     """
 
@@ -115,7 +115,7 @@ class Recurrent(LayerPolicy):
 class TwoLayer(LayerPolicy):
     """ConvNet-AIG's: each block has a gate of its own with a hidden layer.
 
-    Veit and Belongie, "Convolutional Networks with Adaptive Inference Graphs", ECCV 2018, section 3.2: pooled features,
+    Veit and Belongie, "Convolutional Networks with Adaptive Inference Graphs", ECCV 2018, section 3: pooled features,
     16 hidden units, two outputs of which the larger wins. Simplified: one logit for their difference, and no BatchNorm
     in the gate.
     """

@@ -1,10 +1,10 @@
 """BlockDrop: one look at the image, REINFORCE with the greedy decisions as baseline, and a curriculum from the end.
 
-Wu et al., "BlockDrop: Dynamic Inference Paths in Residual Networks", CVPR 2018, sections 3.2 and 3.3. Reward, equation
-2: 1 - (share of blocks kept)^2 where the class is right, a penalty where it is not; exploration, equation 6, keeps
-probabilities in [0.2, 0.8]; baseline, equation 4, the greedy decisions. Simplified: the reward's share is that of MACs,
-and the scale of its cost is found so as to meet the target, where the paper tries penalties; the backbone learns from
-the start instead of after the curriculum. Of the joint agent's settings, ``information`` and ``entropy`` are off.
+Wu et al., "BlockDrop: Dynamic Inference Paths in Residual Networks", CVPR 2018, section 3. Its reward is 1 - (share of
+blocks kept)^2 where the class is right and a penalty where it is not; exploration keeps probabilities in [0.2, 0.8]; the
+baseline is the reward of the greedy decisions; decisions set in from the last block to the first.
+Simplified: the reward's share is that of MACs, and the scale of its cost is found so as to meet the target, where the
+paper tries penalties; the backbone learns from the start instead of after the curriculum.
 """
 
 from __future__ import annotations

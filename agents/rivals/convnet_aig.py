@@ -1,6 +1,6 @@
 """ConvNet-AIG: gates drawn with Gumbel noise, the task's gradient straight through them, and a target rate each.
 
-Veit and Belongie, "Convolutional Networks with Adaptive Inference Graphs", ECCV 2018, section 3.3 and equation 7: the
+Veit and Belongie, "Convolutional Networks with Adaptive Inference Graphs", ECCV 2018, section 3, "target rates": the
 squared distance of each block's rate of use in the batch from its target is added to the task's loss. There is no
 reward and no price. Simplified: all blocks have one target rate, such that the target share of MACs is met;
 gates read features whose gradient ends there, so that they do not shape the backbone. The settings of policy gradients

@@ -1,6 +1,6 @@
 """SkipNet: supervised gates first, then REINFORCE and cross-entropy together.
 
-Wang et al., "SkipNet: Learning Dynamic Routing in Convolutional Networks", ECCV 2018, section 3.3, "hybrid
+Wang et al., "SkipNet: Learning Dynamic Routing in Convolutional Networks", ECCV 2018, section 3, "hybrid
 reinforcement learning": decisions are rewarded by the log-probability of the true class less the price of the blocks
 run. Its supervised pre-training, here in the warm-up, rounds the gates forwards and lets the task's gradient through
 backwards.
