@@ -1,8 +1,8 @@
 """BlockDrop: one look at the image, REINFORCE with the greedy decisions as baseline, and a curriculum from the end.
 
 Wu et al., "BlockDrop: Dynamic Inference Paths in Residual Networks", CVPR 2018, section 3. Its reward is 1 - (share of
-blocks kept)^2 where the class is right and a penalty where it is not; exploration keeps probabilities in [0.2, 0.8]; the
-baseline is the reward of the greedy decisions; decisions set in from the last block to the first.
+blocks kept)^2 where the class is right and a penalty where it is not; exploration keeps probabilities in [0.2, 0.8];
+the baseline is the reward of the greedy decisions; decisions set in from the last block to the first.
 Simplified: the reward's share is that of MACs, and the scale of its cost is found so as to meet the target, where the
 paper tries penalties; the backbone learns from the start instead of after the curriculum.
 """
