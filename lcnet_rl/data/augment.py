@@ -2,7 +2,7 @@
 
 Crops: He et al., "Deep Residual Learning for Image Recognition", 2015, section 4.2: pad by 4, crop, flip. Padding is
 by reflection, as in cifar10-airbench (Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", arXiv 2404.00498),
-which leaves no black borders. Alternating flips are that paper's section 3.6. Cutout: DeVries and Taylor, "Improved
+which leaves no black borders. Alternating flips are from there, too. Cutout: DeVries and Taylor, "Improved
 Regularization of Convolutional Neural Networks with Cutout", arXiv 1708.04552.
 """
 
