@@ -38,7 +38,7 @@ class TrainingBatches:
         self._rows = my_rows(batch_size)
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
         self._augmentation = augmentation
-        # Which images the even epochs mirror. No training step has the stream of the smallest step number.
+        # Which images the even epochs mirror, from a stream far below those of the epochs' orders.
         coins = torch.rand(len(dataset), generator=step_generator(seed, -(2**31)))
         self._mirrored = (coins < 0.5).to(device) if augmentation.flips == "alternating" else None
 
