@@ -114,21 +114,35 @@ class BackboneSpec:
     """Of each block's first convolution, in a pruned network; None is as many as the block has outputs."""
 
 
+@dataclass(frozen=True)
+class Family:
+    """What tells one named backbone from another."""
+
+    stages: tuple[int, ...]
+    """Blocks in each."""
+    projection: bool
+    """Whether shortcuts that change the shape are convolutions."""
+    width: int
+    """Filters of the first stage, as published."""
+    growth: tuple[int, ...] = (1, 2, 4, 8)
+    """Filters of each stage, as multiples of the first one's."""
+
+
 class Backbone(nn.Module):
     """Stem, residual blocks and a linear head over globally pooled features."""
 
-    def __init__(self, spec: BackboneSpec, stages: tuple[int, ...], projection: bool) -> None:
+    def __init__(self, spec: BackboneSpec, family: Family) -> None:
         super().__init__()
         self.spec = spec
         self.stem = Stem(spec.width)
         blocks: list[Block] = []
         channels = spec.width
-        for stage, count in enumerate(stages):
-            out_channels = spec.width * 2**stage
+        for stage, count in enumerate(family.stages):
+            out_channels = spec.width * family.growth[stage]
             for index in range(count):
                 stride = 2 if stage > 0 and index == 0 else 1
                 filters = None if spec.filters is None else spec.filters[len(blocks)]
-                blocks.append(Block(channels, out_channels, stride, projection, filters))
+                blocks.append(Block(channels, out_channels, stride, family.projection, filters))
                 channels = out_channels
         self.blocks: nn.ModuleList = nn.ModuleList(blocks)
         self.head = nn.Linear(channels, spec.classes)
@@ -166,20 +180,12 @@ def pool(features: Tensor) -> Tensor:
     return features.permute(0, 2, 3, 1).flatten(1, 2).float().mean(1)
 
 
-@dataclass(frozen=True)
-class Family:
-    """What tells one named backbone from another."""
-
-    stages: tuple[int, ...]
-    """Blocks in each."""
-    projection: bool
-    """Whether shortcuts that change the shape are convolutions."""
-    width: int
-    """Filters of the first stage, as published."""
-
-
 BACKBONES = {f"resnet{depth}": Family(((depth - 2) // 6,) * 3, False, 16) for depth in (8, 14, 20, 32, 44, 56, 110)}
 BACKBONES["resnet18"] = Family((2, 2, 2, 2), True, 64)
+BACKBONES["p116"] = Family((1, 1, 6), True, 32)
+BACKBONES["p115"] = Family((1, 1, 5), True, 24, (1, 2, 6))
+BACKBONES["p1151"] = Family((1, 1, 5, 1), True, 32)
+BACKBONES["p1141"] = Family((1, 1, 4, 1), True, 24, (1, 2, 6, 10))
 
 
 def create_backbone(
@@ -206,4 +212,4 @@ def create_backbone(
     if filters is not None and (len(filters) != sum(family.stages) or min(filters) < 1):
         raise UserError(f"{name} has {sum(family.stages)} blocks of at least one filter each, got {filters}")
     spec = BackboneSpec(name, classes, family.width if width is None else width, filters)
-    return Backbone(spec, family.stages, family.projection)
+    return Backbone(spec, family)
