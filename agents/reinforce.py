@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from agents.alarms import warn_if_collapsed, warn_if_missed
 from agents.estimators import decision_information, policy_entropy, policy_loss
 from agents.finetune import DECISIONS, PRICES, Finetuner, OnValidation, greedy_keeps, random_keeps
 from agents.pricing import Pricing
@@ -31,14 +32,11 @@ from lcnet_rl.evaluate import Results, evaluate, recalibrate, spread_prices
 from lcnet_rl.interrupt import Interrupted, deferred_interrupt
 from lcnet_rl.model import LCNet, Observation
 from lcnet_rl.optim import triangle
-from lcnet_rl.progress import Progress, console
+from lcnet_rl.progress import Progress
 from lcnet_rl.rewards import create_reward, judge
 from lcnet_rl.runs import BEST, CHECKPOINT, MODEL, MetricsLog, restoring
 from lcnet_rl.tree import load_tree, save_tree
 from lcnet_rl.weights import save_model
-
-COLLAPSED = 0.005
-"""Below this standard deviation over images of the MACs share, decisions are called collapsed."""
 
 
 class Reinforce:
@@ -106,6 +104,8 @@ class Reinforce:
                     self.center_threshold()
                 scalars = self.joint_step()
                 self.step += 1
+                if self.step == schedule.polish:
+                    warn_if_missed(scalars["rollout/macs_ratio"], self.pricing.target)
                 stop = distributed.any_process(interrupt.requested)
                 window.add(scalars)
                 if self.step % config.log_every == 0:
@@ -280,12 +280,7 @@ class Reinforce:
         if settled and (self.best is None or reward >= self.best.reward(self.reward, seen)):
             self.best = results
             distributed.by_main(save_model)(model, self.run / BEST)
-        collapsed = settled and results.spread < COLLAPSED
-        if collapsed:
-            console.print(
-                f"[yellow]step {self.step}: collapsed decisions, the MACs of validation images differ by "
-                f"{results.spread:.4f} of dense only; raise --information or --entropy, or lower --price[/]"
-            )
+        collapsed = settled and warn_if_collapsed(self.step, results.spread)
         return {
             "eval/accuracy": results.accuracy,
             "eval/macs_ratio": results.macs_ratio,
