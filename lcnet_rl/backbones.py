@@ -2,7 +2,9 @@
 
 He's CIFAR networks (He et al., 2016, "Deep Residual Learning for Image Recognition", section 4.2: 6n + 2 layers,
 16-32-64 filters, parameter-free shortcut, "option A") and ResNet-18 in the CIFAR form that the LC-Net paper plots
-(3x3 stem, no max-pooling, 64-128-256-512 filters, 1x1 projection where the shape changes).
+(3x3 stem, no max-pooling, 64-128-256-512 filters, 1x1 projection where the shape changes). ResNet-16-late is this
+project's own, for skipping: two thin blocks lead to 8x8 features, on which a classifier is nearly as sure as it will ever
+be, and five wide blocks there do most of the work. So most of the compute can depend on how hard the image is.
 
 Images go in as uint8; scaling and normalisation are the first thing a backbone does, so nobody else needs to know them.
 """
@@ -123,7 +125,7 @@ class Family:
     projection: bool
     """Whether shortcuts that change the shape are convolutions."""
     width: int
-    """Filters of the first stage, as published."""
+    """Filters of the first stage, where no other is asked for."""
     growth: tuple[int, ...] = (1, 2, 4, 8)
     """Filters of each stage, as multiples of the first one's."""
 
@@ -182,10 +184,7 @@ def pool(features: Tensor) -> Tensor:
 
 BACKBONES = {f"resnet{depth}": Family(((depth - 2) // 6,) * 3, False, 16) for depth in (8, 14, 20, 32, 44, 56, 110)}
 BACKBONES["resnet18"] = Family((2, 2, 2, 2), True, 64)
-BACKBONES["p116"] = Family((1, 1, 6), True, 32)
-BACKBONES["p115"] = Family((1, 1, 5), True, 24, (1, 2, 6))
-BACKBONES["p1151"] = Family((1, 1, 5, 1), True, 32)
-BACKBONES["p1141"] = Family((1, 1, 4, 1), True, 24, (1, 2, 6, 10))
+BACKBONES["resnet16-late"] = Family((1, 1, 5), True, 24, (1, 2, 6))
 
 
 def create_backbone(
@@ -194,9 +193,10 @@ def create_backbone(
     """Build a backbone with fresh weights.
 
     Args:
-        name: ``resnet8/14/20/32/44/56/110`` (He's CIFAR networks) or ``resnet18``.
+        name: ``resnet8/14/20/32/44/56/110`` (He's CIFAR networks), ``resnet18`` or ``resnet16-late``.
         classes: number of classes of the head.
-        width: filters of the first stage; None is the published width (16 for He's networks, 64 for ``resnet18``).
+        width: filters of the first stage; None is the usual width (16 for He's networks, 64 for ``resnet18``, 24 for
+            ``resnet16-late``).
         filters: of each block's first convolution, for a pruned network.
 
     Raises:

@@ -22,7 +22,7 @@ from lcnet_rl.commands.train import parse
 from lcnet_rl.errors import UserError
 from lcnet_rl.results.page import page
 from lcnet_rl.results.plan import Reproduction, in_order
-from lcnet_rl.results.rows import Row, agent_records, agent_rows, dense_rows
+from lcnet_rl.results.rows import Row, agent_records, agent_rows, dense_rows, timings
 from lcnet_rl.runs import plain, read_config
 from lcnet_rl.settings import from_dict
 from lcnet_rl.sweep.records import grouped
@@ -239,13 +239,22 @@ def test_the_page_says_so_if_a_policy_does_not_look_at_the_image(reference: Path
     assert "it is not shown to depend on the image" in page([], grouped(agent_records([run], "cifar10")), [])
 
 
+def test_times_are_shown_where_a_run_was_timed(reference: Path) -> None:
+    case = {"name": "engine policy fp32, batch 128", "macs_ratio": 0.5, "ratio": 0.71, "ratio_quartiles": [0.7, 0.75]}
+    case |= {"median_ms": 50.0, "rival": "dense torch.compile fp32", "rival_median_ms": 70.4}
+    (reference / "agent" / "bench.json").write_text(json.dumps({"cases": [case]}))
+    text = page([], [], [], timings([reference / "first", reference / "agent"]))
+    assert "| agent | engine policy fp32, batch 128 | 50.0% | 0.71 (0.70 to 0.75) | 50.00 | dense torch.comp" in text
+    assert "## Time" not in page([], [], [])
+
+
 def test_the_committed_page_and_rows_are_those_of_the_committed_runs() -> None:
     runs = sorted(path.parent for path in REFERENCE.glob("*/config.yaml"))
     dense, groups, published = reproduce.collect(runs)
     rows = [*dense, *(row for group in groups for row in agent_rows(group)), *published]
     assert len(groups) >= 2
     assert json.loads((REFERENCE / "results.json").read_text())["rows"] == plain(rows)
-    assert (REFERENCE.parent.parent / "RESULTS.md").read_text() == page(dense, groups, published)
+    assert (REFERENCE.parent.parent / "RESULTS.md").read_text() == page(dense, groups, published, timings(RUNS))
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)

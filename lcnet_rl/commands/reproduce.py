@@ -33,6 +33,7 @@ from lcnet_rl.results.rows import (
     is_rival,
     published_rows,
     rivals,
+    timings,
 )
 from lcnet_rl.runs import CONFIG, METRICS, read_config, write_json
 from lcnet_rl.settings import from_dict
@@ -177,7 +178,7 @@ def write_results(runs: Sequence[Path]) -> None:
     ours, others = ([group for group in groups if rivals(group) == rival] for rival in (False, True))
     front = pareto([group.point for group in ours])
     plot_frontier(ours, front, points, CIFAR10, "CIFAR-10, test images", REFERENCE / "frontier.png", others)
-    write_text(ROOT / "RESULTS.md", page(dense, groups, published))
+    write_text(ROOT / "RESULTS.md", page(dense, groups, published, timings(runs)))
     console.print(f"written: {ROOT / 'RESULTS.md'}, {REFERENCE / 'results.json'}", soft_wrap=True, highlight=False)
 
 

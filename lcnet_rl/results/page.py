@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lcnet_rl.report import looks_at_image
-from lcnet_rl.results.rows import Row, agent_rows, commands, label, rivals
+from lcnet_rl.results.rows import Row, Timing, agent_rows, commands, label, rivals
 from lcnet_rl.sweep.records import Group
 
 HEAD = """# Results on CIFAR-10
@@ -30,10 +30,14 @@ convolutions, by their group's norm) and trained again with its dense self as te
 RIVALS = """Other papers' policies and ways to train them, on the same backbone, data and training budget as ours of the
 same number of epochs; each module in `agents/rivals` says what was simplified.
 """
-WORDS = ("run", "backbone", "method", "source")
+TIME = """What `lcnet-rl bench RUN` measured, where it was run: greedy decisions on validation images, against the fastest
+dense network in the same runtime (a ratio below 1 is faster). Medians of trials in turn, and quartiles of their ratios,
+on the machine that the run's `bench.json` names.
+"""
+WORDS = ("run", "backbone", "method", "source", "case", "dense network")
 
 
-def page(dense: Sequence[Row], groups: Sequence[Group], published: Sequence[Row]) -> str:
+def page(dense: Sequence[Row], groups: Sequence[Group], published: Sequence[Row], times: Sequence[Timing] = ()) -> str:
     """The whole page, in Markdown."""
     parts = [HEAD, "## Dense backbones\n", dense_table([row for row in dense if row.kind == "dense"])]
     static = [row for row in dense if row.kind == "static"]
@@ -43,6 +47,8 @@ def page(dense: Sequence[Row], groups: Sequence[Group], published: Sequence[Row]
     parts += ["## Policies\n", policy_table(ours), READING]
     if theirs:
         parts += ["## Rivals in the same harness\n", RIVALS, policy_table(theirs)]
+    if times:
+        parts += ["## Time\n", TIME, time_table(times)]
     parts += ["## What these figures show\n", verdicts(groups, dense, published)]
     parts += ["## Published\n", published_table(published)]
     parts += ["## Commands\n", typed(dense, groups)]
@@ -87,6 +93,23 @@ def policy_table(groups: Sequence[Group]) -> str:
         )
     columns = ("run", "backbone", "accuracy, %", "MMACs", "of dense", "dense, %", "keep-all", "random", "shuffled")
     return table((*columns, "static", "seeds"), lines)
+
+
+def time_table(times: Sequence[Timing]) -> str:
+    """What skipping saves in time, a comparison a line."""
+    lines = [
+        (
+            time.run,
+            time.case,
+            f"{time.macs_ratio:.1%}",
+            f"{time.ratio:.2f} ({time.quartiles[0]:.2f} to {time.quartiles[1]:.2f})",
+            f"{time.milliseconds:.2f}",
+            time.rival,
+            f"{time.rival_milliseconds:.2f}",
+        )
+        for time in times
+    ]
+    return table(("run", "case", "MACs of dense", "ratio", "ms", "dense network", "its ms"), lines)
 
 
 def published_table(rows: Sequence[Row]) -> str:

@@ -12,7 +12,7 @@ from lcnet_rl.backbones import create_backbone
 from lcnet_rl.files import read_json
 from lcnet_rl.macs import dense_macs
 from lcnet_rl.policies import LAYER_POLICIES
-from lcnet_rl.runs import METRICS, RUN, read_config
+from lcnet_rl.runs import BENCH, METRICS, RUN, read_config
 from lcnet_rl.sweep.published import CIFAR10
 from lcnet_rl.sweep.records import Group, Record, evaluation_files, of_run
 
@@ -99,6 +99,40 @@ def rivals(group: Group) -> bool:
 
 
 _CONTROL = ("accuracy", "macs_mean")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One comparison of ``bench``: a run's policy against the fastest dense network in the same runtime."""
+
+    run: str
+    case: str
+    macs_ratio: float
+    """Share of dense MACs, gates included, on the images that were timed."""
+    ratio: float
+    """Of the medians: below 1 is faster than dense."""
+    quartiles: tuple[float, float]
+    """Of the ratios of single trials."""
+    milliseconds: float
+    """Median of a trial."""
+    rival: str
+    rival_milliseconds: float
+
+
+def timings(runs: Iterable[Path]) -> list[Timing]:
+    """What ``bench`` wrote into run folders, in their order."""
+    found = []
+    for run in runs:
+        if (run / BENCH).is_file():
+            for case in read_json(run / BENCH)["cases"]:
+                low, high = case["ratio_quartiles"]
+                mine, its = case["median_ms"], case["rival_median_ms"]
+                found.append(
+                    Timing(
+                        run.name, case["name"], case["macs_ratio"], case["ratio"], (low, high), mine, case["rival"], its
+                    )
+                )
+    return found
 
 
 def published_rows() -> list[Row]:
