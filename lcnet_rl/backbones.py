@@ -2,9 +2,9 @@
 
 He's CIFAR networks (He et al., 2016, "Deep Residual Learning for Image Recognition", section 4.2: 6n + 2 layers,
 16-32-64 filters, parameter-free shortcut, "option A") and ResNet-18 in the CIFAR form that the LC-Net paper plots
-(3x3 stem, no max-pooling, 64-128-256-512 filters, 1x1 projection where the shape changes). ResNet-16-late is this
-project's own, for skipping: two thin blocks lead to 8x8 features, on which a classifier is nearly as sure as it will ever
-be, and five wide blocks there do most of the work. So most of the compute can depend on how hard the image is.
+(3x3 stem, no max-pooling, 64-128-256-512 filters, 1x1 projection where the shape changes). ResNet-16-late is
+this project's own, for skipping: three blocks lead quickly to 8x8 features, where a linear classifier can tell which
+images are easy, and most of the compute comes after that, in four more blocks of that shape.
 
 Images go in as uint8; scaling and normalisation are the first thing a backbone does, so nobody else needs to know them.
 """

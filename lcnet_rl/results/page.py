@@ -30,9 +30,9 @@ convolutions, by their group's norm) and trained again with its dense self as te
 RIVALS = """Other papers' policies and ways to train them, on the same backbone, data and training budget as ours of the
 same number of epochs; each module in `agents/rivals` says what was simplified.
 """
-TIME = """What `lcnet-rl bench RUN` measured, where it was run: greedy decisions on validation images, against the fastest
-dense network in the same runtime (a ratio below 1 is faster). Medians of trials in turn, and quartiles of their ratios,
-on the machine that the run's `bench.json` names.
+TIME = """What `lcnet-rl bench RUN` measured, where it was run: greedy decisions on validation images, against the
+fastest dense network in the same runtime (a ratio below 1 is faster). Medians of trials in turn, and quartiles of their
+ratios, on the machine that the run's `bench.json` names.
 """
 WORDS = ("run", "backbone", "method", "source", "case", "dense network")
 
