@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lcnet_rl.backbones import Backbone, BackboneSpec, create_backbone
+from lcnet_rl.backbones import BACKBONES, Backbone, BackboneSpec, create_backbone
 from lcnet_rl.errors import UserError
 from lcnet_rl.files import read_tensors, write_tensors
 from lcnet_rl.model import LCNet, create_model
@@ -26,9 +26,10 @@ from lcnet_rl.spec import ModelSpec
 BACKBONE = "backbone.safetensors"
 """Of a run folder of ``pretrain``."""
 REFERENCE = Path(__file__).resolve().parent.parent / "runs" / "reference"
-PRETRAINED = {
+PRETRAINED: dict[tuple[str, str, int | None], str] = {
     ("cifar10", "resnet20", 16): "resnet20",
     ("cifar10", "resnet18", 32): "resnet18-32",
+    ("cifar10", "resnet16-late", 24): "resnet16-late",
     ("shapes", "resnet14", 8): "shapes-resnet14",
 }
 """Dense backbones that come with the project, in ``REFERENCE``, by data set, backbone and width."""
@@ -119,9 +120,11 @@ def pretrained(dataset: str, name: str, width: int | None) -> Path | None:
     Args:
         dataset: what it was trained on.
         name: the backbone.
-        width: its width; None is the published one.
+        width: its width; None is the usual one.
     """
-    folder = PRETRAINED.get((dataset, name, 16 if width is None else width))
+    if width is None and name in BACKBONES:
+        width = BACKBONES[name].width
+    folder = PRETRAINED.get((dataset, name, width))
     path = REFERENCE / folder / BACKBONE if folder else None
     return path if path is not None and path.is_file() else None
 

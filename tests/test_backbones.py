@@ -13,7 +13,7 @@ from lcnet_rl.backbones import BACKBONES, MEAN, STD, Backbone, BackboneSpec, cre
 from lcnet_rl.errors import UserError
 from lcnet_rl.macs import CostTable, cost_table
 
-HE = [name for name in BACKBONES if name != "resnet18"]
+HE = [name for name, family in BACKBONES.items() if not family.projection]
 
 
 def tiny_backbone(name: str = "resnet8", classes: int = 4, width: int = 4, seed: int = 0) -> Backbone:
@@ -61,7 +61,7 @@ def torch_macs(backbone: Backbone) -> int:
 @pytest.mark.parametrize("name", BACKBONES)
 def test_every_registered_backbone_maps_images_to_logits(name: str) -> None:
     backbone = meta_backbone(name)
-    assert backbone.spec == BackboneSpec(name, 10, 64 if name == "resnet18" else 16)
+    assert backbone.spec == BackboneSpec(name, 10, {"resnet18": 64, "resnet16-late": 24}.get(name, 16))
     logits = backbone(torch.zeros(2, 3, 32, 32, dtype=torch.uint8, device="meta"))
     assert logits.shape == (2, 10)
     assert logits.dtype == torch.float32
@@ -72,7 +72,7 @@ def test_a_network_has_the_layers_that_its_name_counts(name: str) -> None:
     modules = list(meta_backbone(name).modules())
     convolutions = [m for m in modules if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
     linears = [m for m in modules if isinstance(m, nn.Linear)]
-    assert len(convolutions) + len(linears) == int(name.removeprefix("resnet"))
+    assert len(convolutions) + len(linears) == int(name.removeprefix("resnet").removesuffix("-late"))
 
 
 @pytest.mark.parametrize("name", HE)
@@ -113,6 +113,16 @@ def test_images_are_scaled_to_one_and_normalised_by_the_imagenet_statistics() ->
     white = torch.full((1, 3, 32, 32), 255, dtype=torch.uint8)
     backbone(white)
     assert seen[1][0, 0, 0, 0].item() == pytest.approx((1 - 0.485) / 0.229, rel=1e-5)
+
+
+def test_the_late_network_spends_most_of_its_compute_on_8x8_features() -> None:
+    backbone = meta_backbone("resnet16-late")
+    costs = gateless_costs(backbone)
+    filters = [backbone.block(t).filters for t in range(7)]
+    shares = [cost.filter * count / costs.dense for cost, count in zip(costs.blocks, filters, strict=True)]
+    assert filters == [24, 48, 144, 144, 144, 144, 144]
+    assert sum(shares[3:]) > 0.7, "after the first 8x8 features, and so open to decisions about them"
+    assert [type(block.shortcut) for block in backbone.blocks[3:]] == [nn.Identity] * 4
 
 
 @pytest.mark.parametrize("name", ["resnet8", "resnet18"])

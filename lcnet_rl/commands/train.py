@@ -51,12 +51,12 @@ class Train:
     dataset: str = "cifar10"
     """cifar10, shapes, or folder:PATH."""
     backbone: str = "resnet20"
-    """resnet8/14/20/32/44/56/110 or resnet18."""
+    """resnet8/14/20/32/44/56/110, resnet18 or resnet16-late."""
     width: int | None = None
-    """Filters of the first stage; the published width when not given."""
+    """Filters of the first stage; the usual width when not given."""
     init: str = "auto"
     """Starting weights: a file, a pretrain run, akamaster, scratch, or auto (what comes with the
-    project: for cifar10 resnet20 and resnet18 of width 32, for shapes resnet14 of width 8)."""
+    project: for cifar10 resnet20, resnet16-late, and resnet18 of width 32; for shapes resnet14 of width 8)."""
     decides: Decides = "both"
     """layers (L-Net), channels (C-Net), or both."""
     groups: int = DEFAULT_GROUPS
