@@ -227,6 +227,25 @@ def test_the_page_says_what_dominates_what(reference: Path) -> None:
     assert "it dominates: dear (90.00 % at 51 M); rows that dominate it: cheap (90.00 % at 49 M)." in text
 
 
+def test_policies_stand_beside_static_networks_of_their_backbone_and_cost(reference: Path) -> None:
+    groups = grouped(agent_records([evaluated(reference / "agent")], "cifar10"))
+    others = {"pruned": ("resnet20", 51e6), "dear": ("resnet20", 53e6), "other": ("resnet18", 50e6)}
+    rows = [Row(name, "static", backbone, 0.91, macs) for name, (backbone, macs) in others.items()]
+    text = page(rows, groups, [])
+    assert "| agent | 90.00 | 50.00 | pruned | 91.00 | 51.00 | -1.00 |" in text
+    assert "| agent | 90.00 | 50.00 | dear" not in text
+    assert "| agent | 90.00 | 50.00 | other" not in text
+    assert "## Against static" not in page(rows[1:], groups, [])
+
+
+def test_of_many_rows_the_most_accurate_are_named(reference: Path) -> None:
+    groups = grouped(agent_records([evaluated(reference / "agent")], "cifar10"))
+    rows = [Row(f"row{points}", "published", "", 0.9 + points / 1000, 40e6) for points in range(1, 6)]
+    assert (
+        "rows that dominate it: row5 (90.50 % at 40 M), row4 (90.40 % at 40 M), row3 (90.30 % at 40 M) and 2 more."
+    ) in page([], groups, rows)
+
+
 def test_policies_dominate_each_other_too(reference: Path) -> None:
     other = write(reference / "other", "lcnet-rl train", seed=3, agent={"price": 0.6})
     evaluated(other, accuracy=0.91, command="lcnet-rl evaluate runs/reference/other")

@@ -30,11 +30,19 @@ convolutions, by their group's norm) and trained again with its dense self as te
 RIVALS = """Other papers' policies and ways to train them, on the same backbone, data and training budget as ours of the
 same number of epochs; each module in `agents/rivals` says what was simplified.
 """
+EQUAL = """Policies beside networks of the same backbone, trained in the same harness, that compute the same for every
+image, at MACs within 5 %. Where the difference is not positive, skipping by image does not pay yet. Not all were
+trained equally long: the commands say how many epochs.
+"""
 TIME = """What `lcnet-rl bench RUN` measured, where it was run: greedy decisions on validation images, against the
 fastest dense network in the same runtime (a ratio below 1 is faster). Medians of trials in turn, and quartiles of their
 ratios, on the machine that the run's `bench.json` names.
 """
-WORDS = ("run", "backbone", "method", "source", "case", "dense network")
+ABOUT = 0.05
+"""How far MACs may differ that are called the same."""
+LISTED = 3
+"""Rows that a sentence names."""
+WORDS = ("run", "backbone", "method", "source", "case", "dense network", "static network")
 
 
 def page(dense: Sequence[Row], groups: Sequence[Group], published: Sequence[Row], times: Sequence[Timing] = ()) -> str:
@@ -47,6 +55,9 @@ def page(dense: Sequence[Row], groups: Sequence[Group], published: Sequence[Row]
     parts += ["## Policies\n", policy_table(ours), READING]
     if theirs:
         parts += ["## Rivals in the same harness\n", RIVALS, policy_table(theirs)]
+    equals = equal_costs(groups, dense)
+    if equals:
+        parts += ["## Against static networks of the same cost\n", EQUAL, equal_table(equals)]
     if times:
         parts += ["## Time\n", TIME, time_table(times)]
     parts += ["## What these figures show\n", verdicts(groups, dense, published)]
@@ -93,6 +104,34 @@ def policy_table(groups: Sequence[Group]) -> str:
         )
     columns = ("run", "backbone", "accuracy, %", "MMACs", "of dense", "dense, %", "keep-all", "random", "shuffled")
     return table((*columns, "static", "seeds"), lines)
+
+
+def equal_costs(groups: Sequence[Group], dense: Sequence[Row]) -> list[tuple[Row, Row]]:
+    """Policies (or rivals), each beside every network of its backbone that skips nothing and costs about the same."""
+    skipping = [group for group in groups if group.point[0] < (1 - ABOUT) * group.records[0].summary["dense_macs"]]
+    return [
+        (policy, row)
+        for policy in (agent_rows(group)[0] for group in skipping)
+        for row in dense
+        if row.backbone == policy.backbone and abs(row.macs / policy.macs - 1) <= ABOUT
+    ]
+
+
+def equal_table(pairs: Sequence[tuple[Row, Row]]) -> str:
+    """A policy and a static network a line."""
+    lines = [
+        (
+            policy.name,
+            percent(policy.accuracy),
+            mega(policy.macs),
+            static.name,
+            percent(static.accuracy),
+            mega(static.macs),
+            f"{100 * (policy.accuracy - static.accuracy):+.2f}",
+        )
+        for policy, static in pairs
+    ]
+    return table(("run", "accuracy, %", "MMACs", "static network", "its accuracy, %", "its MMACs", "points"), lines)
 
 
 def time_table(times: Sequence[Timing]) -> str:
@@ -162,8 +201,10 @@ def control_accuracy(group: Group, name: str) -> float:
 
 
 def listed(rows: Iterable[Row]) -> str:
-    """Rows by name, with their figures."""
-    return ", ".join(f"{row.name} ({percent(row.accuracy)} % at {row.macs / 1e6:.0f} M)" for row in rows) or "none"
+    """The most accurate rows by name, with their figures, and how many more there are."""
+    best = sorted(rows, key=lambda row: -row.accuracy)
+    names = [f"{row.name} ({percent(row.accuracy)} % at {row.macs / 1e6:.0f} M)" for row in best[:LISTED]]
+    return ", ".join(names) + (f" and {len(best) - LISTED} more" if len(best) > LISTED else "") or "none"
 
 
 def points(difference: float) -> str:
