@@ -100,9 +100,15 @@ class Block(nn.Module):
             hidden = scale_channels(hidden, filter_scale)
         return self.bn2(self.conv2(hidden))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The plain block, all of it: (B, C_in, H, W) to (B, C_out, H / stride, W / stride)."""
-        return F.relu(self.shortcut(x) + self.residual(x))
+    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        """The plain block, all of it: (B, C_in, H, W) to (B, C_out, H / stride, W / stride).
+
+        With ``keep`` (B,), 1 or 0, it is the shortcut alone for images with 0.
+        """
+        residual = self.residual(x)
+        if keep is not None:
+            residual = scale_channels(residual, keep[:, None])
+        return F.relu(self.shortcut(x) + residual)
 
 
 @dataclass(frozen=True)
@@ -161,11 +167,14 @@ class Backbone(nn.Module):
         """Logits (B, classes), in float32, from the last block's output (B, C, H, W)."""
         return self.head(pool(features))
 
-    def forward(self, images: Tensor) -> Tensor:
-        """The dense network: uint8 images (B, 3, 32, 32) to logits (B, classes)."""
+    def forward(self, images: Tensor, keeps: Tensor | None = None) -> Tensor:
+        """The dense network: uint8 images (B, 3, 32, 32) to logits (B, classes).
+
+        With ``keeps`` (blocks, B), 1 or 0, images do without the blocks for which they have 0.
+        """
         x = self.stem(images)
-        for block in self.blocks:
-            x = block(x)
+        for index, block in enumerate(self.blocks):
+            x = block(x, None if keeps is None else keeps[index])
         return self.classify(x)
 
 

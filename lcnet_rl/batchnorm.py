@@ -6,6 +6,8 @@ only.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -75,3 +77,17 @@ def prepare(module: nn.Module) -> None:
     for norm in module.modules():
         if type(norm) is nn.BatchNorm2d:
             norm.__class__ = GlobalBatchNorm2d
+
+
+@contextmanager
+def fresh_statistics(norms: Sequence[nn.BatchNorm2d]) -> Iterator[None]:
+    """Forget running statistics; passes in train mode inside then count equally, whatever the momentum."""
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # torch's spelling of a cumulative average
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lcnet_rl.batchnorm import fresh_statistics
 from lcnet_rl.data import Dataset
 from lcnet_rl.device import Precision, autocast
 from lcnet_rl.distributed import alone
@@ -139,23 +140,15 @@ def recalibrate(
         images: how many images to average over.
         prices: the prices that the policy sees, spread evenly over the images; None is the model's own.
     """
-    norms = model.norms()
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # torch's spelling of a cumulative average
     model.train()
     if model.policy:
         model.policy.eval()
-    try:
-        chosen = training.sample(images).images
-        seen = None if prices is None else spread_prices(prices, len(chosen))
+    chosen = training.sample(images).images
+    seen = None if prices is None else spread_prices(prices, len(chosen))
+    with fresh_statistics(model.norms()):
         for start in range(0, len(chosen), BATCH):
             batch = chosen[start : start + BATCH]
             decide = decisions if callable(decisions) else replay(decisions.to(device).expand(-1, len(batch), -1))
             with alone(), autocast(device, precision):
                 model.run(batch.to(device), decide, None if seen is None else seen[start : start + BATCH])
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
     model.eval()

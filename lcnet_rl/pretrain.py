@@ -2,6 +2,10 @@
 
 A short modern recipe: SGD with Nesterov momentum, or Muon, a triangular learning rate, label smoothing, no decay on
 BatchNorm and biases, crops, flips and cutouts as batched tensor operations, channels-last features.
+
+A network that is to skip later can be trained with LayerDrop: Fan et al., 2020, "Reducing Transformer depth on demand
+with structured dropout", arXiv 1909.11556; after Huang et al., 2016, "Deep networks with stochastic depth", arXiv
+1603.09382. Here an image draws its own rate, so that any number of blocks occurs, and what is kept is not scaled up.
 """
 
 from __future__ import annotations
@@ -19,17 +23,20 @@ from torch.nn import functional as F
 
 from lcnet_rl import distributed
 from lcnet_rl.backbones import Backbone
-from lcnet_rl.batchnorm import prepare
+from lcnet_rl.batchnorm import fresh_statistics, prepare
 from lcnet_rl.data import Dataset
 from lcnet_rl.data.augment import Augmentation
 from lcnet_rl.data.sampler import TrainingBatches
-from lcnet_rl.device import Precision, autocast, keep_freed_memory
+from lcnet_rl.device import Precision, autocast, keep_freed_memory, step_generator
 from lcnet_rl.errors import UserError
 from lcnet_rl.interrupt import Interrupted, deferred_interrupt
 from lcnet_rl.optim import KernelMuon, decayed, triangle
 from lcnet_rl.progress import Progress
 from lcnet_rl.runs import CHECKPOINT, CONFIG, MetricsLog
 from lcnet_rl.tree import load_tree, save_tree
+
+LAYERS = 1
+"""Number of the random stream that dropped layers are drawn from; 0 is that of images."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,9 @@ class Recipe:
     """Share of the target spread evenly over all classes."""
     distill: float = 0.0
     """Weight of a teacher's soft labels in the loss, where there is a teacher."""
+    layer_drop: float = 0.0
+    """Highest rate at which an image does without blocks; each image has its own, uniform between 0 and this. Prepares
+    for skipping (LayerDrop)."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     precision: Precision = "auto"
     """bf16 (autocast), fp32, or auto: bf16 where the hardware has matrix units for it."""
@@ -75,6 +85,8 @@ class Recipe:
             raise UserError("muon_lr must be > 0, muon_momentum in [0, 1), muon_weight_decay >= 0")
         if self.weight_decay < 0 or not 0 <= self.label_smoothing < 1 or not 0 <= self.distill <= 1:
             raise UserError("weight_decay must be >= 0, label_smoothing in [0, 1) and distill in [0, 1]")
+        if not 0 <= self.layer_drop < 1:
+            raise UserError(f"layer_drop is a rate in [0, 1), got {self.layer_drop}")
 
 
 def create_optimizers(backbone: Backbone, recipe: Recipe) -> dict[str, torch.optim.Optimizer]:
@@ -144,9 +156,14 @@ def train_dense(
             optimizer.load_state_dict(checkpoint[name])
         start = checkpoint["step"]
     log = MetricsLog(run, resume_at=start * recipe.batch_size if resume else None)
-    forward: Callable[[Tensor], Tensor] = torch.compile(backbone) if recipe.compile else backbone
+    forward: Callable[..., Tensor] = torch.compile(backbone) if recipe.compile else backbone
     began = time.monotonic()
     loss_sum, correct = torch.zeros((), device=device), torch.zeros((), device=device)
+
+    def keeps(step: int, count: int) -> Tensor | None:
+        if not recipe.layer_drop:
+            return None
+        return random_keeps(len(backbone.blocks), count, recipe.layer_drop, step_generator(seed, step, device, LAYERS))
 
     @distributed.by_main
     def save(step: int) -> None:
@@ -169,7 +186,7 @@ def train_dense(
                     group["lr"] = peaks[name] * factor
             backbone.train()
             with autocast(device, recipe.precision):
-                logits = forward(images)
+                logits = forward(images, keeps(step, len(images)))
                 soft = None if teacher is None else soft_labels(teacher, images)
             loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
             if soft is not None:
@@ -188,6 +205,8 @@ def train_dense(
                         f"the loss is not a number at step {step + 1} (lr {recipe.lr} too high?); stopped, and "
                         f"{run / CHECKPOINT} is the last good state"
                     )
+                if recipe.layer_drop:
+                    settle(backbone, train, device, recipe.precision)
                 images_seen = (step + 1) * recipe.batch_size
                 values = {
                     "train/loss": mean_loss,
@@ -206,6 +225,25 @@ def train_dense(
             bar.advance()
     log.close()
     return dense_accuracy(backbone, val, device)
+
+
+def random_keeps(blocks: int, images: int, highest: float, generator: torch.Generator) -> Tensor:
+    """Which blocks images do not drop, (blocks, images): 1, or 0 at the image's own rate, uniform in [0, highest]."""
+    device = generator.device
+    rates = highest * distributed.rand_rows((images, 1), generator, device)
+    return (distributed.rand_rows((images, blocks), generator, device) >= rates).float().T
+
+
+@torch.no_grad()
+def settle(backbone: Backbone, train: Dataset, device: torch.device, precision: Precision, images: int = 4000) -> None:
+    """Give BatchNorm the statistics of the whole network: those gathered while it dropped layers are of other ones."""
+    norms = [module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d)]
+    backbone.train()
+    with fresh_statistics(norms), distributed.alone(), autocast(device, precision):
+        for batch in train.sample(images).images.split(500):
+            backbone(batch.to(device))
+    backbone.eval()
+    distributed.share_weights(backbone)
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_backbones import noise, tiny_backbone
+from torch.nn import functional as F
 
 from lcnet_rl import pretrain
 from lcnet_rl.backbones import Backbone, create_backbone
@@ -19,7 +20,7 @@ from lcnet_rl.data import Dataset
 from lcnet_rl.data.augment import Augmentation
 from lcnet_rl.errors import UserError
 from lcnet_rl.optim import decayed, triangle
-from lcnet_rl.pretrain import Recipe, dense_accuracy, train_dense
+from lcnet_rl.pretrain import Recipe, dense_accuracy, random_keeps, settle, train_dense
 from lcnet_rl.runs import CHECKPOINT, PROGRESS
 from lcnet_rl.tree import load_tree, save_tree
 
@@ -93,7 +94,7 @@ def test_batchnorm_and_biases_do_not_decay() -> None:
 MUON = replace(RECIPE, optimizer="muon", augmentation=Augmentation(flips="alternating", cutout=8))
 
 
-@pytest.mark.parametrize("recipe", [RECIPE, MUON], ids=["sgd", "muon"])
+@pytest.mark.parametrize("recipe", [RECIPE, MUON, replace(RECIPE, layer_drop=0.5)], ids=["sgd", "muon", "layer-drop"])
 @pytest.mark.parametrize("stop_after", [1, 3])
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int, recipe: Recipe
@@ -162,6 +163,36 @@ def test_with_all_weight_on_the_teacher_labels_do_not_matter(tmp_path: Path) -> 
     assert not torch.equal(students[0]["head.weight"], students[2]["head.weight"])
 
 
+def test_dropped_layers_are_each_images_own() -> None:
+    keeps = random_keeps(5, 4000, 0.6, torch.Generator().manual_seed(0))
+    assert keeps.shape == (5, 4000)
+    assert set(keeps.unique().tolist()) == {0, 1}
+    torch.testing.assert_close(keeps.mean(1), torch.full((5,), 0.7), atol=0.03, rtol=0)
+    # Rates differ among images, so an image's numbers of blocks vary more than those of one common rate.
+    assert keeps.sum(0).var() > 1.3 * 5 * 0.7 * 0.3
+
+
+def test_an_image_without_a_block_gets_its_shortcut() -> None:
+    backbone, images = fresh().eval(), noise(2)
+    block = backbone.block(1)
+    with torch.no_grad():
+        x = backbone.block(0)(backbone.stem(images))
+        expected = backbone.classify(backbone.block(2)(torch.stack((block(x)[0], F.relu(block.shortcut(x))[1]))))
+        keeps = torch.tensor([[1.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+        torch.testing.assert_close(backbone(images, keeps), expected)
+        torch.testing.assert_close(backbone(images, torch.ones(3, 2)), backbone(images))
+
+
+def test_after_dropping_layers_statistics_are_those_of_the_whole_network(tmp_path: Path) -> None:
+    recipe = replace(RECIPE, epochs=2, layer_drop=0.9)
+    backbone = fresh()
+    train(backbone, tmp_path, recipe)
+    trained = {name: buffer.clone() for name, buffer in backbone.named_buffers()}
+    settle(backbone, coloured(), CPU, "fp32")
+    for name, buffer in backbone.named_buffers():
+        torch.testing.assert_close(buffer, trained[name])
+
+
 def test_two_runs_with_one_seed_are_equal(tmp_path: Path) -> None:
     backbones = [fresh(), fresh()]
     for index, backbone in enumerate(backbones):
@@ -215,6 +246,7 @@ def test_dense_accuracy_counts_right_images_whatever_the_batch_size() -> None:
         ({"warmup": 1.0}, "warmup"),
         ({"weight_decay": -1.0}, "weight_decay"),
         ({"label_smoothing": 1.0}, "label_smoothing"),
+        ({"layer_drop": 1.0}, "layer_drop"),
     ],
 )
 def test_a_wrong_setting_is_refused_by_name(wrong: dict[str, Any], message: str) -> None:
