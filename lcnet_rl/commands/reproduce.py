@@ -174,10 +174,14 @@ def write_results(runs: Sequence[Path]) -> None:
     dense, groups, published = collect(runs)
     rows = [*dense, *(row for group in groups for row in agent_rows(group)), *published]
     write_json(REFERENCE / "results.json", {"rows": rows})
-    points = {f"{row.kind}: {row.name}": (row.macs, row.accuracy) for row in dense}
+    whole, pruned = (
+        {f"{kind}: {row.name}": (row.macs, row.accuracy) for row in dense if row.kind == kind}
+        for kind in ("dense", "static")
+    )
     ours, others = ([group for group in groups if rivals(group) == rival] for rival in (False, True))
     front = pareto([group.point for group in ours])
-    plot_frontier(ours, front, points, CIFAR10, "CIFAR-10, test images", REFERENCE / "frontier.png", others)
+    picture = REFERENCE / "frontier.png"
+    plot_frontier(ours, front, whole, CIFAR10, "CIFAR-10, test images", picture, others, pruned)
     write_text(ROOT / "RESULTS.md", page(dense, groups, published, timings(runs)))
     console.print(f"written: {ROOT / 'RESULTS.md'}, {REFERENCE / 'results.json'}", soft_wrap=True, highlight=False)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import matplotlib as mpl
@@ -22,11 +23,12 @@ WIDE = 4
 def plot_frontier(
     groups: Sequence[Group],
     front: Sequence[int],
-    dense: dict[str, tuple[float, float]],
+    dense: Mapping[str, tuple[float, float]],
     published: Sequence[Published],
     title: str,
     path: Path,
     rivals: Sequence[Group] = (),
+    static: Mapping[str, tuple[float, float]] = MappingProxyType({}),
 ) -> None:
     """Draw groups of runs, the frontier through the best of them, and references.
 
@@ -38,13 +40,14 @@ def plot_frontier(
         title: of the picture.
         path: the PNG to write.
         rivals: other methods' runs, which are no part of the frontier.
+        static: pruned backbones by name, as ``dense``.
     """
     figure = Figure(figsize=(10, 5.2), layout="constrained")
     axes = figure.subplots()
     style: dict[str, Any] = {"ls": "", "capsize": 3, "elinewidth": 1}
     for chosen, color, size, label in (
-        ([index for index in range(len(groups)) if index not in front], "0.6", 5, "dominated"),
-        (list(front), "tab:blue", 8, "frontier"),
+        ([index for index in range(len(groups)) if index not in front], "0.6", 5, "ours, dominated"),
+        (list(front), "tab:blue", 8, "ours, frontier"),
     ):
         if chosen:
             macs, accuracies = zip(*(_shown(groups[index].point) for index in chosen), strict=True)
@@ -58,8 +61,10 @@ def plot_frontier(
     steps = [_shown(groups[index].point) for index in front]
     if len(steps) > 1:
         axes.plot(*zip(*steps, strict=True), "-", drawstyle="steps-post", color="tab:blue", lw=1.2, alpha=0.6)
-    for index, (name, point) in enumerate(dense.items()):
-        axes.plot(*_shown(point), marker="*", ms=14, ls="", color=f"{0.55 * index / len(dense):.2f}", label=name)
+    for points, marker, size in ((dense, "*", 13), (static, "d", 9)):
+        for index, (name, point) in enumerate(points.items()):
+            shade = f"{0.55 * index / len(points):.2f}"
+            axes.plot(*_shown(point), marker=marker, ms=size, ls="", color=shade, label=name)
     for (index, result), marker in zip(enumerate(published), "svD^P<X>hpd8", strict=False):
         line = "-" if len(result.points) > 1 else ""
         axes.plot(
@@ -72,7 +77,7 @@ def plot_frontier(
             alpha=0.8,
             label=result.method,
         )
-    costs = [macs / 1e6 for macs, _ in [*dense.values(), *(group.point for group in groups)]]
+    costs = [macs / 1e6 for macs, _ in [*dense.values(), *static.values(), *(group.point for group in groups)]]
     costs += [macs for result in published for macs, _ in result.points]
     if max(costs) > WIDE * min(costs):
         axes.set_xscale("log")
