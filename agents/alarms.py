@@ -1,4 +1,4 @@
-"""Warnings about a policy that trains on, but not to where it should."""
+"""Warnings while a policy trains: that its decisions have collapsed, or that it has missed its target."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ MISSED = 0.05
 
 
 def warn_if_collapsed(step: int, spread: float) -> bool:
-    """Whether validation images, whose MACs shares differ by ``spread``, all get the same decisions; says so."""
+    """Warn where all images cost about the same, which mostly means that all get the same decisions.
+
+    Args:
+        step: of the training.
+        spread: standard deviation over validation images of the share of dense MACs.
+
+    Returns:
+        Whether there was a warning.
+    """
     if spread >= COLLAPSED:
         return False
     console.print(
@@ -22,12 +30,20 @@ def warn_if_collapsed(step: int, spread: float) -> bool:
 
 
 def warn_if_missed(share: float, target: float | None) -> bool:
-    """Whether the policy has learned to spend another ``share`` of dense MACs than its target, if any; says so."""
+    """Warn where a policy has not learned to spend its target.
+
+    Args:
+        share: of the dense MACs, what the last batch of the policy's training spent.
+        target: what it was to be, if there is one.
+
+    Returns:
+        Whether there was a warning.
+    """
     if target is None or abs(share - target) <= MISSED:
         return False
     console.print(
-        f"[yellow]at the end of its training the policy spends {share:.3f} of the dense MACs, not the target of "
-        f"{target}; a threshold will make up for it, at a loss of accuracy. Give it more --epochs, --price-rate or "
-        "--gate-lr[/]"
+        f"[yellow]as its training ends, the policy spends {share:.3f} of dense MACs and not the target of {target}: "
+        "from here on a threshold has to make up for it. More epochs or a larger --gate-lr may help, or a faster "
+        "price (--price-rate; of convnet-aig --rate-weight)[/]"
     )
     return True

@@ -19,8 +19,6 @@ from lcnet_rl.errors import UserError, unknown_name
 from lcnet_rl.model import LCNet, Observation
 from lcnet_rl.optim import decayed
 
-DECISIONS, PRICES = 1, 2
-"""Numbers of the random streams that decisions and prices are drawn from; 0 is that of images."""
 OnValidation = Callable[[float, dict[str, float]], None]
 """Takes the share of the training that is done, and a validation's scalars, as they are logged."""
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from agents.alarms import warn_if_collapsed, warn_if_missed
 from agents.estimators import decision_information, policy_entropy, policy_loss
-from agents.finetune import DECISIONS, PRICES, Finetuner, OnValidation, greedy_keeps, random_keeps
+from agents.finetune import Finetuner, OnValidation, greedy_keeps, random_keeps
 from agents.pricing import Pricing
 from agents.reinforce_config import ReinforceConfig, Schedule
 from agents.rollout import Rollout, mean_field, running_statistics_kept, sample
@@ -26,7 +26,7 @@ from lcnet_rl.batchnorm import prepare
 from lcnet_rl.budget import calibrate_threshold
 from lcnet_rl.data import Dataset
 from lcnet_rl.data.sampler import TrainingBatches
-from lcnet_rl.device import autocast, step_generator
+from lcnet_rl.device import Stream, autocast, step_generator
 from lcnet_rl.errors import UserError
 from lcnet_rl.evaluate import Results, evaluate, recalibrate, spread_prices
 from lcnet_rl.interrupt import Interrupted, deferred_interrupt
@@ -104,7 +104,7 @@ class Reinforce:
                     self.center_threshold()
                 scalars = self.joint_step()
                 self.step += 1
-                if self.step == schedule.polish:
+                if schedule.policy < self.step == schedule.polish:
                     warn_if_missed(scalars["rollout/macs_ratio"], self.pricing.target)
                 stop = distributed.any_process(interrupt.requested)
                 window.add(scalars)
@@ -140,7 +140,7 @@ class Reinforce:
         learning = schedule.policy <= self.step < schedule.polish
         if learning:
             self.pricing.ramp(schedule.ramped(self.step))
-        prices = self.pricing.draw(len(images), step_generator(self.seed, self.step, self.device, PRICES))
+        prices = self.pricing.draw(len(images), step_generator(self.seed, self.step, self.device, Stream.PRICES))
         model.price.fill_(self.pricing.value)
         model.train()
         if model.policy and self.step >= schedule.polish:
@@ -200,7 +200,7 @@ class Reinforce:
             The passes whose executed paths train the backbone, and the policy's loss (0 outside the policy phase).
         """
         config, model, step = self.config, self.model, self.step
-        generator = step_generator(self.seed, step, self.device, DECISIONS)
+        generator = step_generator(self.seed, step, self.device, Stream.DECISIONS)
         zero = torch.zeros((), device=self.device)
         if step < self.schedule.policy:
             return self.roll(images, prices, 1, generator, random_keeps(config.warmup_keep, generator)), zero

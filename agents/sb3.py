@@ -19,7 +19,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from agents.finetune import DECISIONS, PRICES, Finetuner, OnValidation, random_keeps
+from agents.finetune import Finetuner, OnValidation, random_keeps
 from agents.gate_policy import GatePolicy
 from agents.pricing import Pricing
 from agents.random_state import get_random_state, set_random_state
@@ -29,7 +29,7 @@ from envs.sb3 import SB3VecEnv
 from envs.vector import ChannelSkipVectorEnv, LayerChannelSkipVectorEnv, LayerSkipVectorEnv, SkipVectorEnv
 from lcnet_rl.data import Dataset
 from lcnet_rl.data.sampler import TrainingBatches
-from lcnet_rl.device import autocast, step_generator
+from lcnet_rl.device import Stream, autocast, step_generator
 from lcnet_rl.errors import UserError
 from lcnet_rl.evaluate import Results, evaluate, recalibrate, spread_prices
 from lcnet_rl.interrupt import Interrupt, Interrupted, deferred_interrupt
@@ -168,14 +168,14 @@ class JointFinetuning(BaseCallback):
     def warm_up(self) -> None:
         """Teach the backbone to live with random skips."""
         for _ in range(self.config.warmup_steps):
-            generator = step_generator(self.seed, self.step, self.device, DECISIONS)
+            generator = step_generator(self.seed, self.step, self.device, Stream.DECISIONS)
             self.finetune_step(generator, random_decisions=True)
 
     def finetune_step(self, generator: torch.Generator, random_decisions: bool = False) -> None:
         """One step of backbone, scales and probes on decisions sampled from the policy, or at random in the warm-up."""
         images, labels = self.batches(self.step)
         model, config = self.lcnet, self.config
-        prices = self.pricing.draw(len(images), step_generator(self.seed, self.step, self.device, PRICES))
+        prices = self.pricing.draw(len(images), step_generator(self.seed, self.step, self.device, Stream.PRICES))
         decide = random_keeps(config.warmup_keep, generator) if random_decisions else None
         model.train()
         with autocast(self.device, config.precision):
@@ -221,7 +221,7 @@ class JointFinetuning(BaseCallback):
                 self.save()
         if self.rollouts:
             for _ in range(self.config.finetune):
-                self.finetune_step(step_generator(self.seed, self.step, self.device, DECISIONS))
+                self.finetune_step(step_generator(self.seed, self.step, self.device, Stream.DECISIONS))
         # Every rollout begins with new images: the old ones' features, and their price, are out of date.
         env.env.process.prices = self.pricing.now
         self.model._last_obs = env.reset()  # type: ignore[assignment]

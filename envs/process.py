@@ -58,7 +58,7 @@ class Settings:
     backbone: str | None = None
     """Name of a backbone to put fresh gates on; None is ``resnet8``. Weights are random, always the same."""
     width: int | None = None
-    """Filters of the backbone's first stage; None is the published width."""
+    """Filters of the backbone's first stage; None is the usual width."""
     groups: int | None = None
     """Filter groups a block, each kept or dropped as one; 0 decides every filter by itself; None is 4."""
     confidence: bool | None = None

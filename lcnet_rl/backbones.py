@@ -3,8 +3,8 @@
 He's CIFAR networks (He et al., 2016, "Deep Residual Learning for Image Recognition", section 4.2: 6n + 2 layers,
 16-32-64 filters, parameter-free shortcut, "option A") and ResNet-18 in the CIFAR form that the LC-Net paper plots
 (3x3 stem, no max-pooling, 64-128-256-512 filters, 1x1 projection where the shape changes). ResNet-16-late is
-this project's own, for skipping: three blocks lead quickly to 8x8 features, where a linear classifier can tell which
-images are easy, and most of the compute comes after that, in four more blocks of that shape.
+this project's own, meant for skipping: three blocks lead quickly to 8x8 features, and most of the compute comes after
+that, in four more blocks of that shape, where decisions about it can be informed.
 
 Images go in as uint8; scaling and normalisation are the first thing a backbone does, so nobody else needs to know them.
 """
@@ -101,9 +101,10 @@ class Block(nn.Module):
         return self.bn2(self.conv2(hidden))
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
-        """The plain block, all of it: (B, C_in, H, W) to (B, C_out, H / stride, W / stride).
+        """The plain block: (B, C_in, H, W) to (B, C_out, H / stride, W / stride).
 
-        With ``keep`` (B,), 1 or 0, it is the shortcut alone for images with 0.
+        With ``keep`` (B,), 1 or 0, it is the shortcut alone for images with 0. All is computed for them all the same,
+        and counts in BatchNorm's statistics.
         """
         residual = self.residual(x)
         if keep is not None:
@@ -168,9 +169,10 @@ class Backbone(nn.Module):
         return self.head(pool(features))
 
     def forward(self, images: Tensor, keeps: Tensor | None = None) -> Tensor:
-        """The dense network: uint8 images (B, 3, 32, 32) to logits (B, classes).
+        """The network without gates: uint8 images (B, 3, 32, 32) to logits (B, classes).
 
-        With ``keeps`` (blocks, B), 1 or 0, images do without the blocks for which they have 0.
+        With ``keeps`` (blocks, B), 1 or 0, images do without the blocks for which they have 0, for LayerDrop in
+        training: what an ``LCNet`` with scales of 1 makes of the same decisions.
         """
         x = self.stem(images)
         for index, block in enumerate(self.blocks):

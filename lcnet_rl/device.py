@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import platform
+from enum import IntEnum
 from typing import Literal
 
 import torch
@@ -58,7 +59,20 @@ def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractC
     return contextlib.nullcontext()
 
 
-def step_generator(seed: int, step: int, device: torch.device | str = "cpu", stream: int = 0) -> torch.Generator:
+class Stream(IntEnum):
+    """What a training step draws, each from random numbers of its own."""
+
+    IMAGES = 0
+    """Augmentation."""
+    DECISIONS = 1
+    PRICES = 2
+    LAYERS = 3
+    """Layers that dense training drops."""
+
+
+def step_generator(
+    seed: int, step: int, device: torch.device | str = "cpu", stream: Stream = Stream.IMAGES
+) -> torch.Generator:
     """The random numbers of one training step; streams with different numbers have nothing in common.
 
     Every step's randomness follows from (seed, step) alone, so a resumed run draws what an uninterrupted one would

@@ -27,16 +27,13 @@ from lcnet_rl.batchnorm import fresh_statistics, prepare
 from lcnet_rl.data import Dataset
 from lcnet_rl.data.augment import Augmentation
 from lcnet_rl.data.sampler import TrainingBatches
-from lcnet_rl.device import Precision, autocast, keep_freed_memory, step_generator
+from lcnet_rl.device import Precision, Stream, autocast, keep_freed_memory, step_generator
 from lcnet_rl.errors import UserError
 from lcnet_rl.interrupt import Interrupted, deferred_interrupt
 from lcnet_rl.optim import KernelMuon, decayed, triangle
 from lcnet_rl.progress import Progress
-from lcnet_rl.runs import CHECKPOINT, CONFIG, MetricsLog
+from lcnet_rl.runs import CHECKPOINT, MetricsLog, restoring
 from lcnet_rl.tree import load_tree, save_tree
-
-LAYERS = 1
-"""Number of the random stream that dropped layers are drawn from; 0 is that of images."""
 
 
 @dataclass(frozen=True)
@@ -146,29 +143,38 @@ def train_dense(
     optimizers = create_optimizers(backbone, recipe)
     peaks = {"optimizer": recipe.lr, "muon": recipe.muon_lr}
     start = 0
+    # Of the epoch so far: means over the processes, whose parts go on from there.
+    loss_sum, correct = torch.zeros((), device=device), torch.zeros((), device=device)
     if resume:
         checkpoint = load_tree(run / CHECKPOINT)
-        try:
+        with restoring(run / CHECKPOINT):
             backbone.load_state_dict(checkpoint["backbone"])
-        except RuntimeError as error:
-            raise UserError(f"{run / CHECKPOINT} is of another network than {CONFIG} says") from error
-        for name, optimizer in optimizers.items():
-            optimizer.load_state_dict(checkpoint[name])
-        start = checkpoint["step"]
+            for name, optimizer in optimizers.items():
+                optimizer.load_state_dict(checkpoint[name])
+            start = checkpoint["step"]
+            loss_sum, correct = (checkpoint[name].to(device) for name in ("loss_sum", "correct"))
     log = MetricsLog(run, resume_at=start * recipe.batch_size if resume else None)
     forward: Callable[..., Tensor] = torch.compile(backbone) if recipe.compile else backbone
     began = time.monotonic()
-    loss_sum, correct = torch.zeros((), device=device), torch.zeros((), device=device)
 
     def keeps(step: int, count: int) -> Tensor | None:
         if not recipe.layer_drop:
             return None
-        return random_keeps(len(backbone.blocks), count, recipe.layer_drop, step_generator(seed, step, device, LAYERS))
+        generator = step_generator(seed, step, device, Stream.LAYERS)
+        return layer_drop_keeps(len(backbone.blocks), count, recipe.layer_drop, generator)
 
-    @distributed.by_main
+    def check(step: int) -> None:
+        if not math.isfinite(float(distributed.global_mean(loss_sum))):
+            raise UserError(
+                f"the loss is not a number at step {step} (lr {recipe.lr} too high?); stopped, and "
+                f"{run / CHECKPOINT} is the last good state"
+            )
+
     def save(step: int) -> None:
+        sums = {"loss_sum": distributed.global_mean(loss_sum), "correct": distributed.global_mean(correct)}
         states = {name: optimizer.state_dict() for name, optimizer in optimizers.items()}
-        save_tree({"backbone": backbone.state_dict(), **states, "step": step}, run / CHECKPOINT)
+        tree = {"backbone": backbone.state_dict(), **states, **sums, "step": step}
+        distributed.by_main(save_tree)(tree, run / CHECKPOINT)
 
     if not resume:
         save(0)
@@ -199,44 +205,58 @@ def train_dense(
             loss_sum += loss.detach()
             correct += (logits.argmax(1) == labels).float().mean()
             if (step + 1) % batches.steps_per_epoch == 0:
-                mean_loss = distributed.global_mean(loss_sum).item() / batches.steps_per_epoch
-                if not math.isfinite(mean_loss):
-                    raise UserError(
-                        f"the loss is not a number at step {step + 1} (lr {recipe.lr} too high?); stopped, and "
-                        f"{run / CHECKPOINT} is the last good state"
-                    )
+                check(step + 1)
+                sums = (float(distributed.global_mean(part)) for part in (loss_sum, correct))
+                mean_loss, mean_accuracy = (part / batches.steps_per_epoch for part in sums)
+                loss_sum.zero_()
+                correct.zero_()
                 if recipe.layer_drop:
-                    settle(backbone, train, device, recipe.precision)
-                images_seen = (step + 1) * recipe.batch_size
+                    recalibrate_dense(backbone, train, device, recipe.precision)
                 values = {
                     "train/loss": mean_loss,
-                    "train/accuracy": distributed.global_mean(correct).item() / batches.steps_per_epoch,
+                    "train/accuracy": mean_accuracy,
                     "eval/accuracy": dense_accuracy(backbone, val, device, recipe.precision),
                     "time/fps": (step + 1 - start) * recipe.batch_size / (time.monotonic() - began),
                 }
-                log.write(images_seen, values)
+                log.write((step + 1) * recipe.batch_size, values)
                 save(step + 1)
-                loss_sum.zero_()
-                correct.zero_()
                 bar.note(f"val {values['eval/accuracy']:.2%}")
             if distributed.any_process(interrupt.requested):
+                check(step + 1)
                 save(step + 1)
                 raise Interrupted(command, step + 1, total)
             bar.advance()
     log.close()
+    if recipe.layer_drop:
+        recalibrate_dense(backbone, train, device)
     return dense_accuracy(backbone, val, device)
 
 
-def random_keeps(blocks: int, images: int, highest: float, generator: torch.Generator) -> Tensor:
-    """Which blocks images do not drop, (blocks, images): 1, or 0 at the image's own rate, uniform in [0, highest]."""
+def layer_drop_keeps(blocks: int, images: int, highest: float, generator: torch.Generator) -> Tensor:
+    """Which blocks images do not drop, (blocks, images): 1, or 0 at the image's own rate, uniform in [0, highest].
+
+    ``images`` is this process's share of the batch; draws are those of the global one.
+    """
     device = generator.device
     rates = highest * distributed.rand_rows((images, 1), generator, device)
     return (distributed.rand_rows((images, blocks), generator, device) >= rates).float().T
 
 
 @torch.no_grad()
-def settle(backbone: Backbone, train: Dataset, device: torch.device, precision: Precision, images: int = 4000) -> None:
-    """Give BatchNorm the statistics of the whole network: those gathered while it dropped layers are of other ones."""
+def recalibrate_dense(
+    backbone: Backbone, train: Dataset, device: torch.device, precision: Precision = "fp32", images: int = 4000
+) -> None:
+    """Set BatchNorm's running statistics to those of the whole network, on training images without augmentation.
+
+    Those gathered while it dropped layers are of other networks.
+
+    Args:
+        backbone: changed in place and left in eval mode, the same in all processes.
+        train: training images, never validation or test images.
+        device: where to compute.
+        precision: of the passes.
+        images: how many images to average over.
+    """
     norms = [module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d)]
     backbone.train()
     with fresh_statistics(norms), distributed.alone(), autocast(device, precision):

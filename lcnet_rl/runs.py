@@ -39,7 +39,6 @@ from lcnet_rl.settings import parse_yaml
 CONFIG, RUN, PROGRESS, CHECKPOINT = "config.yaml", "run.json", "progress.csv", "checkpoint.safetensors"
 MODEL, BEST = "model.safetensors", "best.safetensors"
 METRICS = "metrics.json"
-BENCH = "bench.json"
 _PACKAGES = ("lcnet-rl", "torch", "torchvision", "gymnasium", "stable-baselines3", "safetensors", "numpy")
 
 

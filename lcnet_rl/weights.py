@@ -26,7 +26,7 @@ from lcnet_rl.spec import ModelSpec
 BACKBONE = "backbone.safetensors"
 """Of a run folder of ``pretrain``."""
 REFERENCE = Path(__file__).resolve().parent.parent / "runs" / "reference"
-PRETRAINED: dict[tuple[str, str, int | None], str] = {
+PRETRAINED = {
     ("cifar10", "resnet20", 16): "resnet20",
     ("cifar10", "resnet18", 32): "resnet18-32",
     ("cifar10", "resnet16-late", 24): "resnet16-late",
@@ -122,9 +122,9 @@ def pretrained(dataset: str, name: str, width: int | None) -> Path | None:
         name: the backbone.
         width: its width; None is the usual one.
     """
-    if width is None and name in BACKBONES:
-        width = BACKBONES[name].width
-    folder = PRETRAINED.get((dataset, name, width))
+    if name not in BACKBONES:
+        return None
+    folder = PRETRAINED.get((dataset, name, BACKBONES[name].width if width is None else width))
     path = REFERENCE / folder / BACKBONE if folder else None
     return path if path is not None and path.is_file() else None
 

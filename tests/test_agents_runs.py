@@ -56,6 +56,16 @@ def stop_after(agent: Reinforce, steps: int, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(agent, "joint_step", step)
 
 
+@pytest.mark.parametrize(("target", "polish", "warned"), [(0.4, 0.3, 1), (0.4, 0.0, 1), (0.75, 0.3, 0)])
+def test_a_run_whose_policy_missed_its_target_says_so_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], target: float, polish: float, warned: int
+) -> None:
+    # With a price that never moves, the policy keeps spending what it starts with, about 0.8.
+    joint(tmp_path / "run", target=target, polish=polish, price=0.0, price_rate=0.0, gate_lr=1e-6).train()
+    shown = " ".join(capsys.readouterr().out.split())
+    assert shown.count(f"not the target of {target}") == warned
+
+
 @pytest.mark.parametrize("backbone", [True, False])
 @pytest.mark.parametrize("scales", [True, False])
 def test_only_what_is_to_learn_learns(tmp_path: Path, backbone: bool, scales: bool) -> None:

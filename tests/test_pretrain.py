@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import csv
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,15 +14,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_backbones import noise, tiny_backbone
-from torch.nn import functional as F
+from torch import nn
 
 from lcnet_rl import pretrain
 from lcnet_rl.backbones import Backbone, create_backbone
 from lcnet_rl.data import Dataset
 from lcnet_rl.data.augment import Augmentation
 from lcnet_rl.errors import UserError
+from lcnet_rl.interrupt import Interrupted
+from lcnet_rl.model import LCNet
 from lcnet_rl.optim import decayed, triangle
-from lcnet_rl.pretrain import Recipe, dense_accuracy, random_keeps, settle, train_dense
+from lcnet_rl.pretrain import Recipe, dense_accuracy, layer_drop_keeps, train_dense
 from lcnet_rl.runs import CHECKPOINT, PROGRESS
 from lcnet_rl.tree import load_tree, save_tree
 
@@ -122,7 +126,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     assert logged(tmp_path / "parts") == logged(tmp_path / "whole")
     ours, theirs = (load_tree(tmp_path / run / CHECKPOINT) for run in ("parts", "whole"))
     assert ours["step"] == theirs["step"] == 12
-    for name in theirs.keys() - {"backbone", "step"}:
+    for name in theirs.keys() - {"backbone", "step", "loss_sum", "correct"}:
         assert ours[name]["param_groups"] == theirs[name]["param_groups"]
         for index, state in theirs[name]["state"].items():
             assert_same_state(ours[name]["state"][index], state)
@@ -150,6 +154,25 @@ def test_a_run_stopped_between_checkpoints_repeats_the_lost_epoch(
     assert logged(tmp_path / "parts") == logged(tmp_path / "whole")
 
 
+def test_a_run_interrupted_within_an_epoch_logs_what_an_uninterrupted_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(fresh(), tmp_path / "whole")
+
+    def interrupt(step: int, total: int, warmup: float) -> float:
+        if step == 7:  # of three steps an epoch
+            signal.raise_signal(signal.SIGINT)
+        return triangle(step, total, warmup)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pretrain, "triangle", interrupt)
+        with pytest.raises(Interrupted):
+            train(fresh(), tmp_path / "parts")
+    assert load_tree(tmp_path / "parts" / CHECKPOINT)["step"] == 8
+    train(fresh(seed=1), tmp_path / "parts", resume=True)
+    assert logged(tmp_path / "parts") == logged(tmp_path / "whole")
+
+
 def test_with_all_weight_on_the_teacher_labels_do_not_matter(tmp_path: Path) -> None:
     recipe = replace(RECIPE, epochs=1, distill=1.0)
     true, teacher = coloured(), fresh(seed=2)
@@ -164,7 +187,7 @@ def test_with_all_weight_on_the_teacher_labels_do_not_matter(tmp_path: Path) -> 
 
 
 def test_dropped_layers_are_each_images_own() -> None:
-    keeps = random_keeps(5, 4000, 0.6, torch.Generator().manual_seed(0))
+    keeps = layer_drop_keeps(5, 4000, 0.6, torch.Generator().manual_seed(0))
     assert keeps.shape == (5, 4000)
     assert set(keeps.unique().tolist()) == {0, 1}
     torch.testing.assert_close(keeps.mean(1), torch.full((5,), 0.7), atol=0.03, rtol=0)
@@ -172,25 +195,29 @@ def test_dropped_layers_are_each_images_own() -> None:
     assert keeps.sum(0).var() > 1.3 * 5 * 0.7 * 0.3
 
 
-def test_an_image_without_a_block_gets_its_shortcut() -> None:
-    backbone, images = fresh().eval(), noise(2)
-    block = backbone.block(1)
+def test_dropping_layers_is_what_a_skipping_model_does() -> None:
+    model, images = LCNet(fresh(), "layers").eval(), noise(6)
+    keeps = layer_drop_keeps(model.depth, 6, 0.9, torch.Generator().manual_seed(1))
+    assert len(keeps.T.unique(dim=0)) > 2
     with torch.no_grad():
-        x = backbone.block(0)(backbone.stem(images))
-        expected = backbone.classify(backbone.block(2)(torch.stack((block(x)[0], F.relu(block.shortcut(x))[1]))))
-        keeps = torch.tensor([[1.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
-        torch.testing.assert_close(backbone(images, keeps), expected)
-        torch.testing.assert_close(backbone(images, torch.ones(3, 2)), backbone(images))
+        outcome = model.run(images, lambda observation: keeps[observation.block][:, None])
+        torch.testing.assert_close(model.backbone(images, keeps), outcome.logits)
+        torch.testing.assert_close(model.backbone(images, torch.ones_like(keeps)), model.backbone(images))
 
 
 def test_after_dropping_layers_statistics_are_those_of_the_whole_network(tmp_path: Path) -> None:
-    recipe = replace(RECIPE, epochs=2, layer_drop=0.9)
     backbone = fresh()
-    train(backbone, tmp_path, recipe)
-    trained = {name: buffer.clone() for name, buffer in backbone.named_buffers()}
-    settle(backbone, coloured(), CPU, "fp32")
-    for name, buffer in backbone.named_buffers():
-        torch.testing.assert_close(buffer, trained[name])
+    train(backbone, tmp_path, replace(RECIPE, epochs=2, layer_drop=0.9))
+    whole = copy.deepcopy(backbone).train()
+    norms = {name: norm for name, norm in whole.named_modules() if isinstance(norm, nn.BatchNorm2d)}
+    for norm in norms.values():
+        norm.momentum = 1.0  # all of the training images are one batch
+    with torch.no_grad():
+        whole(coloured().images)
+    for name, norm in norms.items():
+        measured = backbone.get_submodule(name)
+        torch.testing.assert_close(measured.running_mean, norm.running_mean, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(measured.running_var, norm.running_var, rtol=1e-4, atol=1e-4)
 
 
 def test_two_runs_with_one_seed_are_equal(tmp_path: Path) -> None:

@@ -16,13 +16,15 @@ import tyro
 import yaml
 from test_commands import failing
 
+from lcnet_rl.benchmark.contestants import Contestant
+from lcnet_rl.benchmark.record import case
 from lcnet_rl.commands import main, reproduce
 from lcnet_rl.commands.pretrain import Pretrain
 from lcnet_rl.commands.train import parse
 from lcnet_rl.errors import UserError
 from lcnet_rl.results.page import page
 from lcnet_rl.results.plan import Reproduction, in_order
-from lcnet_rl.results.rows import Row, agent_records, agent_rows, dense_rows, timings
+from lcnet_rl.results.rows import TIMES, Row, agent_records, agent_rows, dense_rows, timings
 from lcnet_rl.runs import plain, read_config
 from lcnet_rl.settings import from_dict
 from lcnet_rl.sweep.records import grouped
@@ -36,6 +38,7 @@ def write(folder: Path, command: str, **settings: Any) -> Path:
     folder.mkdir(parents=True)
     (folder / "run.json").write_text(json.dumps({"command": command}))
     common = {"dataset": "cifar10", "backbone": "resnet20", "width": None, "init": None, "run": str(folder)}
+    common |= {"recipe": {"epochs": 5}}
     (folder / "config.yaml").write_text(yaml.safe_dump({**common, **settings}))
     return folder
 
@@ -67,6 +70,7 @@ def summary(**others: Any) -> dict[str, Any]:
         "dense_macs": 100e6,
         "dataset": "cifar10",
         "backbone": "resnet20",
+        "width": 16,
         "train_seed": 3,
         "gain_over_shuffled": 0.05,
         "gain_over_shuffled_error": 0.01,
@@ -179,7 +183,7 @@ def test_rows_are_what_the_files_say(reference: Path) -> None:
         (reference / name / "metrics.json").write_text(json.dumps({"test_accuracy": 0.93, "seed": 1}))
     runs = sorted(evaluated(reference / "agent").parent.iterdir())
     typed = "lcnet-rl pretrain --preset p.yaml --run=x"
-    assert dense_rows(runs, "cifar10")[1] == Row("second", "dense", "resnet20", 0.93, 40551040, [1], typed)
+    assert dense_rows(runs, "cifar10")[1] == Row("second", "dense", "resnet20", 0.93, 40551040, [1], 16, 5, typed)
     assert dense_rows(runs, "shapes") == agent_records(runs, "shapes") == []
     (group,) = grouped(agent_records(runs, "cifar10"))
     policy, *controls = agent_rows(group)
@@ -227,15 +231,27 @@ def test_the_page_says_what_dominates_what(reference: Path) -> None:
     assert "it dominates: dear (90.00 % at 51 M); rows that dominate it: cheap (90.00 % at 49 M)." in text
 
 
-def test_policies_stand_beside_static_networks_of_their_backbone_and_cost(reference: Path) -> None:
+def test_policies_stand_beside_static_networks_of_their_backbone_width_and_cost(reference: Path) -> None:
     groups = grouped(agent_records([evaluated(reference / "agent")], "cifar10"))
-    others = {"pruned": ("resnet20", 51e6), "dear": ("resnet20", 53e6), "other": ("resnet18", 50e6)}
-    rows = [Row(name, "static", backbone, 0.91, macs) for name, (backbone, macs) in others.items()]
+    others = {
+        "pruned": ("resnet20", 16, 51e6),
+        "dear": ("resnet20", 16, 53e6),
+        "other": ("resnet18", 16, 50e6),
+        "wide": ("resnet20", 32, 50e6),
+    }
+    rows = [
+        Row(name, "static", backbone, 0.91, macs, [1], width, 5) for name, (backbone, width, macs) in others.items()
+    ]
     text = page(rows, groups, [])
-    assert "| agent | 90.00 | 50.00 | pruned | 91.00 | 51.00 | -1.00 |" in text
-    assert "| agent | 90.00 | 50.00 | dear" not in text
-    assert "| agent | 90.00 | 50.00 | other" not in text
+    assert "| agent | 90.00 | 50.00 |  | 3 | pruned | 91.00 | 51.00 | 5 | 1 | -1.00 |" in text
+    for name in ("dear", "other", "wide"):
+        assert f"| 3 | {name} |" not in text
     assert "## Against static" not in page(rows[1:], groups, [])
+
+
+def test_a_policy_that_skips_next_to_nothing_does_not_stand_beside_its_own_backbone(reference: Path) -> None:
+    groups = grouped(agent_records([evaluated(reference / "agent", macs_mean=97e6)], "cifar10"))
+    assert "## Against static" not in page([Row("whole", "dense", "resnet20", 0.91, 100e6, [1], 16)], groups, [])
 
 
 def test_of_many_rows_the_most_accurate_are_named(reference: Path) -> None:
@@ -258,13 +274,33 @@ def test_the_page_says_so_if_a_policy_does_not_look_at_the_image(reference: Path
     assert "it is not shown to depend on the image" in page([], grouped(agent_records([run], "cifar10")), [])
 
 
-def test_times_are_shown_where_a_run_was_timed(reference: Path) -> None:
-    case = {"name": "engine policy fp32, batch 128", "macs_ratio": 0.5, "ratio": 0.71, "ratio_quartiles": [0.7, 0.75]}
-    case |= {"median_ms": 50.0, "rival": "dense torch.compile fp32", "rival_median_ms": 70.4}
-    (reference / "agent" / "bench.json").write_text(json.dumps({"cases": [case]}))
-    text = page([], [], [], timings([reference / "first", reference / "agent"]))
-    assert "| agent | engine policy fp32, batch 128 | 50.0% | 0.71 (0.70 to 0.75) | 50.00 | dense torch.comp" in text
+def timed(run: Path) -> Path:
+    """``run`` with times, as ``bench`` writes them."""
+    found = [
+        Contestant(name, lambda batch: batch, "PyTorch", dense, 0.0, 0.0)
+        for name, dense in (("engine policy fp32", False), ("masked fp32", False), ("dense eager fp32", True))
+    ]
+    times = {"engine policy fp32": [0.05] * 3, "masked fp32": [0.09] * 3, "dense eager fp32": [0.07, 0.08, 0.09]}
+    cases = [case(f"{one.name}, batch 128", times, one, found, 0.5) for one in found[:2]]
+    (run / TIMES).write_text(json.dumps({"cases": cases}))
+    return run
+
+
+def test_times_are_shown_where_a_run_was_timed_but_not_of_what_computes_everything(reference: Path) -> None:
+    shapes = write(reference / "shapes", "lcnet-rl train", dataset="shapes", agent={})
+    runs = [reference / "first", timed(reference / "agent"), timed(shapes)]
+    text = page([], [], [], timings(runs, "cifar10"))
+    line = "| agent | engine policy fp32, batch 128 | 50.0% | 0.62 (0.56 to 0.71) | 50.00 | dense eager fp32 | 80.00 |"
+    assert line in text
+    assert "masked" not in text
+    assert "| shapes" not in text
     assert "## Time" not in page([], [], [])
+
+
+def test_times_of_another_version_are_refused(reference: Path) -> None:
+    (reference / "agent" / TIMES).write_text(json.dumps({"cases": [{"this": "engine"}]}))
+    with pytest.raises(UserError, match=r"times.json has no 'ratio_quartiles': measure again with lcnet-rl bench"):
+        timings([reference / "agent"], "cifar10")
 
 
 def test_the_committed_page_and_rows_are_those_of_the_committed_runs() -> None:
@@ -273,7 +309,9 @@ def test_the_committed_page_and_rows_are_those_of_the_committed_runs() -> None:
     rows = [*dense, *(row for group in groups for row in agent_rows(group)), *published]
     assert len(groups) >= 2
     assert json.loads((REFERENCE / "results.json").read_text())["rows"] == plain(rows)
-    assert (REFERENCE.parent.parent / "RESULTS.md").read_text() == page(dense, groups, published, timings(RUNS))
+    assert (REFERENCE.parent.parent / "RESULTS.md").read_text() == page(
+        dense, groups, published, timings(RUNS, "cifar10")
+    )
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)

@@ -22,7 +22,7 @@ from lcnet_rl.model import LCNet
 from lcnet_rl.pretrain import dense_accuracy
 from lcnet_rl.rewards import PriceRange
 from lcnet_rl.spec import Decides, ModelSpec
-from lcnet_rl.weights import load_backbone, load_model, save_backbone, save_model
+from lcnet_rl.weights import PRETRAINED, load_backbone, load_model, pretrained, save_backbone, save_model
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "weights" / "resnet20-12fca82f.th"
 AKAMASTER = Path(os.environ.get("LCNET_RL_AKAMASTER", SHARED))
@@ -242,3 +242,18 @@ def test_tensors_that_do_not_fit_the_named_architecture_are_refused(tmp_path: Pa
     wrong.spec = BackboneSpec("resnet8", 4, 4)
     save_backbone(wrong, tmp_path / "w.safetensors")
     assert "does not fit" in refusal(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize(("dataset", "name", "width"), PRETRAINED)
+def test_networks_that_come_with_the_project_are_what_they_are_listed_as(dataset: str, name: str, width: int) -> None:
+    path = pretrained(dataset, name, width)
+    assert path is not None
+    spec = load_backbone(str(path), name, width=width).spec
+    assert (spec.name, spec.width) == (name, width)
+
+
+def test_without_a_width_the_usual_one_is_meant() -> None:
+    assert pretrained("cifar10", "resnet20", None) == pretrained("cifar10", "resnet20", 16)
+    assert pretrained("cifar10", "resnet16-late", None) == pretrained("cifar10", "resnet16-late", 24)
+    assert pretrained("cifar10", "resnet18", None) is None, "the usual width is 64"
+    assert pretrained("cifar10", "resnet21", None) is None

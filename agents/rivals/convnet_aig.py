@@ -13,12 +13,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from agents.finetune import DECISIONS
 from agents.reinforce import Reinforce
 from agents.reinforce_config import ReinforceConfig
 from agents.rivals.straight_through import gumbel
 from agents.rollout import Rollout
-from lcnet_rl.device import step_generator
+from lcnet_rl.device import Stream, step_generator
 from lcnet_rl.distributed import global_mean
 from lcnet_rl.errors import UserError
 
@@ -52,7 +51,7 @@ class ConvNetAIG(Reinforce):
         """As ``Reinforce.collect``; the loss is that of the rates."""
         if not learning:
             return super().collect(images, labels, prices, learning)
-        generator = step_generator(self.seed, self.step, self.device, DECISIONS)
+        generator = step_generator(self.seed, self.step, self.device, Stream.DECISIONS)
         decide = gumbel(generator, self.config.temperature)
         rollout = self.roll(images, prices, 1, generator, decide)
         rates = global_mean(rollout.actions.mean((1, 2, 3)))

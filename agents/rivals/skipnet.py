@@ -17,12 +17,11 @@ import torch
 from torch import Tensor
 
 from agents.estimators import Baseline, CostGradient
-from agents.finetune import DECISIONS
 from agents.reinforce import Reinforce
 from agents.reinforce_config import ReinforceConfig
 from agents.rivals.straight_through import rounded
 from agents.rollout import Rollout
-from lcnet_rl.device import step_generator
+from lcnet_rl.device import Stream, step_generator
 
 
 @dataclass(frozen=True)
@@ -46,5 +45,5 @@ class SkipNet(Reinforce):
         """As ``Reinforce.collect``, but in the warm-up the gates decide, and learn from the task's loss."""
         if self.step >= self.schedule.policy:
             return super().collect(images, labels, prices, learning)
-        generator = step_generator(self.seed, self.step, self.device, DECISIONS)
+        generator = step_generator(self.seed, self.step, self.device, Stream.DECISIONS)
         return self.roll(images, prices, 1, generator, rounded), torch.zeros((), device=self.device)

@@ -20,7 +20,7 @@ from lcnet_rl.engine import Engine
 from lcnet_rl.errors import UserError, unknown_name
 from lcnet_rl.plots import plot_latencies
 from lcnet_rl.progress import console
-from lcnet_rl.runs import BENCH, command_line, data_root, read_config, write_json
+from lcnet_rl.runs import command_line, data_root, read_config, write_json
 from lcnet_rl.weights import load_model
 
 OVERHEADS = {"env": bench_env, "train": bench_train}
@@ -115,7 +115,7 @@ def bench_run(config: Bench, run: Path, device: torch.device) -> None:
         engine.tune(len(images))
         figures["profile"][name] = profile_engine(engine, images)
         print_profile(figures["profile"][name], name, len(images))
-    path = config.json or run / BENCH
+    path = config.json or run / "bench.json"
     if figures["latencies"]:
         picture = path.with_suffix(".png")
         plot_latencies(figures["latencies"], picture)

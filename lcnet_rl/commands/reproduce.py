@@ -182,7 +182,7 @@ def write_results(runs: Sequence[Path]) -> None:
     front = pareto([group.point for group in ours])
     picture = REFERENCE / "frontier.png"
     plot_frontier(ours, front, whole, CIFAR10, "CIFAR-10, test images", picture, others, pruned)
-    write_text(ROOT / "RESULTS.md", page(dense, groups, published, timings(runs)))
+    write_text(ROOT / "RESULTS.md", page(dense, groups, published, timings(runs, "cifar10")))
     console.print(f"written: {ROOT / 'RESULTS.md'}, {REFERENCE / 'results.json'}", soft_wrap=True, highlight=False)
 
 

@@ -30,13 +30,14 @@ convolutions, by their group's norm) and trained again with its dense self as te
 RIVALS = """Other papers' policies and ways to train them, on the same backbone, data and training budget as ours of the
 same number of epochs; each module in `agents/rivals` says what was simplified.
 """
-EQUAL = """Policies beside networks of the same backbone, trained in the same harness, that compute the same for every
-image, at MACs within 5 %. Where the difference is not positive, skipping by image does not pay yet. Not all were
-trained equally long: the commands say how many epochs.
+EQUAL = """Policies and rivals that skip at least 5 % of the MACs, beside networks of the same backbone and width from
+this harness that compute the same for every image, at MACs within 5 %; policies without such a network are left out.
+Epochs are those of the policy's and of the pruned network's own training. Two accuracies on 10,000 images differ by
+0.8 points by chance alone in one of twenty cases (twice the standard error near 91 %, images drawn anew).
 """
-TIME = """What `lcnet-rl bench RUN` measured, where it was run: greedy decisions on validation images, against the
-fastest dense network in the same runtime (a ratio below 1 is faster). Medians of trials in turn, and quartiles of their
-ratios, on the machine that the run's `bench.json` names.
+TIME = """What `lcnet-rl bench RUN --json RUN/times.json` measured, where it was run: greedy decisions on validation
+images, against the fastest dense network in the same runtime (a ratio below 1 is faster). Medians of trials in turn,
+and quartiles of their ratios, on the machine that the file names.
 """
 ABOUT = 0.05
 """How far MACs may differ that are called the same."""
@@ -107,31 +108,34 @@ def policy_table(groups: Sequence[Group]) -> str:
 
 
 def equal_costs(groups: Sequence[Group], dense: Sequence[Row]) -> list[tuple[Row, Row]]:
-    """Policies (or rivals), each beside every network of its backbone that skips nothing and costs about the same."""
+    """Policies (or rivals), each beside every network of its backbone that skips nothing and costs about the same.
+
+    What a policy that skips hardly anything would stand beside is its own backbone, so those are left out.
+    """
     skipping = [group for group in groups if group.point[0] < (1 - ABOUT) * group.records[0].summary["dense_macs"]]
     return [
         (policy, row)
         for policy in (agent_rows(group)[0] for group in skipping)
         for row in dense
-        if row.backbone == policy.backbone and abs(row.macs / policy.macs - 1) <= ABOUT
+        if (row.backbone, row.width) == (policy.backbone, policy.width) and abs(row.macs / policy.macs - 1) <= ABOUT
     ]
 
 
 def equal_table(pairs: Sequence[tuple[Row, Row]]) -> str:
     """A policy and a static network a line."""
+    columns = ("run", "accuracy, %", "MMACs", "epochs", "seeds")
+    theirs = ("static network", *(f"its {column}" for column in columns[1:]))
     lines = [
-        (
-            policy.name,
-            percent(policy.accuracy),
-            mega(policy.macs),
-            static.name,
-            percent(static.accuracy),
-            mega(static.macs),
-            f"{100 * (policy.accuracy - static.accuracy):+.2f}",
-        )
+        (*equal_cells(policy), *equal_cells(static), f"{100 * (policy.accuracy - static.accuracy):+.2f}")
         for policy, static in pairs
     ]
-    return table(("run", "accuracy, %", "MMACs", "static network", "its accuracy, %", "its MMACs", "points"), lines)
+    return table((*columns, *theirs, "points"), lines)
+
+
+def equal_cells(row: Row) -> tuple[str, ...]:
+    """One side of that table."""
+    epochs = "" if row.epochs is None else f"{row.epochs:g}"
+    return row.name, percent(row.accuracy), mega(row.macs), epochs, seeds(row.seeds)
 
 
 def time_table(times: Sequence[Timing]) -> str:
@@ -201,8 +205,8 @@ def control_accuracy(group: Group, name: str) -> float:
 
 
 def listed(rows: Iterable[Row]) -> str:
-    """The most accurate rows by name, with their figures, and how many more there are."""
-    best = sorted(rows, key=lambda row: -row.accuracy)
+    """The most accurate rows by name, this project's before published ones, and how many more there are."""
+    best = sorted(rows, key=lambda row: (row.kind == "published", -row.accuracy))
     names = [f"{row.name} ({percent(row.accuracy)} % at {row.macs / 1e6:.0f} M)" for row in best[:LISTED]]
     return ", ".join(names) + (f" and {len(best) - LISTED} more" if len(best) > LISTED else "") or "none"
 

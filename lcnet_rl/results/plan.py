@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lcnet_rl.errors import UserError
 from lcnet_rl.files import read_json
-from lcnet_rl.results.rows import evaluations, is_dense, typed
+from lcnet_rl.results.rows import TIMES, evaluations, is_dense, typed
 from lcnet_rl.runs import CHECKPOINT, CONFIG, METRICS, MODEL, read_config
 from lcnet_rl.sweep.records import dotted
 from lcnet_rl.weights import BACKBONE, pretrained
@@ -98,7 +98,7 @@ class Reproduction:
             return
         part = self.folder.with_name(f"{self.folder.name}.part")
         shutil.rmtree(part, ignore_errors=True)
-        figures = shutil.ignore_patterns("evaluation-*.json", METRICS, "*.png")
+        figures = shutil.ignore_patterns("evaluation-*.json", METRICS, TIMES, "bench.*", "*.png")
         shutil.copytree(self.reference, part, ignore=figures)
         part.rename(self.folder)
 

@@ -8,14 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from lcnet_rl.backbones import create_backbone
+from lcnet_rl.backbones import BACKBONES, create_backbone
+from lcnet_rl.errors import UserError
 from lcnet_rl.files import read_json
 from lcnet_rl.macs import dense_macs
 from lcnet_rl.policies import LAYER_POLICIES
-from lcnet_rl.runs import BENCH, METRICS, RUN, read_config
+from lcnet_rl.runs import METRICS, RUN, read_config
 from lcnet_rl.sweep.published import CIFAR10
 from lcnet_rl.sweep.records import Group, Record, evaluation_files, of_run
 
+TIMES = "times.json"
+"""What ``bench --json`` wrote into a run folder, to be committed."""
 Kind = Literal["dense", "static", "policy", "rival", "control", "published"]
 
 
@@ -32,6 +35,10 @@ class Row:
     """Mean MACs per image, gates included (of published rows, as published)."""
     seeds: list[int] = field(default_factory=list)
     """Of the training; none for published rows."""
+    width: int = 0
+    """Filters of the backbone's first stage; 0 for published rows."""
+    epochs: float | None = None
+    """Passes over the training images, but for those of what it starts from; None where they were not counted."""
     command: str = ""
     """What was typed, for the first seed."""
     source: str = ""
@@ -68,7 +75,9 @@ def dense_rows(runs: Iterable[Path], dataset: str) -> list[Row]:
             kind: Kind = "dense" if settings.get("prune") is None else "static"
             # Runs from before there was pruning name no MACs, and are whole.
             macs = metrics.get("macs") or dense_macs(create_backbone(name, 10, settings["width"]))
-            rows.append(Row(run.name, kind, name, metrics["test_accuracy"], macs, [metrics["seed"]], typed(run)))
+            width, epochs = settings["width"] or BACKBONES[name].width, settings["recipe"]["epochs"]
+            accuracy, seeds = metrics["test_accuracy"], [metrics["seed"]]
+            rows.append(Row(run.name, kind, name, accuracy, macs, seeds, width, epochs, typed(run)))
     return rows
 
 
@@ -86,10 +95,11 @@ def agent_rows(group: Group) -> list[Row]:
     command = " && ".join(commands(group.first))
     macs, accuracy = group.point
     kind: Kind = "rival" if rivals(group) else "policy"
-    rows = [Row(name, kind, backbone, accuracy, macs, seeds, command)]
+    width, epochs = summaries[0]["width"], group.first.settings.get("agent.epochs")
+    rows = [Row(name, kind, backbone, accuracy, macs, seeds, width, epochs, command)]
     for control in summaries[0]["controls"]:
         accuracy, macs = (statistics.mean(s["controls"][control][key] for s in summaries) for key in _CONTROL)
-        rows.append(Row(f"{name}: {control}", "control", backbone, accuracy, macs, seeds, command))
+        rows.append(Row(f"{name}: {control}", "control", backbone, accuracy, macs, seeds, width, epochs, command))
     return rows
 
 
@@ -119,19 +129,28 @@ class Timing:
     rival_milliseconds: float
 
 
-def timings(runs: Iterable[Path]) -> list[Timing]:
-    """What ``bench`` wrote into run folders, in their order."""
+def timings(runs: Iterable[Path], dataset: str) -> list[Timing]:
+    """What ``bench`` measured of run folders on that data set, as far as it is committed (``TIMES``).
+
+    The masked network is left out: it computes everything.
+
+    Raises:
+        UserError: for a file of another version.
+    """
     found = []
     for run in runs:
-        if (run / BENCH).is_file():
-            for case in read_json(run / BENCH)["cases"]:
-                low, high = case["ratio_quartiles"]
-                mine, its = case["median_ms"], case["rival_median_ms"]
-                found.append(
-                    Timing(
-                        run.name, case["name"], case["macs_ratio"], case["ratio"], (low, high), mine, case["rival"], its
-                    )
-                )
+        path = run / TIMES
+        if not path.is_file() or read_config(run)["dataset"] != dataset:
+            continue
+        try:
+            for case in read_json(path)["cases"]:
+                if not case["this"].startswith("masked"):
+                    low, high = case["ratio_quartiles"]
+                    mine, its = case["median_ms"], case["rival_median_ms"]
+                    share, ratio, rival = case["macs_ratio"], case["ratio"], case["rival"]
+                    found.append(Timing(run.name, case["name"], share, ratio, (low, high), mine, rival, its))
+        except KeyError as error:
+            raise UserError(f"{path} has no {error}: measure again with lcnet-rl bench {run} --json {path}") from error
     return found
 
 
