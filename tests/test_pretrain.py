@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import signal
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -132,21 +133,29 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
             assert_same_state(ours[name]["state"][index], state)
 
 
+def within_an_epoch(happens: Callable[[], None]) -> Callable[[int, int, float], float]:
+    """The learning rate's factor, at whose step 7 (an epoch has three) something happens."""
+
+    def factor(step: int, total: int, warmup: float) -> float:
+        if step == 7:
+            happens()
+        return triangle(step, total, warmup)
+
+    return factor
+
+
 def test_a_run_stopped_between_checkpoints_repeats_the_lost_epoch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = fresh()
     train(whole, tmp_path / "whole")
 
-    def stop(step: int, total: int, warmup: float) -> float:
-        if step == 7:  # of three steps an epoch
-            raise Stopped
-        return triangle(step, total, warmup)
+    def stop() -> None:
+        raise Stopped
 
-    with monkeypatch.context() as patch:
-        patch.setattr(pretrain, "triangle", stop)
-        with pytest.raises(Stopped):
-            train(fresh(), tmp_path / "parts")
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr(pretrain, "triangle", within_an_epoch(stop))
+        train(fresh(), tmp_path / "parts")
     assert load_tree(tmp_path / "parts" / CHECKPOINT)["step"] == 6
     resumed = fresh(seed=1)
     train(resumed, tmp_path / "parts", resume=True)
@@ -159,15 +168,9 @@ def test_a_run_interrupted_within_an_epoch_logs_what_an_uninterrupted_one_does(
 ) -> None:
     train(fresh(), tmp_path / "whole")
 
-    def interrupt(step: int, total: int, warmup: float) -> float:
-        if step == 7:  # of three steps an epoch
-            signal.raise_signal(signal.SIGINT)
-        return triangle(step, total, warmup)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(pretrain, "triangle", interrupt)
-        with pytest.raises(Interrupted):
-            train(fresh(), tmp_path / "parts")
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(pretrain, "triangle", within_an_epoch(lambda: signal.raise_signal(signal.SIGINT)))
+        train(fresh(), tmp_path / "parts")
     assert load_tree(tmp_path / "parts" / CHECKPOINT)["step"] == 8
     train(fresh(seed=1), tmp_path / "parts", resume=True)
     assert logged(tmp_path / "parts") == logged(tmp_path / "whole")
