@@ -153,9 +153,10 @@ def test_a_run_stopped_between_checkpoints_repeats_the_lost_epoch(
     def stop() -> None:
         raise Stopped
 
-    with monkeypatch.context() as patch, pytest.raises(Stopped):
+    with monkeypatch.context() as patch:
         patch.setattr(pretrain, "triangle", within_an_epoch(stop))
-        train(fresh(), tmp_path / "parts")
+        with pytest.raises(Stopped):
+            train(fresh(), tmp_path / "parts")
     assert load_tree(tmp_path / "parts" / CHECKPOINT)["step"] == 6
     resumed = fresh(seed=1)
     train(resumed, tmp_path / "parts", resume=True)
@@ -168,9 +169,10 @@ def test_a_run_interrupted_within_an_epoch_logs_what_an_uninterrupted_one_does(
 ) -> None:
     train(fresh(), tmp_path / "whole")
 
-    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+    with monkeypatch.context() as patch:
         patch.setattr(pretrain, "triangle", within_an_epoch(lambda: signal.raise_signal(signal.SIGINT)))
-        train(fresh(), tmp_path / "parts")
+        with pytest.raises(Interrupted):
+            train(fresh(), tmp_path / "parts")
     assert load_tree(tmp_path / "parts" / CHECKPOINT)["step"] == 8
     train(fresh(seed=1), tmp_path / "parts", resume=True)
     assert logged(tmp_path / "parts") == logged(tmp_path / "whole")
