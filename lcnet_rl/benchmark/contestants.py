@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import onnx
 import torch
@@ -37,6 +37,13 @@ class Contestant:
     """Seconds until the first answer: building, tuning, compiling."""
     megabytes: float
     """Of its weights, or of its file."""
+    others: tuple[Run, ...] = ()
+    """The same work with other decisions, where a single image's would be an accident of the draw."""
+
+    def in_trial(self, trial: int) -> Run:
+        """Which to run: trials take all decisions in turn."""
+        runs = self.run, *self.others
+        return runs[trial % len(runs)]
 
 
 def dense_contestants(
@@ -122,12 +129,19 @@ def masked_contestant(model: LCNet, images: Tensor) -> Contestant:
     return _prepare("masked fp32", "PyTorch", False, images, lambda: (run, _megabytes(model)))
 
 
-def onnx_contestants(model: LCNet, image: Tensor, name: str) -> list[Contestant]:
-    """The exported network in ONNX Runtime, for one image, in every layout that this machine and network allow."""
+def onnx_contestants(models: Sequence[LCNet], image: Tensor, name: str) -> list[Contestant]:
+    """The exported network in ONNX Runtime, for one image, in every layout that this machine and network allow.
+
+    Args:
+        models: the network, once for each of the decisions that trials take in turn.
+        image: uint8 (1, 3, 32, 32).
+        name: of the decisions.
+    """
     found = []
-    for layout in layouts_here(model.backbone):
-        build = functools.partial(_session, dynamic_model(model, layout))
-        found.append(_prepare(f"ONNX Runtime {name} {layout.name}", "ONNX Runtime", False, image, build))
+    for layout in layouts_here(models[0].backbone):
+        first, *others = (functools.partial(_session, dynamic_model(model, layout)) for model in models)
+        contestant = _prepare(f"ONNX Runtime {name} {layout.name}", "ONNX Runtime", False, image, first)
+        found.append(replace(contestant, others=tuple(build()[0] for build in others)))
     return found
 
 

@@ -77,7 +77,7 @@ def _contestants(model: LCNet, images: Tensor, dtype: torch.dtype) -> list[Conte
     if dtype == torch.float32:
         found.append(masked_contestant(model, images))
         if len(images) == 1 and images.device.type == "cpu" and model.policy is None:  # a rival's cannot be exported
-            found += onnx_contestants(model, images, POLICY)
+            found += onnx_contestants([model], images, POLICY)
     return found + dense_contestants(model.backbone, images, dtype)
 
 

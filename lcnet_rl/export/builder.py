@@ -54,6 +54,10 @@ class Graph:
         self._nodes.append(helper.make_node(kind, inputs, names, f"{kind}_{number}", domain=domain, **attributes))
         return names
 
+    def split(self, x: str, sizes: Sequence[int], axis: int) -> list[str]:
+        """``x`` in parts of these sizes along an axis."""
+        return self.ops("Split", x, self.constant(list(sizes)), outputs=len(sizes), axis=axis) if sizes[1:] else [x]
+
     def branch(
         self,
         condition: str,

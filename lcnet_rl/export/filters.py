@@ -1,4 +1,5 @@
-"""A block's two convolutions with just the filters that C-Net keeps, as ONNX nodes; in one of three ways.
+"""A block's two convolutions with just the filters that C-Net keeps, as ONNX nodes. Where these are not all, in one of
+three ways.
 
 - ``sets``: the weights once for every set of filter groups, and a tree of ``If`` nodes that leads to the right copy.
   The fastest, for blocks whose weights are few.
@@ -10,7 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -23,6 +24,8 @@ from lcnet_rl.export.gates import linear, relu1
 from lcnet_rl.export.layout import Layout
 
 FEATURES: Type = (FLOAT, None)
+Layer = tuple[Tensor, Tensor]
+"""A linear layer's weight (O, I) and bias (O,)."""
 SETS_GROUPS = 4
 """With more groups there are too many sets."""
 SETS_BYTES = 2**21
@@ -40,16 +43,12 @@ class Residual:
     """The block's input."""
     shortcut: str
     """The shortcut's output."""
-    factor: str | None = None
-    """S_L, (1, 1), or None without L-Net."""
-    gate_input: str = ""
-    """What C-Net reads, (1, C + 4)."""
-    scales: tuple[Tensor, Tensor] | None = None
-    """C-Net's layer for S_C, weight and bias, or None without C-Net."""
-
-    def scaled(self, gate_input: str, scales: tuple[Tensor, Tensor]) -> Residual:
-        """The same, with C-Net."""
-        return replace(self, gate_input=gate_input, scales=scales)
+    gate_input: str
+    """What the gates read, (1, C + 4)."""
+    l_net: Layer | None
+    """L-Net's layer for S_L, if there is an L-Net."""
+    c_net: Layer | None
+    """C-Net's layer for S_C, if there is a C-Net."""
 
     def whole(self, graph: Graph, mask: str | None = None) -> str:
         """All filters, times ``mask`` (1, filters) if given."""
@@ -57,19 +56,23 @@ class Residual:
 
     def kept(self, graph: Graph, filters: Tensor, mask: str | None = None) -> str:
         """Some filters, by their numbers."""
-        hidden, scales = self._first(graph, filters), self._scales(graph, filters)
+        scales, factor = self._scales(graph, filters)
         if mask is not None:
-            scales = mask if scales is None else graph.op("Mul", scales, mask)
+            assert scales is not None
+            scales = graph.op("Mul", scales, self.layout.per_channel(graph, mask, len(filters)))
+        hidden = self._first(graph, filters)
         weight, bias = parameters(self.block.conv2)
-        return self.layout.finish(graph, self.shortcut, hidden, weight[:, filters], bias, scales, self.factor)
+        return self.layout.finish(graph, self.shortcut, hidden, weight[:, filters], bias, scales, factor)
 
     def by_sets(self, graph: Graph, bits: Sequence[str]) -> str:
-        """A tree of ``If`` nodes over the groups' bits, each bool (1, 1)."""
+        """A tree of ``If`` nodes over the groups' bits, each bool (1, 1), of which one at least is false."""
         groups = torch.arange(self.block.filters).view(len(bits), -1)
 
         def choose(branch: Graph, group: int, kept: list[int]) -> str:
             if group == len(bits):
                 return self.kept(branch, groups[kept].flatten()) if kept else branch.op("Relu", self.shortcut)
+            if len(kept) == len(bits) - 1:
+                return choose(branch, group + 1, kept)
             return branch.branch(
                 bits[group],
                 lambda inner: [choose(inner, group + 1, [*kept, group])],
@@ -81,14 +84,18 @@ class Residual:
 
     def by_groups(self, graph: Graph, bits: Sequence[str]) -> str:
         """An ``If`` a group; to be run only if there is one to keep."""
-        total = self.layout.shift(graph, self.shortcut, parameters(self.block.conv2)[1], self.factor)
-        for filters, bit in zip(torch.arange(self.block.filters).view(len(bits), -1), bits, strict=True):
+        groups = torch.arange(self.block.filters).view(len(bits), -1)
+        scales, factor = self._scales(graph, groups)
+        assert scales is not None
+        if factor is not None:
+            scales = graph.op("Mul", scales, factor)
+        sizes = [self.layout.padded(groups.shape[1])] * len(groups)
+        parts = graph.split(scales, sizes, self.layout.channel_axis)
+        total = self.layout.shift(graph, self.shortcut, parameters(self.block.conv2)[1], factor)
+        for filters, bit, part in zip(groups, bits, parts, strict=True):
 
-            def add(branch: Graph, filters: Tensor = filters, before: str = total) -> list[str]:
-                hidden, scales = self._first(branch, filters), self._scales(branch, filters)
-                assert scales is not None
-                scales = scales if self.factor is None else branch.op("Mul", scales, self.factor)
-                hidden = self.layout.scale(branch, hidden, scales, self.layout.padded(len(filters)))
+            def add(branch: Graph, filters: Tensor = filters, part: str = part, before: str = total) -> list[str]:
+                hidden = self.layout.scale(branch, self._first(branch, filters), part, sizes[0])
                 return [self.layout.add_conv(branch, before, hidden, self.block.conv2.weight[:, filters])]
 
             def drop(branch: Graph, before: str = total) -> list[str]:
@@ -101,17 +108,34 @@ class Residual:
         weight, bias = (part[filters] for part in parameters(self.block.conv1))
         return self.layout.conv(graph, self.x, weight, bias, self.block.stride, relu=True)
 
-    def _scales(self, graph: Graph, filters: Tensor) -> str | None:
-        if self.scales is None:
-            return None
-        missing = self.layout.padded(len(filters)) - len(filters)
-        weight, bias = (part[filters] for part in self.scales)
-        raw = linear(graph, self.gate_input, F.pad(weight, (0, 0, 0, missing)), F.pad(bias, (0, missing)))
-        return relu1(graph, raw)
+    def _scales(self, graph: Graph, filters: Tensor) -> tuple[str | None, str | None]:
+        """S_C of some filters, a factor a channel, and S_L, a number: one layer gives both.
+
+        Args:
+            graph: gets the nodes.
+            filters: their numbers; or rows of numbers, each of which the layout fills up by itself.
+        """
+        layers, sizes = [], []
+        if self.c_net is not None:
+            missing = self.layout.padded(filters.shape[-1]) - filters.shape[-1]
+            weight, bias = (part[filters] for part in self.c_net)
+            layers.append((F.pad(weight, (0, 0, 0, missing)).flatten(0, -2), F.pad(bias, (0, missing)).flatten()))
+            sizes.append(len(layers[0][0]))
+        if self.l_net is not None:
+            layers.append(self.l_net)
+            sizes.append(1)
+        row = relu1(graph, linear(graph, self.gate_input, *map(torch.cat, zip(*layers, strict=True))))
+        if self.c_net is None:
+            return None, row
+        scales = self.layout.per_channel(graph, row, sum(sizes))
+        if self.l_net is None:
+            return scales, None
+        first, last = graph.split(scales, sizes, self.layout.channel_axis)
+        return first, last
 
 
 def run_filters(graph: Graph, residual: Residual, bits: str, groups: int) -> str:
-    """A kept block's output for C-Net's decisions.
+    """A kept block's output for C-Net's decisions, where not all filters are kept.
 
     Args:
         graph: gets the nodes.
@@ -121,22 +145,13 @@ def run_filters(graph: Graph, residual: Residual, bits: str, groups: int) -> str
     """
     weights = residual.block.conv1.weight.nbytes + residual.block.conv2.weight.nbytes
     if groups <= SETS_GROUPS and weights <= SETS_BYTES:
-        return residual.by_sets(graph, split(graph, bits, groups))
+        return residual.by_sets(graph, graph.split(bits, [1] * groups, axis=1))
     mask, axes = graph.op("Cast", bits, to=FLOAT), graph.constant([1])
 
     def run_some(branch: Graph) -> list[str]:
         if groups < residual.block.filters:
-            return [residual.by_groups(branch, split(branch, bits, groups))]
+            return [residual.by_groups(branch, branch.split(bits, [1] * groups, axis=1))]
         return [residual.whole(branch, mask)]
 
-    def run_fewer(branch: Graph) -> list[str]:
-        some_kept = branch.op("Cast", branch.op("ReduceMax", mask, axes), to=BOOL)
-        return branch.branch(some_kept, run_some, lambda inner: [inner.op("Relu", residual.shortcut)], [FEATURES])
-
-    all_kept = graph.op("Cast", graph.op("ReduceMin", mask, axes), to=BOOL)
-    return graph.branch(all_kept, lambda branch: [residual.whole(branch)], run_fewer, [FEATURES])[0]
-
-
-def split(graph: Graph, bits: str, groups: int) -> list[str]:
-    """(1, groups) to as many (1, 1)."""
-    return graph.ops("Split", bits, outputs=groups, axis=1, num_outputs=groups) if groups > 1 else [bits]
+    some_kept = graph.op("Cast", graph.op("ReduceMax", mask, axes), to=BOOL)
+    return graph.branch(some_kept, run_some, lambda branch: [branch.op("Relu", residual.shortcut)], [FEATURES])[0]

@@ -34,11 +34,17 @@ class Layout(Protocol):
     def conv(self, graph: Graph, x: str, weight: Tensor, bias: Tensor, stride: int, relu: bool) -> str:
         """A convolution (O, I, k, k) with bias, padded so that it keeps the size, but for its stride."""
 
+    channel_axis: int
+    """Of what ``per_channel`` gives."""
+
+    def per_channel(self, graph: Graph, row: str, channels: int) -> str:
+        """A row (1, channels), in the shape in which ``scale`` takes one factor a channel."""
+
     def scale(self, graph: Graph, x: str, scales: str, channels: int) -> str:
-        """Multiply ``channels`` channels by ``scales`` (1, channels)."""
+        """Multiply ``channels`` channels by ``scales``, a factor each."""
 
     def shift(self, graph: Graph, x: str, bias: Tensor, factor: str | None) -> str:
-        """Add ``factor * bias`` to the channels; ``factor`` is (1, 1), or None for 1."""
+        """Add ``factor * bias`` to the channels; ``factor`` is one number, or None for 1."""
 
     def add_conv(self, graph: Graph, x: str, hidden: str, weight: Tensor) -> str:
         """``x + conv(hidden)``, without bias."""
@@ -54,8 +60,8 @@ class Layout(Protocol):
             hidden: the first convolution's output, after ReLU.
             weight: of the second convolution, (O, filters, k, k).
             bias: of the second convolution, (O,).
-            scales: S_C, (1, padded filters), or None for ones.
-            factor: S_L, (1, 1), or None for 1.
+            scales: S_C, a factor for each filter, padding included, or None for ones.
+            factor: S_L, one number, or None for 1.
         """
 
     def shortcut(self, graph: Graph, x: str, shortcut: PaddedShortcut, channels: int) -> str:
@@ -69,6 +75,7 @@ class Standard:
     """Features are (1, C, H, W), as the ONNX standard has them."""
 
     name = "standard"
+    channel_axis = 1
 
     def padded(self, filters: int) -> int:
         return filters
@@ -80,8 +87,11 @@ class Standard:
         y = graph.op("Conv", x, graph.constant(weight), graph.constant(bias), **_geometry(weight, stride))
         return graph.op("Relu", y) if relu else y
 
+    def per_channel(self, graph: Graph, row: str, channels: int) -> str:
+        return graph.op("Reshape", row, graph.constant([1, channels, 1, 1]))
+
     def scale(self, graph: Graph, x: str, scales: str, channels: int) -> str:
-        return graph.op("Mul", x, graph.op("Reshape", scales, graph.constant([1, -1, 1, 1])))
+        return graph.op("Mul", x, scales)
 
     def shift(self, graph: Graph, x: str, bias: Tensor, factor: str | None) -> str:
         shift = graph.constant(bias.reshape(1, -1, 1, 1))
@@ -116,7 +126,7 @@ class Blocked:
 
     def __init__(self, size: int) -> None:
         """Channels in blocks of ``size``, which has to be the machine's: see ``session.blocked_size``."""
-        self.size = size
+        self.size, self.channel_axis = size, 0
         self.name = f"blocked{size}"
 
     def padded(self, filters: int) -> int:
@@ -135,9 +145,11 @@ class Blocked:
         inputs = x, self._packed(graph, weight), graph.constant(bias)
         return self._op(graph, "Conv", *inputs, **_geometry(weight, stride), **activation)
 
+    def per_channel(self, graph: Graph, row: str, channels: int) -> str:
+        return graph.op("Reshape", row, graph.constant([channels, 1, 1, 1]))
+
     def scale(self, graph: Graph, x: str, scales: str, channels: int) -> str:
-        weight = graph.op("Reshape", scales, graph.constant([channels, 1, 1, 1]))
-        return self._op(graph, "Conv", x, weight, kernel_shape=[1, 1], group=channels)
+        return self._op(graph, "Conv", x, scales, kernel_shape=[1, 1], group=channels)
 
     def shift(self, graph: Graph, x: str, bias: Tensor, factor: str | None) -> str:
         inputs = x, graph.constant(bias.new_ones(len(bias), 1, 1, 1)), self._bias(graph, bias, factor)
@@ -152,7 +164,7 @@ class Blocked:
     ) -> str:
         weight = self._fill(weight)
         if factor is not None:
-            scales = graph.op("Mul", scales or graph.constant(weight.new_ones(1, weight.shape[1])), factor)
+            scales = graph.op("Mul", scales or graph.constant(weight.new_ones(weight.shape[1], 1, 1, 1)), factor)
         if scales is not None:
             hidden = self.scale(graph, hidden, scales, weight.shape[1])
         inputs = hidden, self._packed(graph, weight), self._bias(graph, bias, factor), x

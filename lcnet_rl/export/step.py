@@ -14,7 +14,7 @@ from lcnet_rl.export import gates
 from lcnet_rl.export.builder import FLOAT, Graph, Type
 from lcnet_rl.export.filters import Residual, run_filters
 from lcnet_rl.export.layout import Layout
-from lcnet_rl.gates import CNet, LNet
+from lcnet_rl.gates import Gate, LNet
 from lcnet_rl.model import LCNet
 
 
@@ -80,21 +80,32 @@ class Step:
 
     def _keep(self, graph: Graph, beside: str, gate_input: str) -> list[str]:
         """The same with it."""
-        model, factor = self.model, None
-        if model.has_l_net:
-            scale = gates.folded(model, self.t, cast(LNet, model.l_nets[self.t]).scale)
-            factor = gates.relu1(graph, gates.linear(graph, gate_input, *scale))
-        residual = Residual(self.layout, self.block, self.place.x, beside, factor)
-        kept = graph.constant(torch.ones(1, int(model.has_l_net)))
-        if not model.has_c_net:
-            after = residual.whole(graph)
-            return [after, self.layout.pool(graph, after), graph.op("Identity", kept)]
-        c_net, groups = cast(CNet, model.c_nets[self.t]), model.group_counts[self.t]
-        keep, scales = (gates.folded(model, self.t, part) for part in (c_net.keep, c_net.scale))
-        bits = graph.op("Greater", gates.linear(graph, gate_input, *keep), self.cut)
-        after = run_filters(graph, residual.scaled(gate_input, scales), bits, groups)
-        missing = torch.zeros(1, model.action_size - int(model.has_l_net) - groups)
-        row = graph.op("Concat", kept, graph.op("Cast", bits, to=FLOAT), graph.constant(missing), axis=1)
+        model, t = self.model, self.t
+        l_net, c_net = (cast(Gate, nets[t]) if nets else None for nets in (model.l_nets, model.c_nets))
+        scales = (net and gates.folded(model, t, net.scale) for net in (l_net, c_net))
+        residual = Residual(self.layout, self.block, self.place.x, beside, gate_input, *scales)
+        everything = self.model.action_mask[t : t + 1].float()
+
+        def run_all(branch: Graph) -> list[str]:
+            return [residual.whole(branch), branch.op("Identity", branch.constant(everything))]
+
+        if c_net is None:
+            after, row = run_all(graph)
+            return [after, self.layout.pool(graph, after), row]
+        logits = gates.linear(graph, gate_input, *gates.folded(model, t, c_net.keep))
+
+        def run_some(branch: Graph) -> list[str]:
+            bits, groups = branch.op("Greater", logits, self.cut), model.group_counts[t]
+            kept = torch.ones(1, int(model.has_l_net))
+            missing = torch.zeros(1, model.action_size - int(model.has_l_net) - groups)
+            row = branch.op(
+                "Concat", branch.constant(kept), branch.op("Cast", bits, to=FLOAT), branch.constant(missing), axis=1
+            )
+            return [run_filters(branch, residual, bits, groups), row]
+
+        least = graph.op("ReduceMin", logits, graph.constant([1]))
+        types: list[Type] = [(FLOAT, None), (FLOAT, [1, model.action_size])]
+        after, row = graph.branch(graph.op("Greater", least, self.cut), run_all, run_some, types)
         return [after, self.layout.pool(graph, after), row]
 
 
