@@ -39,6 +39,25 @@ def test_a_single_image_keeps_the_blocks_that_come_nearest_to_half_of_the_macs()
     assert standard.share(model, actions) == pytest.approx(0.5, abs=0.03)
 
 
+@pytest.mark.parametrize(("keep", "bits"), [("blocks50", slice(0, 1)), ("groups50", slice(1, 5))])
+def test_single_images_keep_every_part_equally_often(keep: str, bits: slice) -> None:
+    draws = torch.cat(standard.fair_halves(lively("resnet18"), keep), 1)
+    assert draws.shape[1] == standard.DRAWS
+    assert (draws[:, :, bits].mean(1) == 0.5).all()
+    kept = [part for part in range(5) if part not in range(*bits.indices(5))]
+    assert (draws[:, :, kept] == 1).all(), "what is not halved is kept"
+    assert len(draws.unique(dim=1)[0]) > 2
+
+
+def test_trials_take_several_decisions_in_turn() -> None:
+    said: list[int] = []
+    first, *others = (lambda _, number=number: said.append(number) for number in range(3))
+    contestant = Contestant("c", first, "PyTorch", False, 0, 0, tuple(others))
+    for trial in (-1, 0, 1, 2, 3):
+        contestant.in_trial(trial)(images(1))
+    assert said == [2, 0, 1, 2, 0]
+
+
 def test_share_is_what_running_is_billed() -> None:
     model = lively()
     actions = standard.half_kept(model, 6, "groups50")

@@ -34,7 +34,7 @@ NETWORKS: dict[str, tuple[str, int | None]] = {
 SETTLE = {1: (4, 5), BATCH: (0, 1)}
 """Uncounted and counted calls in a row, by batch size: single images come in a stream, in deployment."""
 DRAWS = 6
-"""Decisions that trials with single images take in turn: blocks of the same MACs take unlike times."""
+"""Decisions that trials with single images take in turn."""
 CANDIDATES = 100
 FORCED = 20.0
 """A keep logit that leaves no doubt."""
@@ -76,7 +76,7 @@ def onnx_cases(label: str, model: LCNet, image: Tensor) -> Entries:
     """One image in ONNX Runtime."""
     found, entries = dense_contestants(model.backbone, image, torch.float32, compiled=False), {}
     for keep in KEEPS:
-        draws = [half_kept(model, 1, keep) for _ in range(1 if keep == "all" else DRAWS)]
+        draws = [half_kept(model, 1, "all")] if keep == "all" else fair_halves(model, keep)
         ways = onnx_contestants([force(model, actions[:, 0]) for actions in draws], image, keep)
         found += ways
         entries[f"onnx-b1-{label}-{keep}"] = ways, share(model, torch.cat(draws, 1))
@@ -91,6 +91,20 @@ def engine_cases(label: str, model: LCNet, images: Tensor) -> Entries:
     shares = [share(model, actions[keep]) for keep in KEEPS]
     entries = {name: ([one], part) for name, one, part in zip(names, engines, shares, strict=True)}
     return engines + dense_contestants(model.backbone, images, torch.float32), entries
+
+
+def fair_halves(model: LCNet, keep: str) -> list[Tensor]:
+    """Actions (depth, 1, action_size) of ``half_kept``, each followed by the other half, so no part is kept more often.
+
+    Blocks of the same MACs take unlike times: a ResNet-18's last ones have to fetch the most weights.
+    """
+    halves, decided = [], slice(0, 1) if keep == "blocks50" else slice(1, None)
+    for _ in range(DRAWS // 2):
+        half = half_kept(model, 1, keep)
+        other = half.clone()
+        other[:, :, decided] = 1 - half[:, :, decided]
+        halves += [half, other]
+    return halves
 
 
 def half_kept(model: LCNet, count: int, keep: str) -> Tensor:

@@ -124,7 +124,8 @@ class Residual:
         if self.l_net is not None:
             layers.append(self.l_net)
             sizes.append(1)
-        row = relu1(graph, linear(graph, self.gate_input, *map(torch.cat, zip(*layers, strict=True))))
+        weight, bias = (torch.cat(parts) for parts in zip(*layers, strict=True))
+        row = relu1(graph, linear(graph, self.gate_input, weight, bias))
         if self.c_net is None:
             return None, row
         scales = self.layout.per_channel(graph, row, sum(sizes))

@@ -19,8 +19,8 @@ def linear(graph: Graph, x: str, weight: Tensor, bias: Tensor, name: str | None 
 
 
 def relu1(graph: Graph, x: str) -> str:
-    """ReLU-1, ``clamp(x, 0, 1)``."""
-    return graph.op("Clip", x, graph.constant(0.0), graph.constant(1.0))
+    """ReLU-1, ``clamp(x, 0, 1)``; ONNX Runtime makes one operator of a ``HardSigmoid`` and the layer before it."""
+    return graph.op("HardSigmoid", x, alpha=1.0, beta=0.0)
 
 
 def gate_input(graph: Graph, model: LCNet, block: int, pooled: str, above: str, price: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal
 
 import torch
 from torch import nn
@@ -12,9 +12,8 @@ from lcnet_rl.backbones import Block, PaddedShortcut
 from lcnet_rl.engine.fold import parameters
 from lcnet_rl.export import gates
 from lcnet_rl.export.builder import FLOAT, Graph, Type
-from lcnet_rl.export.filters import Residual, run_filters
+from lcnet_rl.export.filters import Layer, Residual, run_filters
 from lcnet_rl.export.layout import Layout
-from lcnet_rl.gates import Gate, LNet
 from lcnet_rl.model import LCNet
 
 
@@ -52,8 +51,8 @@ class Step:
         model, place = self.model, self.place
         gate_input = gates.gate_input(graph, model, self.t, place.pooled, place.above, self.price)
         beside = shortcut(graph, self.layout, self.block, place.x)
-        if model.has_l_net:
-            keep = gates.linear(graph, gate_input, *gates.folded(model, self.t, cast(LNet, model.l_nets[self.t]).keep))
+        if l_net := self._folded(model.l_nets, "keep"):
+            keep = gates.linear(graph, gate_input, *l_net)
             types: list[Type] = [
                 (FLOAT, None),
                 (FLOAT, [1, self.block.out_channels]),
@@ -73,26 +72,28 @@ class Step:
 
     def _skip(self, graph: Graph, beside: str) -> list[str]:
         """Features, their average, and the row of decisions, without the block's own work."""
-        after = graph.op("Relu", beside)
-        unchanged = beside == self.place.x
-        pooled = graph.op("Identity", self.place.pooled) if unchanged else self.layout.pool(graph, after)
-        return [after, pooled, graph.op("Identity", graph.constant(torch.zeros(1, self.model.action_size)))]
+        if beside == self.place.x:  # a ReLU's output
+            after, pooled = graph.op("Identity", beside), graph.op("Identity", self.place.pooled)
+        else:
+            after = graph.op("Relu", beside)
+            pooled = self.layout.pool(graph, after)
+        return [after, pooled, graph.constant(torch.zeros(1, self.model.action_size))]
 
     def _keep(self, graph: Graph, beside: str, gate_input: str) -> list[str]:
         """The same with it."""
         model, t = self.model, self.t
-        l_net, c_net = (cast(Gate, nets[t]) if nets else None for nets in (model.l_nets, model.c_nets))
-        scales = (net and gates.folded(model, t, net.scale) for net in (l_net, c_net))
+        scales = [self._folded(nets, "scale") for nets in (model.l_nets, model.c_nets)]
         residual = Residual(self.layout, self.block, self.place.x, beside, gate_input, *scales)
         everything = self.model.action_mask[t : t + 1].float()
 
         def run_all(branch: Graph) -> list[str]:
-            return [residual.whole(branch), branch.op("Identity", branch.constant(everything))]
+            return [residual.whole(branch), branch.constant(everything)]
 
-        if c_net is None:
+        keep = self._folded(model.c_nets, "keep")
+        if keep is None:
             after, row = run_all(graph)
             return [after, self.layout.pool(graph, after), row]
-        logits = gates.linear(graph, gate_input, *gates.folded(model, t, c_net.keep))
+        logits = gates.linear(graph, gate_input, *keep)
 
         def run_some(branch: Graph) -> list[str]:
             bits, groups = branch.op("Greater", logits, self.cut), model.group_counts[t]
@@ -107,6 +108,10 @@ class Step:
         types: list[Type] = [(FLOAT, None), (FLOAT, [1, model.action_size])]
         after, row = graph.branch(graph.op("Greater", least, self.cut), run_all, run_some, types)
         return [after, self.layout.pool(graph, after), row]
+
+    def _folded(self, nets: nn.ModuleList, layer: Literal["keep", "scale"]) -> Layer | None:
+        """A layer of the block's gate among ``nets``, if there are any."""
+        return gates.folded(self.model, self.t, getattr(nets[self.t], layer)) if nets else None
 
 
 def shortcut(graph: Graph, layout: Layout, block: Block, x: str) -> str:
