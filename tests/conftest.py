@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
+from run_folders import write
 
 
 @pytest.fixture(scope="module")
@@ -19,3 +22,15 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> str:
                 pixels = generator.integers(level, level + 90, (32, 32, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(root / part / name / f"{index}.png")
     return f"folder:{root}"
+
+
+@pytest.fixture
+def reference(tmp_path: Path) -> Path:
+    """A folder of committed runs: an agent, its dense start, and what that started from."""
+    root = tmp_path / "runs" / "reference"
+    write(root / "first", "lcnet-rl pretrain --run runs/reference/first")
+    write(root / "second", "lcnet-rl pretrain --preset p.yaml --run=x", init="runs/reference/first")
+    start = "runs/reference/second/backbone.safetensors"
+    (root / "second" / "backbone.safetensors").touch()
+    write(root / "agent", f"lcnet-rl train --init {start} --seed 3", init=start, seed=3, agent={"price": 0.5})
+    return root

@@ -1,0 +1,152 @@
+"""The committed results: how they are collected, and what the page says of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from run_folders import evaluated, summary, timed, write
+
+from lcnet_rl.commands import reproduce
+from lcnet_rl.errors import UserError
+from lcnet_rl.results.page import page
+from lcnet_rl.results.rows import TIMES, Row, agent_records, agent_rows, dense_rows, timings
+from lcnet_rl.runs import plain
+from lcnet_rl.sweep.records import grouped
+from lcnet_rl.weights import REFERENCE
+
+
+def test_rows_are_what_the_files_say(reference: Path) -> None:
+    for name in ("first", "second"):
+        (reference / name / "metrics.json").write_text(json.dumps({"test_accuracy": 0.93, "seed": 1}))
+    runs = sorted(evaluated(reference / "agent").parent.iterdir())
+    typed = "lcnet-rl pretrain --preset p.yaml --run=x"
+    assert dense_rows(runs, "cifar10")[1] == Row("second", "dense", "resnet20", 0.93, 40551040, [1], 16, 5, typed)
+    assert dense_rows(runs, "shapes") == agent_records(runs, "shapes") == []
+    (group,) = grouped(agent_records(runs, "cifar10"))
+    policy, *controls = agent_rows(group)
+    assert (policy.name, policy.accuracy, policy.macs, policy.seeds) == ("agent", 0.9, 50e6, [3])
+    assert policy.kind == "policy"
+    assert [row.name for row in controls] == [f"agent: {c}" for c in ("keep-all", "random", "shuffled", "static")]
+    assert {(row.kind, row.macs) for row in controls} == {("control", 51e6)}
+
+
+def test_pruned_backbones_are_static_rows_with_a_table_of_their_own(reference: Path) -> None:
+    narrow = write(reference / "narrow", "lcnet-rl pretrain --prune 0.5", prune=0.5)
+    figures = {"test_accuracy": 0.91, "seed": 2, "macs": 20_000_000}
+    for name in ("first", "second", "narrow"):
+        (reference / name / "metrics.json").write_text(
+            json.dumps(figures if name == "narrow" else figures | {"macs": None})
+        )
+    rows = dense_rows([reference / "first", narrow], "cifar10")
+    assert [(row.kind, row.macs) for row in rows] == [("dense", 40551040), ("static", 20_000_000)]
+    text = page(rows, [], [])
+    assert text.index("| first |") < text.index("## Pruned") < text.index("| narrow |")
+    assert "## Pruned" not in page(rows[:1], [], [])
+
+
+def test_seeds_are_taken_together(reference: Path) -> None:
+    settings = yaml.safe_load((evaluated(reference / "agent") / "config.yaml").read_text())
+    other = write(reference / "agent-4", "lcnet-rl train --seed 4", **{**settings, "seed": 4})
+    controls = {name: {"accuracy": 0.87, "macs_mean": 53e6} for name in summary()["controls"]}
+    evaluated(other, accuracy=0.94, train_seed=4, controls=controls, gain_over_shuffled=0.0)
+    (group,) = grouped(agent_records([reference / "agent", other], "cifar10"))
+    policy, *rows = agent_rows(group)
+    assert (policy.name, policy.accuracy, policy.seeds) == ("agent", pytest.approx(0.92), [3, 4])
+    assert (rows[2].accuracy, rows[2].macs) == (pytest.approx(0.86), pytest.approx(52e6))
+    text = page([], [group], [])
+    assert "| 92.00 ± 2.83 |" in text
+    assert "6.00 points above the same decisions shuffled: 1 of 2 runs depend on the image." in text
+    assert "agent-4:\n\n    lcnet-rl train --seed 4\n" in text
+
+
+def test_the_page_says_what_dominates_what(reference: Path) -> None:
+    groups = grouped(agent_records([evaluated(reference / "agent")], "cifar10"))
+    others = {"cheap": (0.9, 49e6), "dear": (0.9, 51e6), "same": (0.9, 50e6), "better": (0.95, 99e6)}
+    text = page([], groups, [Row(name, "published", "", *point) for name, point in others.items()])
+    assert "`agent` is 3.00 points below its dense backbone and 1.00 points above its best static" in text
+    assert "5.00 points above the same decisions shuffled: it depends on the image." in text
+    assert "it dominates: dear (90.00 % at 51 M); rows that dominate it: cheap (90.00 % at 49 M)." in text
+
+
+def test_policies_stand_beside_static_networks_of_their_backbone_width_and_cost(reference: Path) -> None:
+    groups = grouped(agent_records([evaluated(reference / "agent")], "cifar10"))
+    others = {
+        "pruned": ("resnet20", 16, 51e6),
+        "dear": ("resnet20", 16, 53e6),
+        "other": ("resnet18", 16, 50e6),
+        "wide": ("resnet20", 32, 50e6),
+    }
+    rows = [
+        Row(name, "static", backbone, 0.91, macs, [1], width, 5) for name, (backbone, width, macs) in others.items()
+    ]
+    text = page(rows, groups, [])
+    assert "| agent | 90.00 | 50.00 |  | 3 | pruned | 91.00 | 51.00 | 5 | 1 | -1.00 |" in text
+    for name in ("dear", "other", "wide"):
+        assert f"| 3 | {name} |" not in text
+    assert "## Against static" not in page(rows[1:], groups, [])
+
+
+def test_a_policy_that_skips_next_to_nothing_does_not_stand_beside_its_own_backbone(reference: Path) -> None:
+    groups = grouped(agent_records([evaluated(reference / "agent", macs_mean=97e6)], "cifar10"))
+    assert "## Against static" not in page([Row("whole", "dense", "resnet20", 0.91, 100e6, [1], 16)], groups, [])
+
+
+def test_of_many_rows_the_most_accurate_are_named(reference: Path) -> None:
+    groups = grouped(agent_records([evaluated(reference / "agent")], "cifar10"))
+    rows = [Row(f"row{points}", "published", "", 0.9 + points / 1000, 40e6) for points in range(1, 6)]
+    assert (
+        "rows that dominate it: row5 (90.50 % at 40 M), row4 (90.40 % at 40 M), row3 (90.30 % at 40 M) and 2 more."
+    ) in page([], groups, rows)
+
+
+def test_policies_dominate_each_other_too(reference: Path) -> None:
+    other = write(reference / "other", "lcnet-rl train", seed=3, agent={"price": 0.6})
+    evaluated(other, accuracy=0.91, command="lcnet-rl evaluate runs/reference/other")
+    groups = grouped(agent_records([evaluated(reference / "agent"), other], "cifar10"))
+    assert "rows that dominate it: other (91.00 % at 50 M)." in page([], groups, [])
+
+
+def test_the_page_says_so_if_a_policy_does_not_look_at_the_image(reference: Path) -> None:
+    run = evaluated(reference / "agent", gain_over_shuffled=0.01, gain_over_shuffled_error=0.01)
+    assert "it is not shown to depend on the image" in page([], grouped(agent_records([run], "cifar10")), [])
+
+
+def test_times_are_shown_where_a_run_was_timed_but_not_of_what_computes_everything(reference: Path) -> None:
+    shapes = write(reference / "shapes", "lcnet-rl train", dataset="shapes", agent={})
+    runs = [reference / "first", timed(reference / "agent"), timed(shapes)]
+    text = page([], [], [], timings(runs, "cifar10"))
+    line = "| agent | engine policy fp32, batch 128 | 50.0% | 0.62 (0.56 to 0.71) | 50.00 | dense eager fp32 | 80.00 |"
+    assert line in text
+    assert "masked" not in text
+    assert "| shapes" not in text
+    assert "## Time" not in page([], [], [])
+
+
+def test_times_of_another_version_are_refused(reference: Path) -> None:
+    (reference / "agent" / TIMES).write_text(json.dumps({"cases": [{"this": "engine"}]}))
+    with pytest.raises(UserError, match=r"times.json has no 'ratio_quartiles': measure again with lcnet-rl bench"):
+        timings([reference / "agent"], "cifar10")
+
+
+def test_the_committed_page_and_rows_are_those_of_the_committed_runs() -> None:
+    runs = sorted(path.parent for path in REFERENCE.glob("*/config.yaml"))
+    dense, groups, published = reproduce.collect(runs)
+    rows = [*dense, *(row for group in groups for row in agent_rows(group)), *published]
+    assert len(groups) >= 2
+    assert json.loads((REFERENCE / "results.json").read_text())["rows"] == plain(rows)
+    assert (REFERENCE.parent.parent / "RESULTS.md").read_text() == page(
+        dense, groups, published, timings(runs, "cifar10")
+    )
+
+
+def test_rivals_have_rows_and_a_table_of_their_own(reference: Path) -> None:
+    rival = write(reference / "rival", "lcnet-rl train --algo skipnet", algo="skipnet", seed=3, agent={"price": 0.5})
+    evaluated(rival, accuracy=0.8, command="lcnet-rl evaluate runs/reference/rival")
+    ours, theirs = grouped(agent_records([evaluated(reference / "agent"), rival], "cifar10"))
+    assert [agent_rows(group)[0].kind for group in (ours, theirs)] == ["policy", "rival"]
+    text = page([], [ours, theirs], [])
+    assert text.index("## Policies") < text.index("| agent |") < text.index("## Rivals") < text.index("| rival |")
+    assert "## Rivals" not in page([], [ours], [])
