@@ -71,10 +71,11 @@ def test_the_page_says_what_dominates_what(reference: Path) -> None:
     assert "it dominates: dear (90.00 % at 51 M); rows that dominate it: cheap (90.00 % at 49 M)." in text
 
 
-def test_policies_stand_beside_static_networks_of_their_backbone_width_and_cost(reference: Path) -> None:
+def test_policies_stand_beside_static_networks_of_their_backbone_and_cost_and_of_no_more_width(reference: Path) -> None:
     groups = grouped(agent_records([evaluated(reference / "agent")], "cifar10"))
     others = {
         "pruned": ("resnet20", 16, 51e6),
+        "narrow": ("resnet20", 8, 49e6),
         "dear": ("resnet20", 16, 53e6),
         "other": ("resnet18", 16, 50e6),
         "wide": ("resnet20", 32, 50e6),
@@ -84,9 +85,10 @@ def test_policies_stand_beside_static_networks_of_their_backbone_width_and_cost(
     ]
     text = page(rows, groups, [])
     assert "| agent | 90.00 | 50.00 |  | 3 | pruned | 91.00 | 51.00 | 5 | 1 | -1.00 |" in text
+    assert "| agent | 90.00 | 50.00 |  | 3 | narrow | 91.00 | 49.00 | 5 | 1 | -1.00 |" in text
     for name in ("dear", "other", "wide"):
         assert f"| 3 | {name} |" not in text
-    assert "## Against static" not in page(rows[1:], groups, [])
+    assert "## Against static" not in page(rows[2:], groups, [])
 
 
 def test_a_policy_that_skips_next_to_nothing_does_not_stand_beside_its_own_backbone(reference: Path) -> None:

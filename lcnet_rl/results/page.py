@@ -30,10 +30,11 @@ convolutions, by their group's norm) and trained again with its dense self as te
 RIVALS = """Other papers' policies and ways to train them, on the same backbone, data and training budget as ours of the
 same number of epochs; each module in `agents/rivals` says what was simplified.
 """
-EQUAL = """Policies and rivals that skip at least 5 % of the MACs, beside networks of the same backbone and width from
-this harness that compute the same for every image, at MACs within 5 %; policies without such a network are left out.
-Epochs are those of the policy's and of the pruned network's own training. Two accuracies on 10,000 images differ by
-0.8 points by chance alone in one of twenty cases (twice the standard error near 91 %, images drawn anew).
+EQUAL = """Policies and rivals that skip at least 5 % of the MACs, beside networks of the same backbone from this
+harness that compute the same for every image, pruned or narrower from the start, at MACs within 5 %; policies without
+such a network are left out. Epochs are those of the policy's and of the pruned network's own training, on top of their
+dense network's, and all that a narrower network had. Two accuracies on 10,000 images differ by 0.8 points by chance
+alone in one of twenty cases (twice the standard error near 91 %, images drawn anew).
 """
 TIME = """What `lcnet-rl bench RUN --json RUN/times.json` measured, where it was run: greedy decisions on validation
 images, against the fastest dense network in the same runtime (a ratio below 1 is faster). Medians of trials in turn,
@@ -108,7 +109,8 @@ def policy_table(groups: Sequence[Group]) -> str:
 
 
 def equal_costs(groups: Sequence[Group], dense: Sequence[Row]) -> list[tuple[Row, Row]]:
-    """Policies (or rivals), each beside every network of its backbone that skips nothing and costs about the same.
+    """Policies (or rivals), each beside every network of its backbone, or a narrower one, that skips nothing and costs
+    about the same.
 
     What a policy that skips hardly anything would stand beside is its own backbone, so those are left out.
     """
@@ -117,7 +119,7 @@ def equal_costs(groups: Sequence[Group], dense: Sequence[Row]) -> list[tuple[Row
         (policy, row)
         for policy in (agent_rows(group)[0] for group in skipping)
         for row in dense
-        if (row.backbone, row.width) == (policy.backbone, policy.width) and abs(row.macs / policy.macs - 1) <= ABOUT
+        if row.backbone == policy.backbone and row.width <= policy.width and abs(row.macs / policy.macs - 1) <= ABOUT
     ]
 
 
