@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lcnet_rl.data import Dataset
 from lcnet_rl.evaluate import Results, evaluate, recalibrate
+from lcnet_rl.macs import cost_table
 from lcnet_rl.model import LCNet, Observation
 
 CONTROLS = ("keep-all", "random", "shuffled", "static")
@@ -101,6 +102,14 @@ def bill_of(model: LCNet, path: Tensor) -> float:
     return model.costs.stem + model.costs.start + model.costs.head + blocks
 
 
+def without_policy(model: LCNet) -> LCNet:
+    """A copy of ``model`` whose bill leaves out a rival's policy, which fixed decisions do not need."""
+    fixed = copy.deepcopy(model)
+    if fixed.policy is not None:
+        fixed.costs = cost_table(fixed.backbone, [0] * fixed.depth, [0] * fixed.depth)
+    return fixed
+
+
 def run_controls(
     model: LCNet,
     dataset: Dataset,
@@ -116,7 +125,8 @@ def run_controls(
     Keep-all, random and static run with BatchNorm statistics of their own decisions, on training images.
 
     The static path may cost 2 % more than the policy. It is the best of about ``candidates`` on validation images,
-    so it is the fairest static subnetwork of this model that a short search finds.
+    so it is the fairest static subnetwork of this model that a short search finds. L-Net and C-Net run along it, for
+    their scales; a rival's policy, which only decides, does not, and is not billed.
     """
     actions = policy.actions
     results = {}
@@ -137,9 +147,10 @@ def run_controls(
         results[name] = evaluate(control, dataset, fixed, device)
     results["shuffled"] = evaluate(model, dataset, shuffled(actions, seed), device)
     judges = val.sample(1000)
+    bare = without_policy(model)
     best: tuple[float, Tensor, LCNet] | None = None
-    for path in static_paths(model, actions, 1.02 * float(policy.macs.mean()), candidates, seed):
-        static = copy.deepcopy(model)
+    for path in static_paths(bare, actions, 1.02 * float(policy.macs.mean()), candidates, seed):
+        static = copy.deepcopy(bare)
         recalibrate(static, train, path, device, images=1000)
         accuracy = evaluate(static, judges, path.expand(-1, len(judges), -1), device).accuracy
         if best is None or accuracy > best[0]:

@@ -6,8 +6,8 @@ steps that telescope: it moves rewards to earlier steps and leaves the gradient 
 
     dJ = E[ sum_t dlog pi(a_t | s_t) * (G_t - baseline - linear part) + d(linear part) - price * d(expected cost) ]
 
-with G_t the rewards from step t on. ``tests/test_agents_estimators.py`` compares every combination with the exact
-gradient, by enumerating all decisions of a small network.
+with G_t the rewards from step t on. ``tests/test_agents_estimators.py`` compares it with the exact gradient, by
+enumerating all decisions of a small network whose BatchNorm is fixed.
 """
 
 from __future__ import annotations

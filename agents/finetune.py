@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -52,6 +53,9 @@ class FinetuneConfig:
     """bf16 (autocast), fp32, or auto: bf16 where the hardware has matrix units for it."""
 
     def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UserError(f"{name} must be a finite number, got {value}")
         if self.precision not in get_args(Precision):
             raise unknown_name("precision", self.precision, get_args(Precision))
         self._check(lambda value: value > 0, "be > 0", "lr", "probe_lr", "max_grad_norm", "batch_size")

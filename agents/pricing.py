@@ -56,7 +56,10 @@ class PricingConfig(FinetuneConfig):
             if not 0 < reward.target <= 1:
                 raise UserError(f"lagrangian's target is a share of dense MACs in (0, 1], got {reward.target}")
         if self.aim is not None and not prices.is_one:
-            raise UserError("a target moves one price: give a range of prices, or a target, not both")
+            raise UserError(
+                f"a target (here {self.aim:g}, given or the preset's) moves one price: for the range {prices} give "
+                "--target None too"
+            )
         self._check(lambda value: value >= 0, "be >= 0", "price_rate")
         self._check(lambda value: 0 <= value <= 1, "be in [0, 1]", "ramp")
 

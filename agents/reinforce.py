@@ -74,6 +74,7 @@ class Reinforce:
         self.pricing = Pricing(config, model, self.schedule.ramp)
         self.step = 0
         self.best: Results | None = None
+        self.window = _Window()
 
     def train(self, on_validation: OnValidation | None = None) -> None:
         """Train from the current step to the end; checkpoints, logs and the final model go to the run folder.
@@ -91,7 +92,7 @@ class Reinforce:
         eval_steps = {round(schedule.total * (i + 1) / config.evals) for i in range(config.evals - 1)}
         if self.step == 0:
             self.save()
-        began, first, window = time.monotonic(), self.step, _Window()
+        began, first = time.monotonic(), self.step
         command = f"{distributed.launcher()} train --resume {self.run}"
         with (
             closing(log),
@@ -105,12 +106,12 @@ class Reinforce:
                 scalars = self.joint_step()
                 self.step += 1
                 if schedule.policy < self.step == schedule.polish:
-                    warn_if_missed(scalars["rollout/macs_ratio"], self.pricing.target)
+                    warn_if_missed(self.policy_share(scalars["rollout/macs_ratio"]), self.pricing.target)
                 stop = distributed.any_process(interrupt.requested)
-                window.add(scalars)
+                self.window.add(scalars)
                 if self.step % config.log_every == 0:
                     rate = (self.step - first) * config.batch_size / (time.monotonic() - began)
-                    log.write(self.step * steps_per_row, {**window.means(), "time/fps": rate})
+                    log.write(self.step * steps_per_row, {**self.window.means(), "time/fps": rate})
                     bar.note(f"share {scalars['rollout/macs_ratio']:.3f} price {self.pricing.now}")
                 if self.step in eval_steps:
                     if self.step > schedule.middle_of_polish:
@@ -239,6 +240,10 @@ class Reinforce:
         """Passes of this step over ``images``; see ``agents.rollout.sample``."""
         return sample(self.model, images, prices, rollouts, bound, generator, decide)
 
+    def policy_share(self, share: float) -> float:
+        """The mean share of dense MACs of the policy, whose rollouts spent ``share``."""
+        return share
+
     def learn_price(self, share: float) -> None:
         """With a target: move the price after a step whose rollouts spent ``share`` of the dense MACs."""
         last = self.step == self.schedule.polish - 1
@@ -299,6 +304,7 @@ class Reinforce:
             "step": self.step,
             "pricing": self.pricing.state(),
             "best": None if self.best is None else vars(self.best),
+            "window": self.window.state(),
         }
         save_tree(state, self.run / CHECKPOINT)
 
@@ -316,6 +322,7 @@ class Reinforce:
             self.pricing.restore(state["pricing"])
             self.step = state["step"]
             self.best = None if state["best"] is None else Results(**state["best"])
+            self.window.restore(state["window"])
 
     def diverged(self, what: str) -> UserError:
         """The error for a loss or gradient that is not a number."""
@@ -341,3 +348,11 @@ class _Window:
         means = {name: total / self._count for name, total in self._sums.items()}
         self._sums, self._count = {}, 0
         return means
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"sums": self._sums, "count": self._count}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """From a checkpoint."""
+        self._sums, self._count = state["sums"], state["count"]

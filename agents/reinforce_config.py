@@ -58,6 +58,10 @@ class ReinforceConfig(PricingConfig):
             raise UserError(
                 "baseline leave-one-out compares rollouts of an image: use --rollouts 2 or another --baseline"
             )
+        if self.baseline == "batch-mean" and self.rollouts * self.batch_size < 2:
+            raise UserError(
+                "baseline batch-mean compares images: use a --batch-size of 2 or more, or another --baseline"
+            )
         if self.cost_gradient == "exact" and not create_reward(self.reward).pays_by_step:
             raise UserError(f"reward {self.reward} is not linear in compute: use --cost-gradient sampled")
         self._check(lambda value: value >= 1, "be at least 1", "rollouts", "log_every", "save_every", "evals")

@@ -23,7 +23,7 @@ from lcnet_rl.data import Dataset, Split, load_dataset
 from lcnet_rl.device import resolve_device
 from lcnet_rl.errors import UserError
 from lcnet_rl.model import LCNet
-from lcnet_rl.rewards import create_reward, judge, price_range
+from lcnet_rl.rewards import PriceRange, create_reward, judge, price_range
 from lcnet_rl.spec import DEFAULT_GROUPS, Decides
 from lcnet_rl.state import State
 from lcnet_rl.weights import load_model
@@ -36,6 +36,8 @@ ENV_IDS: dict[Decides, str] = {
 """The id of the environments for each kind of decision; with gymnasium write ``"lcnet_rl:" + id``."""
 
 FRESH_WEIGHTS_SEED = 0
+PRICE = 0.3
+"""Where nobody gave one, and the network was trained at none."""
 
 Infos = dict[str, NDArray[Any]]
 """Name to one value an image, (B,)."""
@@ -65,13 +67,15 @@ class Settings:
     """Whether the policy sees the confidence of a probe on the pooled features, billed; None is yes."""
     reward: str = "linear"
     """Reward shape, with parameters after a colon: ``linear``, ``quadratic:penalty=0.5``, ...; ``MODULE:FUNCTION``."""
-    price: float | str = 0.3
-    """Reward lost by spending the dense model's MACs once; a range like ``"0.05..1.0"`` draws one for every image."""
+    price: float | str | None = None
+    """Reward lost by spending the dense model's MACs once; a range like ``"0.05..1.0"`` draws one for every image. None
+    is what the model or run was trained at or for, and 0.3 where it was not trained."""
     device: str = "cpu"
     """``cpu``, ``cuda``, ``cuda:N`` or ``auto``."""
 
     def __post_init__(self) -> None:
-        price_range(self.price)
+        if self.price is not None:
+            price_range(self.price)
         if self.model is not None and self.run is not None:
             raise UserError("give a model or a run, not both")
 
@@ -102,7 +106,7 @@ class Process:
             raise UserError(f"data set {self.dataset.name} holds no image")
         self.model = _model(decides, settings, len(self.dataset.classes)).to(self.device).eval()
         self.reward = create_reward(settings.reward)
-        self.prices = price_range(settings.price)
+        self.prices = _prices(settings, self.model)
         self.images, self.labels = self.dataset.images.to(self.device), self.dataset.labels.to(self.device)
         self.observation_space: spaces.Dict = observation_space(self.model)
         self.action_space = spaces.MultiBinary(int(self.model.action_size))
@@ -288,6 +292,13 @@ class Process:
             self.model.eval()
 
 
+def _prices(settings: Settings, model: LCNet) -> PriceRange:
+    """The prices of ``settings``, or the model's own: its gates read the price, and decide otherwise at another one."""
+    if settings.price is not None:
+        return price_range(settings.price)
+    return model.spec.prices or price_range(float(model.price) or PRICE)
+
+
 def _model(decides: Decides, settings: Settings, classes: int) -> LCNet:
     """The model of ``settings``, and a check that it fits the environment and the data."""
     if settings.model is None and settings.run is None:
@@ -316,7 +327,8 @@ def _fresh_model(decides: Decides, settings: Settings, classes: int) -> LCNet:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(FRESH_WEIGHTS_SEED)
         backbone = create_backbone(settings.backbone or "resnet8", classes, settings.width)
-        return LCNet(backbone, decides, groups, confidence=confidence, prices=price_range(settings.price))
+        prices = price_range(PRICE if settings.price is None else settings.price)
+        return LCNet(backbone, decides, groups, confidence=confidence, prices=prices)
 
 
 def _numpy(tensor: Tensor) -> NDArray[Any]:

@@ -140,7 +140,8 @@ class LayerSkipEnv(SkipEnv):
     | `groups`             | `4`          | filter groups a block; 0 decides every filter by itself                   |
     | `confidence`         | `True`       | whether the agent sees the confidence of a probe, which is then billed    |
     | `reward`             | `"linear"`   | name of a shape, with parameters after a colon; or `"module:function"`    |
-    | `price`              | `0.3`        | reward lost by spending the dense MACs once, or a range `"0.05..1.0"`     |
+    | `price`              | `None`       | reward lost by spending the dense MACs once, or a range `"0.05..1.0"`;    |
+    |                      |              | `None` is what the model or run was trained for, 0.3 if it was not        |
     | `device`             | `"cpu"`      | where the network runs                                                    |
     | `render_mode`        | `None`       | `"ansi"` (a text) or `"rgb_array"` (the image over what ran so far)       |
 

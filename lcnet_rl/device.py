@@ -16,6 +16,12 @@ Precision = Literal["auto", "bf16", "fp32"]
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
 
+def check_seed(seed: int) -> None:
+    """Raise UserError for a seed that not every library takes."""
+    if not 0 <= seed < 2**32:
+        raise UserError(f"a seed is in 0..{2**32 - 1}, got {seed}")
+
+
 def resolve_device(name: str) -> torch.device:
     """The device for ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
 

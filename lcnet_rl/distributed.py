@@ -1,6 +1,6 @@
 """Data-parallel training: the processes that torchrun starts work as one.
 
-    torchrun --nproc-per-node 2 -m lcnet_rl train ...
+    torchrun --nproc-per-node 2 -m -- lcnet_rl train ...
 
 Every process holds the whole model and data set, and works on its contiguous rows of each batch; ``batch_size`` counts
 the images of all. Random numbers are drawn for the global batch and its statistics are gathered from all processes, so

@@ -45,6 +45,9 @@ class CostTable:
     start: int = 0
     """What decides before the first block, for all of them, where there is such a network (BlockDrop's)."""
 
+    skips_blocks: bool = True
+    """Whether there is an L-Net; without one every block is kept, and its C-Net asked."""
+
     @property
     def dense(self) -> int:
         """The plain backbone, without any gate: what shares of compute are shares of."""
@@ -53,7 +56,8 @@ class CostTable:
     @property
     def floor(self) -> int:
         """The smallest possible bill: nothing kept, and the gates that always run."""
-        return self.stem + self.start + sum(block.shortcut + block.l_net for block in self.blocks) + self.head
+        blocks = sum(block.shortcut + block.l_net + block.c_net * (not self.skips_blocks) for block in self.blocks)
+        return self.stem + self.start + blocks + self.head
 
     @property
     def gates(self) -> int:

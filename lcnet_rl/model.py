@@ -13,14 +13,14 @@ it computes every block for all images and zeroes what was dropped, which is wha
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from typing import cast, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lcnet_rl.backbones import Backbone, create_backbone, pool, scale_channels
+from lcnet_rl.backbones import IMAGE_SIZE, Backbone, create_backbone, pool, scale_channels
 from lcnet_rl.errors import UserError, unknown_name
 from lcnet_rl.gates import CNet, Gate, LNet, Probe, Standardize
 from lcnet_rl.macs import cost_table, linear_macs
@@ -116,7 +116,8 @@ class LCNet(nn.Module):
             for t in range(self.depth)
         ]
         if_kept = [linear_macs(self.c_nets[t : t + 1]) for t in range(self.depth)]
-        self.costs = cost_table(backbone, always, if_kept, rival.start_macs if rival else 0)
+        costs = cost_table(backbone, always, if_kept, rival.start_macs if rival else 0)
+        self.costs = replace(costs, skips_blocks=self.has_l_net)
         # The price the policy was trained at, which begin() assumes where none is given.
         self.register_buffer("price", torch.zeros(()))
         bits = torch.tensor([int(self.has_l_net) + count * self.has_c_net for count in self.group_counts])
@@ -132,8 +133,9 @@ class LCNet(nn.Module):
         Raises:
             UserError: when the images have another type or shape.
         """
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-            raise UserError(f"images must be uint8 (B, 3, H, W), got {images.dtype} {tuple(images.shape)}")
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != (3, IMAGE_SIZE, IMAGE_SIZE):
+            right = f"uint8 (B, 3, {IMAGE_SIZE}, {IMAGE_SIZE})"
+            raise UserError(f"images must be {right}, got {images.dtype} {tuple(images.shape)}")
         features = self.backbone.stem(images)
         count = images.shape[0]
         before = float(self.costs.stem + self.costs.start)

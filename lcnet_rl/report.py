@@ -147,6 +147,6 @@ def print_summary(summary: dict[str, Any]) -> None:
         console.print(f"The decisions depend on the image: {gain} over the same decisions shuffled among images.")
     else:
         console.print(
-            f"[yellow]The policy does not look at the image: {gain} over the same decisions shuffled among images. "
-            "This is a static pruning.[/]"
+            f"[yellow]The decisions are not shown to depend on the image: {gain} over the same decisions shuffled "
+            "among images.[/]"
         )

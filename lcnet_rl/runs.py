@@ -58,8 +58,7 @@ def create_run(root: Path, env: str, algo: str, seed: int, config: Any, folder: 
     """
     stamp = time.strftime("%Y%m%d-%H%M%S")
     path = folder or root / f"{env}__{algo}__{seed}__{stamp}"
-    if (path / CONFIG).exists():
-        raise UserError(f"{path} already holds a run; give another folder, or continue with --resume {path}")
+    check_free(path)
     path.mkdir(parents=True, exist_ok=True)
     write_text(path / CONFIG, yaml.safe_dump(plain(config), sort_keys=False))
     about = {
@@ -70,6 +69,12 @@ def create_run(root: Path, env: str, algo: str, seed: int, config: Any, folder: 
     }
     write_json(path / RUN, about)
     return path
+
+
+def check_free(path: Path) -> None:
+    """Raise UserError when ``path`` already holds a run."""
+    if (path / CONFIG).exists():
+        raise UserError(f"{path} already holds a run; give another folder, or continue with --resume {path}")
 
 
 def command_line() -> str:

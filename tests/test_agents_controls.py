@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from agents.controls import bill_of, fill, keep_all, random, shuffled, static_paths
+from agents.controls import bill_of, fill, keep_all, random, shuffled, static_paths, without_policy
 from lcnet_rl.backbones import create_backbone
 from lcnet_rl.model import LCNet
 
@@ -76,6 +76,19 @@ def test_the_bill_of_a_static_path_is_what_running_it_costs() -> None:
     images = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
     outcome = model.run(images, lambda seen: path[seen.block].expand(2, -1))
     assert outcome.macs.tolist() == [bill_of(model, path)] * 2
+
+
+def test_a_fixed_path_needs_no_rivals_policy_and_is_not_billed_for_it() -> None:
+    model = LCNet(create_backbone("resnet8", 4, 4), "layers", confidence=False, policy="blockdrop").eval()
+    bare, path = without_policy(model), torch.tensor([1.0, 0, 1]).view(3, 1, 1)
+    costs = model.costs
+    kept = sum(block.filter * block.filters for block in (costs.blocks[0], costs.blocks[2]))
+    assert bill_of(bare, path) == costs.stem + kept + costs.head == bill_of(model, path) - costs.start
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    outcomes = [net.run(images, lambda seen: path[seen.block].expand(2, -1)) for net in (bare, model)]
+    assert (outcomes[0].macs == bill_of(bare, path)).all()
+    assert torch.equal(outcomes[0].logits, outcomes[1].logits)
+    assert without_policy(small()).costs == small().costs, "ours runs its gates for their scales"
 
 
 def test_a_filter_in_a_static_path_brings_its_block_along() -> None:

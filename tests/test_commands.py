@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+import lcnet_rl
 from agents.reinforce import Reinforce
 from lcnet_rl.commands import COMMANDS, main
 from lcnet_rl.commands.train import ALGOS, parse
 from lcnet_rl.runs import CHECKPOINT, CONFIG, MODEL, PROGRESS
 from lcnet_rl.settings import from_dict, preset_names, read_preset
 from lcnet_rl.tree import load_tree
+from lcnet_rl.weights import REFERENCE
 
 
 def failing(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -35,7 +37,13 @@ def failing(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (("train", "--preset", "dem"), "did you mean demo"),
         (("train", "--price", "-1"), "price must be >= 0"),
         (("train", "--price", "1..0.5"), "a range of prices rises from above 0"),
-        (("train", "--price", "0.1..1", "--target", "0.6"), "a range of prices, or a target, not both"),
+        (("train", "--price", "0.1..1", "--target", "0.6"), "give --target None too"),
+        (("train", "--preset", "cifar10-resnet20", "--price", "0.1..1"), "a target (here 0.648, given or the preset"),
+        (("train", "--epochs", "inf"), "epochs must be a finite number"),
+        (("train", "--seed", "-1"), "a seed is in 0.."),
+        (("pretrain", "--seed", "-1"), "a seed is in 0.."),
+        (("train", "--algo", "skipnet", "--batch-size", "1"), "baseline batch-mean compares images"),
+        (("demo", "--run", str(REFERENCE / "resnet20")), "already holds a run"),
         (("train", "--reward", "lagrange"), "did you mean lagrangian"),
         (("train", "--reward", "budget"), "not linear in compute: use --cost-gradient sampled"),
         (("train", "--rollouts", "1"), "--rollouts 2"),
@@ -93,6 +101,11 @@ def test_a_full_disk_is_one_line_and_loses_nothing(
     assert not list(run.glob("*.part"))
     monkeypatch.setattr(Reinforce, "save", save)
     assert main(["train", "--resume", str(run)]) == 0
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"lcnet-rl {lcnet_rl.__version__}\n"
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,15 +12,18 @@ import torch
 from gymnasium.error import ResetNeeded
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networks import images as noise
 
 from envs.observations import block_numbers, gate_features
-from envs.process import ENV_IDS, Process, Settings
+from envs.process import ENV_IDS, PRICE, Process, Settings
 from lcnet_rl.backbones import create_backbone
 from lcnet_rl.data import Dataset
 from lcnet_rl.errors import UserError
 from lcnet_rl.model import LCNet
-from lcnet_rl.rewards import create_reward, judge, reward_names
+from lcnet_rl.rewards import PriceRange, create_reward, judge, reward_names
+from lcnet_rl.runs import MODEL
 from lcnet_rl.spec import Decides
+from lcnet_rl.weights import REFERENCE, load_model, save_model
 
 CLASSES = ("a", "b", "c")
 REWARDS = (*reward_names(), "quadratic:penalty=0.5", "confidence:floor=0.2", "potential:weight=3")
@@ -313,3 +317,26 @@ def test_steps_without_an_image_are_refused() -> None:
         process.step(action)
     with pytest.raises(ResetNeeded):
         process.step(np.ones((IMAGES, 3)))
+
+
+def test_the_price_is_the_one_that_the_model_was_trained_for_unless_another_is_given(tmp_path: Path) -> None:
+    model = tiny_model()
+    model.price.fill_(2.0)
+    save_model(model, tmp_path / MODEL)
+    by_run = {"run": tmp_path, "dataset": tiny_data()}
+    assert Process("both", Settings(**by_run)).price == 2.0
+    assert Process("both", Settings(**by_run, price=0.5)).price == 0.5
+    assert tiny_process().price == PRICE, "trained at none"
+    several = LCNet(create_backbone("resnet8", len(CLASSES), 4), prices=PriceRange(0.1, 2.0))
+    assert Process("both", Settings(model=several, dataset=tiny_data())).price == "0.1..2"
+
+
+def test_a_trained_run_decides_in_an_environment_as_it_does_when_evaluated() -> None:
+    model = load_model(REFERENCE / "resnet20-65-layers")
+    data = Dataset("noise", "val", noise(16), torch.zeros(16, dtype=torch.int64), tuple("abcdefghij"))
+    process = Process("layers", Settings(model=model, dataset=data))
+    process.begin(np.arange(16))
+    greedy, ended = model.greedy(), False
+    while not ended:
+        _, ended, infos = process.step(greedy(model.observe(process.state)).numpy())
+    assert infos["macs"].tolist() == model.run(data.images, greedy).macs.tolist()

@@ -268,10 +268,11 @@ def test_empty_and_single_batches_are_classified(count: int) -> None:
         torch.zeros(2, 3, 32, 32),
         torch.zeros(3, 32, 32, dtype=torch.uint8),
         torch.zeros(2, 1, 32, 32, dtype=torch.uint8),
+        torch.zeros(2, 3, 28, 28, dtype=torch.uint8),
     ],
 )
 def test_images_of_another_type_or_shape_are_refused(images: Tensor) -> None:
-    with pytest.raises(UserError, match=r"images must be uint8 \(B, 3, H, W\), got"):
+    with pytest.raises(UserError, match=r"images must be uint8 \(B, 3, 32, 32\), got"):
         tiny_lcnet().begin(images)
 
 

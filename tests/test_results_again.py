@@ -199,6 +199,22 @@ def test_ctrl_c_lets_the_training_save_what_it_has(tmp_path: Path) -> None:
     assert "KeyboardInterrupt" in errors
 
 
+def test_figures_are_compared_that_both_files_hold(
+    reference: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    again = Reproduction(reference / "first", tmp_path / "out")
+    again.folder.mkdir(parents=True)
+    for folder, figures in (
+        (again.reference, {"test_accuracy": 0.9, "macs_ratio": 1.0}),
+        (again.folder, {"test_accuracy": 0.91}),
+    ):
+        (folder / "metrics.json").write_text(json.dumps(figures))
+    reproduce.print_comparison([again])
+    shown = capsys.readouterr().out
+    assert "+0.0100" in shown
+    assert "macs_ratio" not in shown
+
+
 @pytest.mark.slow
 def test_runs_made_again_have_the_same_figures(
     images: str,

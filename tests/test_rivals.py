@@ -224,6 +224,7 @@ def test_blockdrops_price_follows_the_policy_without_its_bound(tmp_path: Path, g
     for name, rate in (("sampled", 0.2 + 0.6 * greedy_rate), ("unbounded", greedy_rate)):
         blocks = sum(float(model.bill(torch.full((1, 1), rate), t)) for t in range(model.depth))
         share[name] = (costs.stem + costs.start + blocks + costs.head) / costs.dense
+    assert trainer.policy_share(share["sampled"]) == pytest.approx(share["unbounded"])
     trainer.step = 0
     trainer.learn_price(share["sampled"])
     assert trainer.pricing.settled == 0.3, "as it started: blocks are kept that the policy has no say in yet"
@@ -231,6 +232,12 @@ def test_blockdrops_price_follows_the_policy_without_its_bound(tmp_path: Path, g
     trainer.learn_price(share["sampled"])
     push = trainer.config.price_rate * (share["unbounded"] - 0.7)
     assert trainer.pricing.settled == pytest.approx(max(0.0, 0.3 + push / trainer.schedule.ramp))
+
+
+def test_no_price_moves_convnet_aig(tmp_path: Path) -> None:
+    trainer = agent("convnet-aig", tmp_path, rival_model("convnet-aig"), price=0.3)
+    trainer.train()
+    assert trainer.pricing.value == 0.3
 
 
 def test_blockdrops_decisions_do_not_hang_on_the_batch_once_it_polishes(tmp_path: Path) -> None:

@@ -175,6 +175,12 @@ def test_compare_of_single_seeds_claims_no_significance(capsys: pytest.CaptureFi
     assert "A, B: one seed" in output
 
 
+def test_compare_says_which_runs_another_one_replaces(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    first, again = (make_run(tmp_path / name, 0.1, 0, accuracy, 0.8) for name, accuracy in (("a", 0.9), ("b", 0.8)))
+    assert main(["compare", first, again]) == 0
+    assert f"left out, as a later one has the same settings and seed: {first}\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("command", ["compare", "frontier"])
 def test_what_is_missing_is_said_with_the_command_that_makes_it(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, runs: list[str], command: str

@@ -77,16 +77,16 @@ class BlockDrop(Reinforce):
         return replace(rollout, consulted=rollout.consulted * free[:, None, None, None])
 
     def learn_price(self, share: float) -> None:
-        """As ``Reinforce.learn_price``, once there is a decision about every block, and of a policy without ``bound``.
+        """As ``Reinforce.learn_price``, for the share without ``bound``, once there is a decision about every block."""
+        if not self.first_free():
+            super().learn_price(self.policy_share(share))
 
-        Bills are linear in the keep probabilities, so what the bound adds to a mean bill is known.
-        """
-        if self.first_free():
-            return
+    def policy_share(self, share: float) -> float:
+        """The share of a policy without ``bound``: bills are linear in the keep probabilities, so it is known."""
         floor, dense = (macs / self.model.costs.dense for macs in (self.model.costs.floor, self.model.costs.ceiling))
         bound = self.config.bound
         rate = ((share - floor) / (dense - floor) - bound) / (1 - 2 * bound)
-        super().learn_price(floor + (dense - floor) * rate)
+        return floor + (dense - floor) * rate
 
     def first_free(self) -> int:
         """The first block about which there is a decision in this step."""

@@ -57,6 +57,9 @@ class ConvNetAIG(Reinforce):
         rates = global_mean(rollout.actions.mean((1, 2, 3)))
         return rollout, self.config.rate_weight * (rates - self.rate()).square().mean()
 
+    def learn_price(self, share: float) -> None:
+        """Nothing: no price moves the rates, and the configured one only ranks validations."""
+
     def rate(self) -> float:
         """The rate of use of every block at which the target share of MACs is met, as far as it has ramped up."""
         costs = self.model.costs

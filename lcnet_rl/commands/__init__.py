@@ -16,6 +16,7 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
+import lcnet_rl
 from lcnet_rl.errors import UserError, unknown_name
 from lcnet_rl.interrupt import Interrupted
 from lcnet_rl.progress import console
@@ -47,6 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print("usage: lcnet-rl COMMAND [OPTIONS]      (lcnet-rl COMMAND --help lists a command's options)\n")
         for name, purpose in COMMANDS.items():
             console.print(f"  {name:<{width}}  {purpose}", highlight=False)
+        return 0
+    if arguments[0] == "--version":
+        console.print(f"lcnet-rl {lcnet_rl.__version__}", highlight=False)
         return 0
     try:
         if arguments[0] not in COMMANDS:

@@ -40,6 +40,14 @@ def run(config: Compare) -> None:
     for name, group in zip(labels(len(groups)), groups, strict=True):
         seeds = ", ".join(f"{record.name} (seed {record.settings.get('seed')})" for record in group.records)
         console.print(f"[bold]{name}[/]  {escape(seeds)}", soft_wrap=True, highlight=False)
+    counted = {record.name for group in groups for record in group.records}
+    left_out = [record.name for record in records if record.name not in counted]
+    if left_out:
+        console.print(
+            f"[yellow]left out, as a later one has the same settings and seed: {escape(', '.join(left_out))}[/]",
+            soft_wrap=True,
+            highlight=False,
+        )
     if len(groups) > 1:
         print_settings(groups)
     print_results(groups, f"results on {dataset}/{config.split}, mean ± standard deviation over seeds")

@@ -13,10 +13,10 @@ from lcnet_rl.commands import evaluate as evaluate_command
 from lcnet_rl.commands.pretrain import Pretrain, save_results
 from lcnet_rl.commands.train import TrainReinforce, start_run
 from lcnet_rl.data import load_dataset
-from lcnet_rl.device import resolve_device
+from lcnet_rl.device import check_seed, resolve_device
 from lcnet_rl.pretrain import Recipe, train_dense
 from lcnet_rl.progress import console
-from lcnet_rl.runs import create_run
+from lcnet_rl.runs import check_free, create_run
 from lcnet_rl.settings import from_dict, read_preset
 
 
@@ -41,6 +41,9 @@ RECIPE = Recipe(epochs=5, batch_size=64, lr=0.2)
 def run(config: Demo) -> None:
     """Pretrain, train, evaluate; prints tables and says where the pictures are."""
     began = time.monotonic()
+    check_seed(config.seed)
+    if config.run is not None:
+        check_free(config.run)
     given = {"seed": config.seed, "device": config.device, "runs": config.runs, "run": config.run}
     training = from_dict(TrainReinforce, {**read_preset("demo"), **given}, "preset demo")
     device = resolve_device(config.device)

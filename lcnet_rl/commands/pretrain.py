@@ -10,6 +10,7 @@ import torch
 from lcnet_rl.backbones import Backbone, create_backbone
 from lcnet_rl.data import Dataset, load_dataset
 from lcnet_rl.data.sampler import TrainingBatches
+from lcnet_rl.device import check_seed
 from lcnet_rl.distributed import by_main, from_main, joined, main_first, world_size
 from lcnet_rl.errors import UserError
 from lcnet_rl.macs import dense_macs
@@ -65,6 +66,7 @@ def run(config: Pretrain) -> None:
         if config != Pretrain(resume=resumed):
             raise UserError(f"--resume goes on with the settings in {resumed / CONFIG}; leave the other options away")
         config = from_dict(Pretrain, read_config(resumed), str(resumed / CONFIG))
+    check_seed(config.seed)
     with joined(config.device) as device:
         run_on(config, device, resumed)
 

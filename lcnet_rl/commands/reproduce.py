@@ -158,6 +158,8 @@ def print_comparison(runs: Sequence[Reproduction]) -> None:
         for path in [run.reference / METRICS] if is_dense(run.reference) else evaluations(run.reference):
             was, now = (figures(at / path.name) for at in (run.reference, run.folder))
             for name, value in was.items():
+                if name not in now:  # older files of dense runs hold more
+                    continue
                 numbers = (f"{value:.4f}", f"{now[name]:.4f}", f"{now[name] - value:+.4f}")
                 table.add_row(run.reference.name, f"{path.stem}: {name}", *numbers)
     console.print(table)

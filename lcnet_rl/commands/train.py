@@ -21,7 +21,7 @@ from agents.sb3_config import A2CConfig, PPOConfig
 from lcnet_rl.backbones import Backbone, create_backbone
 from lcnet_rl.data import Dataset, load_dataset
 from lcnet_rl.data.sampler import TrainingBatches
-from lcnet_rl.device import keep_freed_memory
+from lcnet_rl.device import check_seed, keep_freed_memory
 from lcnet_rl.distributed import by_main, from_main, joined, main_first, world_size
 from lcnet_rl.errors import UserError, unknown_name
 from lcnet_rl.model import LCNet
@@ -181,6 +181,7 @@ def _option(arguments: Sequence[str], name: str) -> str | None:
 
 def run(config: AnyTrain) -> None:
     """Train, or go on training, to the end; under torchrun, as one of its processes."""
+    check_seed(config.seed)
     with joined(config.device) as device:
         run_on(config, device)
 
