@@ -13,8 +13,9 @@ from lcnet_rl.sweep.records import Group
 HEAD = """# Results on CIFAR-10
 
 *Written by `lcnet-rl reproduce` from the run folders in `runs/reference`; do not edit.* Accuracy on the 10,000 test
-images, which chose nothing; policies are greedy, and their MACs (multiply-accumulates) include the gates. The same rows
-are in `runs/reference/results.json`. `lcnet-rl reproduce RUN` trains a run again from nothing, `lcnet-rl reproduce
+images, by which nothing in a run was chosen; policies are greedy, and their MACs (multiply-accumulates) include the
+gates. Of some runs there was a second try; EXPERIMENTS.md tells of these. The same rows are in
+`runs/reference/results.json`. `lcnet-rl reproduce RUN` trains a run again from nothing, `lcnet-rl reproduce
 --eval-only` evaluates the committed models again.
 
 ![accuracy over MACs: ours, and published results](runs/reference/frontier.png)
