@@ -38,6 +38,8 @@ from lcnet_rl.settings import parse_yaml
 
 CONFIG, RUN, PROGRESS, CHECKPOINT = "config.yaml", "run.json", "progress.csv", "checkpoint.safetensors"
 MODEL, BEST = "model.safetensors", "best.safetensors"
+START, TEACHER = "start.safetensors", "teacher.safetensors"
+"""The dense network that a run began with, and the one it learned from, as --resume needs them."""
 METRICS = "metrics.json"
 _PACKAGES = ("lcnet-rl", "torch", "torchvision", "gymnasium", "stable-baselines3", "safetensors", "numpy")
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import shutil
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from networks import lively
 from test_commands import failing
 
+from lcnet_rl import pretrain
 from lcnet_rl.backbones import create_backbone
 from lcnet_rl.commands import main
 from lcnet_rl.errors import UserError
@@ -86,8 +91,29 @@ def test_pruned_and_trained_again_from_the_command_line(
     again = [*network, "--recipe.epochs", "2", "--init", str(start), "--prune", "0.7"]
     assert main([*again, "--teacher", str(start), "--recipe.distill", "0.5", "--run", str(run)]) == 0
     assert load_backbone(str(run), classes=2).spec.filters is not None
-    assert main(["pretrain", "--resume", str(run)]) == 0
     whole, left = (json.loads((folder / "metrics.json").read_text())["macs"] for folder in (start, run))
     assert left <= 0.7 * whole
     assert "name them with --init" in failing(capsys, *network, "--prune", "0.5")
     assert "go together" in failing(capsys, *network, "--teacher", str(start))
+
+
+def test_a_run_goes_on_without_what_it_began_with(monkeypatch: pytest.MonkeyPatch, images: str, tmp_path: Path) -> None:
+    network = ["pretrain", "--dataset", images, "--backbone", "resnet8", "--width", "4", "--recipe.batch-size", "8"]
+    start, whole, parts = (tmp_path / name for name in ("start", "whole", "parts"))
+    assert main([*network, "--recipe.epochs", "1", "--run", str(start)]) == 0
+    again = [*network, "--recipe.epochs", "2", "--init", str(start), "--prune", "0.7"]
+    again += ["--teacher", str(start), "--recipe.distill", "0.5"]
+    assert main([*again, "--run", str(whole)]) == 0
+    steps, soft_labels = itertools.count(), pretrain.soft_labels
+
+    def interrupted(*arguments: Any) -> Any:
+        if next(steps) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return soft_labels(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pretrain, "soft_labels", interrupted)
+        assert main([*again, "--run", str(parts)]) == 130
+    shutil.rmtree(start)
+    assert main(["pretrain", "--resume", str(parts)]) == 0
+    assert (parts / "backbone.safetensors").read_bytes() == (whole / "backbone.safetensors").read_bytes()

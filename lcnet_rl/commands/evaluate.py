@@ -11,7 +11,6 @@ import tyro
 
 from agents.controls import run_controls
 from lcnet_rl.budget import calibrate_price, calibrate_threshold
-from lcnet_rl.commands.train import START
 from lcnet_rl.data import Dataset, load_dataset
 from lcnet_rl.device import resolve_device
 from lcnet_rl.errors import UserError
@@ -22,7 +21,7 @@ from lcnet_rl.pretrain import dense_accuracy
 from lcnet_rl.progress import console
 from lcnet_rl.report import print_summary, summarize
 from lcnet_rl.rewards import PriceRange, price_range
-from lcnet_rl.runs import BEST, MODEL, command_line, data_root, read_config, write_json
+from lcnet_rl.runs import BEST, MODEL, START, command_line, data_root, read_config, write_json
 from lcnet_rl.weights import load_backbone, load_model
 
 CURVE = (0.05, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95)

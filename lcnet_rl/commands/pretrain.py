@@ -17,7 +17,7 @@ from lcnet_rl.macs import dense_macs
 from lcnet_rl.pretrain import Recipe, dense_accuracy, train_dense
 from lcnet_rl.progress import console
 from lcnet_rl.prune import prune
-from lcnet_rl.runs import CONFIG, METRICS, create_run, read_config, write_json
+from lcnet_rl.runs import CONFIG, METRICS, START, TEACHER, create_run, read_config, write_json
 from lcnet_rl.settings import from_dict
 from lcnet_rl.weights import BACKBONE, load_backbone, save_backbone
 
@@ -82,20 +82,28 @@ def run_on(config: Pretrain, device: torch.device, resumed: Path | None) -> None
     TrainingBatches(train, config.recipe.batch_size, config.seed)  # refuses a faulty size before there is a folder
     torch.manual_seed(config.seed)
     classes = len(train.classes)
-    if config.init:
-        backbone = load_backbone(config.init, config.backbone, classes, config.width)
-        if config.prune is not None:
-            backbone = prune(backbone, config.prune)
-    else:
-        backbone = create_backbone(config.backbone, classes, config.width)
-    teacher = load_backbone(config.teacher, classes=classes) if config.teacher else None
     if resumed is not None:
         folder = resumed
+        backbone = load_backbone(str(folder / START), classes=classes)
+        teacher = load_backbone(str(folder / TEACHER), classes=classes) if config.teacher else None
     else:
+        backbone = starting_backbone(config, classes)
+        teacher = load_backbone(config.teacher, classes=classes) if config.teacher else None
         name = f"{config.backbone}-{config.dataset.replace('/', '_').replace(':', '_')}"
         folder = from_main(lambda: create_run(config.runs, name, "pretrain", config.seed, config, config.run))
+        by_main(save_backbone)(backbone, folder / START)
+        if teacher is not None:
+            by_main(save_backbone)(teacher, folder / TEACHER)
     train_dense(backbone, train, val, config.recipe, folder, config.seed, device, resumed is not None, teacher)
     by_main(save_results)(backbone, config, train, val, test, folder, device)
+
+
+def starting_backbone(config: Pretrain, classes: int) -> Backbone:
+    """Fresh weights, or those of --init, pruned if that was asked for."""
+    if not config.init:
+        return create_backbone(config.backbone, classes, config.width)
+    backbone = load_backbone(config.init, config.backbone, classes, config.width)
+    return backbone if config.prune is None else prune(backbone, config.prune)
 
 
 def save_results(

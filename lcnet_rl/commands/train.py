@@ -28,12 +28,11 @@ from lcnet_rl.model import LCNet
 from lcnet_rl.policies import PolicyName
 from lcnet_rl.progress import console
 from lcnet_rl.rewards import price_range
-from lcnet_rl.runs import CONFIG, create_run, read_config
+from lcnet_rl.runs import CONFIG, START, create_run, read_config
 from lcnet_rl.settings import from_dict, read_preset
 from lcnet_rl.spec import DEFAULT_GROUPS, Decides
 from lcnet_rl.weights import load_backbone, pretrained, save_backbone
 
-START = "start.safetensors"
 """The dense backbone that a run starts from, which its results are compared with."""
 ENV_NAMES = {"layers": "LayerSkip", "channels": "ChannelSkip", "both": "LayerChannelSkip"}
 
