@@ -21,6 +21,7 @@ from agents.finetune import Finetuner, OnValidation, greedy_keeps, random_keeps
 from agents.pricing import Pricing
 from agents.reinforce_config import ReinforceConfig, Schedule
 from agents.rollout import Rollout, mean_field, running_statistics_kept, sample
+from agents.window import Window
 from lcnet_rl import distributed
 from lcnet_rl.batchnorm import prepare
 from lcnet_rl.budget import calibrate_threshold
@@ -74,7 +75,7 @@ class Reinforce:
         self.pricing = Pricing(config, model, self.schedule.ramp)
         self.step = 0
         self.best: Results | None = None
-        self.window = _Window()
+        self.window = Window()
 
     def train(self, on_validation: OnValidation | None = None) -> None:
         """Train from the current step to the end; checkpoints, logs and the final model go to the run folder.
@@ -330,29 +331,3 @@ class Reinforce:
             f"the {what} is not a number at step {self.step} (lr {self.config.lr} or gate_lr {self.config.gate_lr} too "
             f"high?); stopped, the last good state is {self.run / CHECKPOINT}"
         )
-
-
-class _Window:
-    """Means of scalars since they were last asked for."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, float] = {}
-        self._count = 0
-
-    def add(self, scalars: dict[str, float]) -> None:
-        for name, value in scalars.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
-        self._count += 1
-
-    def means(self) -> dict[str, float]:
-        means = {name: total / self._count for name, total in self._sums.items()}
-        self._sums, self._count = {}, 0
-        return means
-
-    def state(self) -> dict[str, Any]:
-        """For a checkpoint."""
-        return {"sums": self._sums, "count": self._count}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """From a checkpoint."""
-        self._sums, self._count = state["sums"], state["count"]

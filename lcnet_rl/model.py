@@ -116,8 +116,8 @@ class LCNet(nn.Module):
             for t in range(self.depth)
         ]
         if_kept = [linear_macs(self.c_nets[t : t + 1]) for t in range(self.depth)]
-        costs = cost_table(backbone, always, if_kept, rival.start_macs if rival else 0)
-        self.costs = replace(costs, skips_blocks=self.has_l_net)
+        start = rival.start_macs if rival else 0
+        self.costs = replace(cost_table(backbone, always, if_kept, start), skips_blocks=self.has_l_net)
         # The price the policy was trained at, which begin() assumes where none is given.
         self.register_buffer("price", torch.zeros(()))
         bits = torch.tensor([int(self.has_l_net) + count * self.has_c_net for count in self.group_counts])
@@ -134,12 +134,10 @@ class LCNet(nn.Module):
             UserError: when the images have another type or shape.
         """
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != (3, IMAGE_SIZE, IMAGE_SIZE):
-            right = f"uint8 (B, 3, {IMAGE_SIZE}, {IMAGE_SIZE})"
-            raise UserError(f"images must be {right}, got {images.dtype} {tuple(images.shape)}")
+            raise UserError(f"images must be uint8 (B, 3, 32, 32), got {images.dtype} {tuple(images.shape)}")
         features = self.backbone.stem(images)
         count = images.shape[0]
-        before = float(self.costs.stem + self.costs.start)
-        spent = torch.full((count,), before, dtype=torch.float64, device=images.device)
+        spent = torch.full((count,), self.costs.stem + self.costs.start, dtype=torch.float64, device=images.device)
         prices = torch.as_tensor(self.price if price is None else price, dtype=torch.float32, device=images.device)
         memory = self.policy.begin(images) if self.policy else None
         return State(features, pool(features), 0, spent, prices.expand(count), memory)

@@ -62,3 +62,30 @@ def test_there_is_something_to_check() -> None:
 @pytest.mark.parametrize("cell", TOLD, ids=lambda cell: f"{cell.run}-{cell.column}")
 def test_a_table_says_of_a_run_what_its_files_say(cell: Cell) -> None:
     assert cell.text == figure(cell.run, cell.column), cell.document
+
+
+TIMES = json.loads((REFERENCE / "standard-times.json").read_text())["cases"]
+NETWORKS = {"ResNet-18, width 64": "w64", "width 32": "w32", "ResNet-20": "resnet20", "ResNet-56": "resnet56"}
+KEPT = {"half, by blocks": "blocks50", "half, by filter groups": "groups50", "everything": "all"}
+
+
+def ratio(way: str, kept: str, network: str) -> str:
+    """A case's ratio, as ``bench --preset standard --json`` wrote it."""
+    kind = "engine-b128" if way.endswith("engine") else "onnx-b1"
+    layout = re.search(r"(\w+) layout", way)
+    (found,) = (
+        case["ratio"]
+        for case in TIMES
+        if case["name"].startswith(f"{kind}-{NETWORKS[network]}-{KEPT[kept]}")
+        and (layout is None or layout[1] in case["this"])
+    )
+    return f"{found:.2f}"
+
+
+def test_the_table_of_times_is_that_of_the_committed_file() -> None:
+    lines = (REFERENCE.parent.parent / "README.md").read_text().splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("| | kept | "))
+    header, _, *rows = ([part.strip() for part in line.strip("|").split("|")] for line in lines[start : start + 11])
+    assert header[2:] == list(NETWORKS)
+    for way, kept, *told in rows:
+        assert told == [ratio(way, kept, network) for network in NETWORKS], (way, kept)
