@@ -33,7 +33,7 @@ NETWORKS: dict[str, tuple[str, int | None]] = {
 }
 SETTLE = {1: (4, 5), BATCH: (0, 1)}
 """Uncounted and counted calls in a row, by batch size: single images come in a stream, in deployment."""
-DRAWS = 6
+DRAWS = 4
 """Decisions that trials with single images take in turn."""
 CANDIDATES = 100
 FORCED = 20.0
