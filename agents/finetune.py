@@ -72,10 +72,11 @@ class FinetuneConfig:
 class Finetuner:
     """Losses and optimisers of backbone, scales and probes."""
 
-    def __init__(self, model: LCNet, config: FinetuneConfig) -> None:
-        """Take the model's present backbone, all of it, as the teacher."""
+    def __init__(self, model: LCNet, config: FinetuneConfig, teacher: Backbone | None = None) -> None:
+        """Prepare to train ``model``; its teacher is a copy of ``teacher``, or of its present backbone, all of it."""
         self.model, self.config = model, config
-        self.teacher: Backbone = copy.deepcopy(model.backbone).eval().requires_grad_(False)
+        self.teacher: Backbone = copy.deepcopy(teacher or model.backbone).eval().requires_grad_(False)
+        self.teacher.to(model.price.device)
         model.backbone.requires_grad_(config.train_backbone)
         for parameter in model.scale_parameters():
             parameter.requires_grad_(config.train_scales)

@@ -23,6 +23,7 @@ from agents.reinforce_config import ReinforceConfig, Schedule
 from agents.rollout import Rollout, mean_field, running_statistics_kept, sample
 from agents.window import Window
 from lcnet_rl import distributed
+from lcnet_rl.backbones import Backbone
 from lcnet_rl.batchnorm import prepare
 from lcnet_rl.budget import calibrate_threshold
 from lcnet_rl.data import Dataset
@@ -52,17 +53,19 @@ class Reinforce:
         run: Path,
         seed: int,
         device: torch.device,
+        teacher: Backbone | None = None,
     ) -> None:
         """Prepare to train ``model`` in place.
 
         Args:
-            model: with the starting backbone's weights, which also become the teacher's.
+            model: with the weights to start from.
             config: the settings.
             train: training images.
             val: validation images: they choose the best checkpoint and calibrate the polish phase's threshold.
             run: an existing run folder.
             seed: decides everything random.
             device: where to compute.
+            teacher: the dense network whose soft labels are learned; None is the model's backbone as it is now.
         """
         self.model, self.config, self.train_set, self.val_set = model.to(device), config, train, val
         self.run, self.seed, self.device = run, seed, device
@@ -70,7 +73,7 @@ class Reinforce:
         self.reward = create_reward(config.reward)
         self.batches = TrainingBatches(train, config.batch_size, seed, device)
         self.schedule = Schedule.of(config, self.batches.steps_per_epoch)
-        self.finetuner = Finetuner(model, config)
+        self.finetuner = Finetuner(model, config, teacher)
         self.gates = torch.optim.Adam(model.policy_parameters(), lr=config.gate_lr)
         self.pricing = Pricing(config, model, self.schedule.ramp)
         self.step = 0

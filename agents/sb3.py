@@ -27,6 +27,7 @@ from agents.rollout import sample
 from agents.sb3_config import A2CConfig, PPOConfig, SB3Config
 from envs.sb3 import SB3VecEnv
 from envs.vector import ChannelSkipVectorEnv, LayerChannelSkipVectorEnv, LayerSkipVectorEnv, SkipVectorEnv
+from lcnet_rl.backbones import Backbone
 from lcnet_rl.data import Dataset
 from lcnet_rl.data.sampler import TrainingBatches
 from lcnet_rl.device import Stream, autocast, step_generator
@@ -58,11 +59,12 @@ def train_sb3(
     device: torch.device,
     resume: bool = False,
     on_validation: OnValidation | None = None,
+    teacher: Backbone | None = None,
 ) -> None:
     """Train ``model`` in place with PPO or A2C; checkpoints, logs and the final model go to the run folder.
 
     Args:
-        model: with the starting backbone's weights.
+        model: with the weights to start from.
         config: the settings; their type decides the algorithm.
         train: training images, for episodes and fine-tuning.
         val: validation images, which choose the best checkpoint.
@@ -71,6 +73,7 @@ def train_sb3(
         device: where to compute.
         resume: go on from the run's checkpoint.
         on_validation: called after every validation; what it raises ends the training.
+        teacher: the dense network whose soft labels are learned; None is the model's backbone as it is now.
 
     Raises:
         UserError: when the policy stops being a number; the checkpoint is then the last good one.
@@ -82,7 +85,7 @@ def train_sb3(
         )
     )
     algorithm = create_algorithm(env, model, config, seed, device)
-    joint = JointFinetuning(model, config, train, val, run, seed, device)
+    joint = JointFinetuning(model, config, train, val, run, seed, device, teacher)
     if resume:
         joint.restore(algorithm, load_tree(run / CHECKPOINT))
     log = MetricsLog(run, resume_at=algorithm.num_timesteps if resume else None)
@@ -146,12 +149,20 @@ class JointFinetuning(BaseCallback):
     """Between rollouts: fine-tune the backbone, refresh the environment, move the price, validate, save."""
 
     def __init__(
-        self, model: LCNet, config: SB3Config, train: Dataset, val: Dataset, run: Path, seed: int, device: torch.device
+        self,
+        model: LCNet,
+        config: SB3Config,
+        train: Dataset,
+        val: Dataset,
+        run: Path,
+        seed: int,
+        device: torch.device,
+        teacher: Backbone | None = None,
     ) -> None:
         super().__init__()
         self.lcnet, self.config, self.train_set, self.val_set = model, config, train, val
         self.run, self.seed, self.device = run, seed, device
-        self.finetuner = Finetuner(model, config)
+        self.finetuner = Finetuner(model, config, teacher)
         self.batches = TrainingBatches(train, config.batch_size, seed, device)
         self.reward = create_reward(config.reward)
         rollout = config.num_envs * config.episodes * model.depth

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -31,9 +32,8 @@ from lcnet_rl.rewards import price_range
 from lcnet_rl.runs import CONFIG, START, create_run, read_config
 from lcnet_rl.settings import from_dict, read_preset
 from lcnet_rl.spec import DEFAULT_GROUPS, Decides
-from lcnet_rl.weights import load_backbone, pretrained, save_backbone
+from lcnet_rl.weights import load_backbone, load_model, pretrained, save_backbone
 
-"""The dense backbone that a run starts from, which its results are compared with."""
 ENV_NAMES = {"layers": "LayerSkip", "channels": "ChannelSkip", "both": "LayerChannelSkip"}
 
 
@@ -55,7 +55,8 @@ class Train:
     """Filters of the first stage; the usual width when not given."""
     init: str = "auto"
     """Starting weights: a file, a pretrain run, akamaster, scratch, or auto (what comes with the
-    project: for cifar10 resnet20, resnet16-late, and resnet18 of width 32; for shapes resnet14 of width 8)."""
+    project: for cifar10 resnet20, resnet16-late, and resnet18 of width 32; for shapes resnet14 of width 8). Or a run of
+    train, whose agent then goes on learning, with the settings of this one."""
     decides: Decides = "both"
     """layers (L-Net), channels (C-Net), or both."""
     groups: int = DEFAULT_GROUPS
@@ -212,7 +213,7 @@ def start_run(
 ) -> Path:
     """Make a run folder for training from ``backbone``, and train; returns the folder."""
     # Faulty settings are refused before there is a folder that a corrected command would find taken.
-    put_gates(config, backbone)
+    starting_agent(config, backbone)
     TrainingBatches(train, config.agent.batch_size, config.seed)
     env = ENV_NAMES[config.decides]
     folder = from_main(lambda: create_run(config.runs, env, config.algo, config.seed, config, config.run))
@@ -223,10 +224,12 @@ def start_run(
 
 
 def starting_backbone(config: AnyTrain, classes: int) -> Backbone:
-    """The dense network that --init names."""
+    """The dense network that --init names, or that a run of train which it names began with."""
     if config.init == "scratch":
         return create_backbone(config.backbone, classes, config.width)
     init = config.init
+    if is_agent(init):
+        init = str(Path(init) / START)
     if init == "auto":
         weights = pretrained(config.dataset, config.backbone, config.width)
         if weights is None:
@@ -239,10 +242,15 @@ def starting_backbone(config: AnyTrain, classes: int) -> Backbone:
     return load_backbone(init, config.backbone, classes, config.width)
 
 
+def is_agent(init: str) -> bool:
+    """Whether --init names a run of train."""
+    return (Path(init) / CONFIG).is_file() and (Path(init) / START).is_file() and "agent" in read_config(Path(init))
+
+
 def put_gates(config: AnyTrain, backbone: Backbone) -> LCNet:
-    """``backbone`` with the gates that ``config`` asks for."""
+    """``backbone``, which is copied, with the gates that ``config`` asks for."""
     return LCNet(
-        backbone,
+        copy.deepcopy(backbone),
         config.decides,
         config.groups,
         config.agent.keep_bias,
@@ -250,6 +258,22 @@ def put_gates(config: AnyTrain, backbone: Backbone) -> LCNet:
         price_range(config.agent.price),
         cast(PolicyName, config.algo) if isinstance(config, TrainRival) else "lc",
     )
+
+
+def starting_agent(config: AnyTrain, backbone: Backbone) -> LCNet:
+    """``put_gates``, with the weights of the agent that --init names, if it does.
+
+    Raises:
+        UserError: when that is another kind of agent.
+    """
+    model = put_gates(config, backbone)
+    if is_agent(config.init):
+        trained = load_model(Path(config.init))
+        theirs, asked = (asdict(agent.spec) for agent in (trained, model))
+        if other := [f"{name} {value}, not {asked[name]}" for name, value in theirs.items() if value != asked[name]]:
+            raise UserError(f"{config.init} holds another kind of agent than was asked for: {'; '.join(other)}")
+        model.load_state_dict(trained.state_dict())
+    return model
 
 
 def train_agent(
@@ -264,11 +288,11 @@ def train_agent(
     """Train ``config.agent`` around ``backbone`` in an existing run folder, from its checkpoint where it has one."""
     keep_freed_memory()
     resume = config.resume is not None
-    model = put_gates(config, backbone)
+    model = put_gates(config, backbone) if resume else starting_agent(config, backbone)
     if isinstance(config, TrainReinforce):
-        agent = AGENTS[config.algo](model, config.agent, train, val, folder, config.seed, device)
+        agent = AGENTS[config.algo](model, config.agent, train, val, folder, config.seed, device, backbone)
         if resume:
             agent.restore()
         agent.train(on_validation)
     else:
-        train_sb3(model, config.agent, train, val, folder, config.seed, device, resume, on_validation)
+        train_sb3(model, config.agent, train, val, folder, config.seed, device, resume, on_validation, backbone)

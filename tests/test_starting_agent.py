@@ -1,0 +1,52 @@
+"""A run of train that starts from another run's agent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from lcnet_rl.commands import main
+from lcnet_rl.commands.train import parse, starting_agent
+from lcnet_rl.runs import CHECKPOINT, START
+from lcnet_rl.tree import load_tree
+from lcnet_rl.weights import load_backbone, load_model
+
+NETWORK = ("--backbone", "resnet8", "--width", "4", "--groups", "2", "--batch-size", "8")
+
+
+@pytest.fixture(scope="module")
+def trained(images: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("starting") / "first"
+    arguments = ["train", "--dataset", images, *NETWORK, "--init", "scratch", "--epochs", "2", "--gate-lr", "0.1"]
+    assert main([*arguments, "--run", str(run)]) == 0
+    return run
+
+
+@pytest.mark.parametrize(("algo", "length"), [("reinforce", "--epochs=1"), ("ppo", "--timesteps=100")])
+def test_gates_and_backbone_go_on_and_the_dense_network_stays(
+    trained: Path, images: str, tmp_path: Path, algo: str, length: str
+) -> None:
+    run = tmp_path / "second"
+    arguments = ["--algo", algo, "--dataset", images, *NETWORK, "--init", str(trained), length, "--run", str(run)]
+    dense, agent = load_backbone(str(trained / START), classes=2), load_model(trained)
+    starts_as = starting_agent(parse(arguments, "train"), dense).state_dict()
+    assert all(torch.equal(value, starts_as[name]) for name, value in agent.state_dict().items())
+    assert any(not torch.equal(value, agent.backbone.state_dict()[name]) for name, value in dense.state_dict().items())
+
+    assert main(["train", *arguments]) == 0
+    # What results are compared with, and the teacher, are the network that the first run began with.
+    start, teacher = load_backbone(str(run / START), classes=2), load_tree(run / CHECKPOINT)["finetuner"]["teacher"]
+    for state in (start.state_dict(), teacher):
+        assert all(torch.equal(value, state[name]) for name, value in dense.state_dict().items())
+
+
+def test_another_kind_of_agent_is_refused(
+    trained: Path, images: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["train", "--dataset", images, *NETWORK, "--init", str(trained), "--run", str(tmp_path / "run")]
+    assert main([*arguments, "--decides", "layers", "--price", "0.1..1"]) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert "holds another kind of agent than was asked for: decides both, not layers; prices None, not" in error
+    assert not (tmp_path / "run").exists()
