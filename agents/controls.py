@@ -79,11 +79,10 @@ def static_paths(model: LCNet, actions: Tensor, budget: float, candidates: int, 
 def fill(model: LCNet, priority: Tensor, budget: float) -> Tensor:
     """The path (depth, 1, action_size) that keeps bits by ``priority`` (depth, action_size) within ``budget`` MACs."""
     path = torch.zeros(model.depth, 1, model.action_size)
-    mask = model.action_mask.cpu()
     first = int(model.has_l_net)
     for index in priority.flatten().argsort(descending=True, stable=True).tolist():
         block, bit = divmod(index, model.action_size)
-        if not mask[block, bit]:
+        if bit >= model.bits[block]:
             continue
         if model.has_l_net and model.has_c_net and bit < first:
             continue  # a block comes with its first filter group; without any it would do nothing and still ask C-Net

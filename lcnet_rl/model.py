@@ -116,12 +116,13 @@ class LCNet(nn.Module):
             for t in range(self.depth)
         ]
         if_kept = [linear_macs(self.c_nets[t : t + 1]) for t in range(self.depth)]
-        start = rival.start_macs if rival else 0
-        self.costs = replace(cost_table(backbone, always, if_kept, start), skips_blocks=self.has_l_net)
+        table = cost_table(backbone, always, if_kept, rival.start_macs if rival else 0)
+        self.costs = replace(table, skips_blocks=self.has_l_net)
         # The price the policy was trained at, which begin() assumes where none is given.
         self.register_buffer("price", torch.zeros(()))
-        bits = torch.tensor([int(self.has_l_net) + count * self.has_c_net for count in self.group_counts])
-        self.register_buffer("action_mask", torch.arange(self.action_size) < bits[:, None], persistent=False)
+        self.bits = tuple(int(self.has_l_net) + count * self.has_c_net for count in self.group_counts)
+        mask = torch.arange(self.action_size) < torch.tensor(self.bits)[:, None]
+        self.register_buffer("action_mask", mask, persistent=False)
 
     def begin(self, images: Tensor, price: float | Tensor | None = None) -> State:
         """Run the stem.
@@ -201,8 +202,7 @@ class LCNet(nn.Module):
         keep = action[:, 0] if self.has_l_net else action.new_ones(action.shape[0])
         if not self.has_c_net:
             return keep, action.new_ones(action.shape[0], filters)
-        first = int(self.has_l_net)
-        return keep, action[:, first : first + groups].repeat_interleave(filters // groups, 1)
+        return keep, action[:, int(self.has_l_net) : self.bits[block]].repeat_interleave(filters // groups, 1)
 
     def bill(self, action: Tensor, block: int) -> Tensor:
         """MACs that ``action`` costs in ``block``: (B, action_size) to (B,), float64.
@@ -278,9 +278,9 @@ class LCNet(nn.Module):
     def consulted(self, action: Tensor, block: int) -> Tensor:
         """Which bits of an action (B, action_size) were decisions: 1 or 0.
 
-        Those are the block's own bits, and of them C-Net's only where L-Net kept the block.
+        Those are the block's own bits, and of them C-Net's only where L-Net kept the block. Any device will do.
         """
-        asked = self.action_mask[block].float().expand_as(action)
+        asked = (torch.arange(self.action_size, device=action.device) < self.bits[block]).float().expand_as(action)
         if self.has_l_net and self.has_c_net:
             asked = torch.cat((asked[:, :1], asked[:, 1:] * action[:, :1]), 1)
         return asked

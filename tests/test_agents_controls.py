@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from agents.controls import bill_of, fill, keep_all, random, shuffled, static_paths, without_policy
 from lcnet_rl.backbones import create_backbone
 from lcnet_rl.model import LCNet
+from lcnet_rl.spec import Decides
 
 
 def actions(images: int = 400) -> torch.Tensor:
@@ -33,6 +35,16 @@ def test_random_keeps_every_bit_at_the_policys_rate_but_for_other_images() -> No
     assert torch.equal(drawn, random(model, policy, seed=1))
     bills = [sum(float(model.bill(a, t).mean()) for t, a in enumerate(path)) for path in (policy, drawn)]
     assert abs(bills[1] / bills[0] - 1) < 0.05, "the same cost"
+
+
+@pytest.mark.parametrize("decides", ["layers", "channels", "both"])
+def test_controls_of_a_model_on_another_device_are_made_on_the_cpu(decides: Decides) -> None:
+    model = LCNet(create_backbone("resnet8", 4, 4), decides, groups=2)
+    policy = model.executed(actions()[..., : model.action_size])
+    expected = [random(model, policy, seed=1), *static_paths(model, policy, 0.7 * model.costs.dense, 4, seed=0)]
+    model.to("meta")
+    found = [random(model, policy, seed=1), *static_paths(model, policy, 0.7 * model.costs.dense, 4, seed=0)]
+    assert all(map(torch.equal, found, expected))
 
 
 def test_executed_actions_run_the_same_path() -> None:
