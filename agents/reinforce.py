@@ -25,7 +25,7 @@ from agents.window import Window
 from lcnet_rl import distributed
 from lcnet_rl.backbones import Backbone
 from lcnet_rl.batchnorm import prepare
-from lcnet_rl.budget import calibrate_threshold
+from lcnet_rl.budget import center_threshold
 from lcnet_rl.data import Dataset
 from lcnet_rl.data.sampler import TrainingBatches
 from lcnet_rl.device import Stream, autocast, step_generator
@@ -262,12 +262,11 @@ class Reinforce:
         """
         model, config, target = self.model, self.config, self.pricing.target
         model.price.fill_(self.pricing.value)
-        images = self.val_set.sample(2000)
-        # Repeatedly, because BatchNorm's statistics depend on the decisions, and the decisions on the statistics.
-        for _ in range(0 if target is None else 3):
-            recalibrate(model, self.train_set, model.greedy(), self.device, config.precision, images=2000)
-            threshold = calibrate_threshold(model, images, target or 1.0, self.device, config.precision)
-            model.shift_logits(-math.log(threshold / (1 - threshold)))
+        if target is not None:
+            images = self.val_set.sample(2000)
+            center_threshold(
+                model, self.train_set, images, target, self.device, config.precision, images=2000, rounds=3
+            )
         recalibrate(model, self.train_set, model.greedy(), self.device, prices=self.pricing.now)
         distributed.share_weights(model)
 

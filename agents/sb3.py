@@ -7,7 +7,6 @@ environment begin anew, as its features are stale.
 
 from __future__ import annotations
 
-import math
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,31 +14,26 @@ from typing import Any
 import numpy as np
 import torch
 from stable_baselines3 import A2C, PPO
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from agents.finetune import Finetuner, OnValidation, random_keeps
+from agents.finetune import OnValidation
 from agents.gate_policy import GatePolicy
-from agents.pricing import Pricing
-from agents.random_state import get_random_state, set_random_state
-from agents.rollout import sample
-from agents.sb3_config import A2CConfig, PPOConfig, SB3Config
+from agents.sb3_config import A2CConfig, PPOConfig
+from agents.sb3_finetuning import JointFinetuning
 from envs.sb3 import SB3VecEnv
 from envs.vector import ChannelSkipVectorEnv, LayerChannelSkipVectorEnv, LayerSkipVectorEnv, SkipVectorEnv
 from lcnet_rl.backbones import Backbone
+from lcnet_rl.budget import center_threshold
 from lcnet_rl.data import Dataset
-from lcnet_rl.data.sampler import TrainingBatches
-from lcnet_rl.device import Stream, autocast, step_generator
 from lcnet_rl.errors import UserError
-from lcnet_rl.evaluate import Results, evaluate, recalibrate, spread_prices
-from lcnet_rl.interrupt import Interrupt, Interrupted, deferred_interrupt
+from lcnet_rl.evaluate import recalibrate
+from lcnet_rl.interrupt import Interrupted, deferred_interrupt
 from lcnet_rl.model import LCNet
 from lcnet_rl.progress import Progress
-from lcnet_rl.rewards import create_reward
-from lcnet_rl.runs import BEST, CHECKPOINT, MODEL, MetricsLog, restoring
+from lcnet_rl.runs import CHECKPOINT, MODEL, MetricsLog
 from lcnet_rl.spec import Decides
-from lcnet_rl.tree import load_tree, save_tree
+from lcnet_rl.tree import load_tree
 from lcnet_rl.weights import save_model
 
 ENVS: dict[Decides, type[SkipVectorEnv]] = {
@@ -96,15 +90,18 @@ def train_sb3(
         Progress(type(algorithm).__name__.lower(), config.timesteps, algorithm.num_timesteps) as bar,
     ):
         joint.interrupt, joint.bar, joint.on_validation = interrupt, bar, on_validation
-        if not resume:
-            joint.warm_up()
         joint.init_callback(algorithm)
+        joint.warm_up()
         left = config.timesteps - algorithm.num_timesteps
         if left > 0:
             algorithm.learn(left, callback=joint, log_interval=1, reset_num_timesteps=not resume)
         if interrupt.requested and algorithm.num_timesteps < config.timesteps:
             raise Interrupted(f"lcnet-rl train --resume {run}", joint.saved_at, config.timesteps)
         model.price.fill_(joint.pricing.value)
+        if joint.pricing.target is not None:  # met while sampling so far, which is not the greedy share
+            center_threshold(
+                model, train, val.sample(2000), joint.pricing.target, device, config.precision, images=2000
+            )
         recalibrate(model, train, model.greedy(), device, prices=joint.pricing.now)
         save_model(model, run / MODEL)
         joint.validate(calibrated=True)
@@ -141,188 +138,18 @@ def create_algorithm(
 
 
 def largest_divisor(rows: int, most: int) -> int:
-    """The largest divisor of ``rows`` up to ``most``: minibatches of one size, as PPO wants them."""
-    return max(size for size in range(1, min(rows, most) + 1) if rows % size == 0)
+    """The largest divisor of ``rows`` up to ``most``: minibatches of one size, as PPO wants them.
 
-
-class JointFinetuning(BaseCallback):
-    """Between rollouts: fine-tune the backbone, refresh the environment, move the price, validate, save."""
-
-    def __init__(
-        self,
-        model: LCNet,
-        config: SB3Config,
-        train: Dataset,
-        val: Dataset,
-        run: Path,
-        seed: int,
-        device: torch.device,
-        teacher: Backbone | None = None,
-    ) -> None:
-        super().__init__()
-        self.lcnet, self.config, self.train_set, self.val_set = model, config, train, val
-        self.run, self.seed, self.device = run, seed, device
-        self.finetuner = Finetuner(model, config, teacher)
-        self.batches = TrainingBatches(train, config.batch_size, seed, device)
-        self.reward = create_reward(config.reward)
-        rollout = config.num_envs * config.episodes * model.depth
-        self.pricing = Pricing(config, model, config.ramp * config.timesteps / rollout)
-        self.step, self.rollouts = 0, 0
-        self.best: Results | None = None
-        self.interrupt = Interrupt()
-        self.bar: Progress | None = None
-        self.on_validation: OnValidation | None = None
-        self._shares: list[float] = []
-        self._random_state: dict[str, Any] = {}
-        self.saved_at = self._begun_at = -1
-
-    def warm_up(self) -> None:
-        """Teach the backbone to live with random skips."""
-        for _ in range(self.config.warmup_steps):
-            generator = step_generator(self.seed, self.step, self.device, Stream.DECISIONS)
-            self.finetune_step(generator, random_decisions=True)
-
-    def finetune_step(self, generator: torch.Generator, random_decisions: bool = False) -> None:
-        """One step of backbone, scales and probes on decisions sampled from the policy, or at random in the warm-up."""
-        images, labels = self.batches(self.step)
-        model, config = self.lcnet, self.config
-        prices = self.pricing.draw(len(images), step_generator(self.seed, self.step, self.device, Stream.PRICES))
-        decide = random_keeps(config.warmup_keep, generator) if random_decisions else None
-        model.train()
-        with autocast(self.device, config.precision):
-            rollout = sample(model, images, prices, 1, 0.0, generator, decide)
-            loss = self.finetuner.task_loss(images, labels, rollout)
-        loss = loss + self.finetuner.probe_loss(labels, rollout)
-        self.finetuner.zero_grad()
-        loss.backward()
-        norm = self.finetuner.clip()
-        if not math.isfinite(float(loss.detach()) + norm):
-            raise UserError(
-                f"the loss is not a number (lr {config.lr} too high?); last good state: {self.run / CHECKPOINT}"
-            )
-        self.finetuner.step(factor=1.0 - 0.9 * min(1.0, self.done))
-        model.eval()
-        self.step += 1
-
-    @property
-    def done(self) -> float:
-        """Share of the timesteps that are behind us."""
-        return self.num_timesteps / self.config.timesteps
-
-    @property
-    def ramped(self) -> float:
-        """How far the price's ramp has come, in [0, 1]."""
-        return min(1.0, self.done / max(self.config.ramp, 1e-9))
-
-    def _on_rollout_start(self) -> None:
-        env = self.training_env
-        assert isinstance(env, SB3VecEnv)
-        self._begun_at = self.num_timesteps
-        self.pricing.ramp(self.ramped)
-        self.lcnet.price.fill_(self.pricing.value)
-        if self._random_state:
-            set_random_state(env, self._random_state)
-            self._random_state = {}
-        else:
-            # Here the last update is done and nothing of the next has begun, so this state can be gone on from exactly.
-            due = self.rollouts % self.config.eval_every == 0
-            if due and self.rollouts:
-                self.validate()
-            if due or self.interrupt.requested:
-                self.save()
-        if self.rollouts:
-            for _ in range(self.config.finetune):
-                self.finetune_step(step_generator(self.seed, self.step, self.device, Stream.DECISIONS))
-        # Every rollout begins with new images: the old ones' features, and their price, are out of date.
-        env.env.process.prices = self.pricing.now
-        self.model._last_obs = env.reset()  # type: ignore[assignment]
-        self._shares = []
-
-    def _on_step(self) -> bool:
-        if self.interrupt.requested and self.saved_at == self._begun_at:
-            return False
-        for info in self.locals["infos"]:
-            if "episode" in info:
-                self._shares.append(info["macs_ratio"])
-        return True
-
-    def _on_rollout_end(self) -> None:
-        self.rollouts += 1
-        share = float(np.mean(self._shares))
-        self.pricing.learn(share, self.ramped, last=self.done >= 1)
-        self.logger.record("rollout/macs_ratio", share)
-        self.logger.record("train/price", self.pricing.value)
-        if self.bar:
-            self.bar.note(f"share {share:.3f} price {self.pricing.now}")
-            self.bar.advance(self.config.num_envs * self.config.episodes * self.lcnet.depth)
-
-    def validate(self, calibrated: bool = False) -> None:
-        """Evaluate greedily on validation images, log it, and keep the best model once the price has settled.
-
-        Args:
-            calibrated: whether BatchNorm already has the statistics of the greedy policy.
-        """
-        model, config, prices = self.lcnet, self.config, self.pricing.now
-        if not calibrated:
-            recalibrate(
-                model, self.train_set, model.greedy(), self.device, config.precision, images=2000, prices=prices
-            )
-        seen = spread_prices(prices, len(self.val_set))
-        results = evaluate(model, self.val_set, model.greedy(), self.device, config.precision, seen)
-        reward = results.reward(self.reward, seen)
-        if self.done >= config.ramp and (self.best is None or reward >= self.best.reward(self.reward, seen)):
-            self.best = results
-            save_model(model, self.run / BEST)
-        scalars = {
-            "eval/accuracy": results.accuracy,
-            "eval/macs_ratio": results.macs_ratio,
-            "eval/macs_spread": results.spread,
-            "eval/mean_reward": reward,
-        }
-        for name, value in scalars.items():
-            self.logger.record(name, value)
-        self.logger.dump(self.num_timesteps)
-        if self.on_validation:
-            self.on_validation(1.0 if calibrated else self.done, scalars)
-
-    def save(self) -> None:
-        """Write the checkpoint: everything that the next rollout depends on."""
-        env = self.training_env
-        assert isinstance(env, SB3VecEnv)
-        policy = self.model.policy
-        if not all(bool(torch.isfinite(p).all()) for p in policy.parameters()):
-            raise UserError(f"the policy is not a number (gate_lr too high?); last good state: {self.run / CHECKPOINT}")
-        state = {
-            "model": self.lcnet.state_dict(),
-            "policy": policy.state_dict(),
-            "optimizer": policy.optimizer.state_dict(),
-            "finetuner": self.finetuner.state(),
-            "pricing": self.pricing.state(),
-            "step": self.step,
-            "rollouts": self.rollouts,
-            "timesteps": self.num_timesteps,
-            "best": None if self.best is None else vars(self.best),
-            "random": get_random_state(env),
-        }
-        save_tree(state, self.run / CHECKPOINT)
-        self.saved_at = self.num_timesteps
-
-    def restore(self, algorithm: OnPolicyAlgorithm, state: dict[str, Any]) -> None:
-        """Take up a checkpoint.
-
-        Raises:
-            UserError: when it is of another network or version.
-        """
-        with restoring(self.run / CHECKPOINT):
-            self.lcnet.load_state_dict(state["model"])
-            algorithm.policy.load_state_dict(state["policy"])
-            algorithm.policy.optimizer.load_state_dict(state["optimizer"])
-            self.finetuner.restore(state["finetuner"])
-            self.pricing.restore(state["pricing"])
-            self.step, self.rollouts = state["step"], state["rollouts"]
-            algorithm.num_timesteps = self.num_timesteps = state["timesteps"]
-            self.best = None if state["best"] is None else Results(**state["best"])
-            self._random_state = state["random"]
+    Raises:
+        UserError: when that is a far smaller one.
+    """
+    divisor = max(size for size in range(1, min(rows, most) + 1) if rows % size == 0)
+    if 4 * divisor < min(rows, most):
+        raise UserError(
+            f"the {rows} rows of a rollout divide into minibatches of {divisor} at most, not of {most} or nearly so: "
+            "choose another --num-envs or --minibatch"
+        )
+    return divisor
 
 
 class _Writer(KVWriter):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from agents.pricing import PricingConfig
+from lcnet_rl.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class PPOConfig(SB3Config):
         self._check(lambda v: v >= 1, "be at least 1", "passes")
         self._check(lambda v: v >= 2, "be at least 2", "minibatch")
         self._check(lambda v: v > 0, "be > 0", "clip")
+        if self.target_kl is not None and not self.target_kl > 0:
+            raise UserError(f"target_kl must be > 0, or None for no limit, got {self.target_kl}")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from lcnet_rl.data import Dataset
 from lcnet_rl.device import Precision
 from lcnet_rl.errors import UserError
-from lcnet_rl.evaluate import evaluate
+from lcnet_rl.evaluate import evaluate, recalibrate
 from lcnet_rl.model import LCNet
 from lcnet_rl.rewards import PriceRange
 
@@ -54,6 +54,76 @@ def calibrate_threshold(
         least = measure(_threshold(GRID))
         raise UserError(f"no threshold meets a budget of {budget:.3f}: keeping nothing still costs {least:.3f}")
     return _threshold(point)
+
+
+def center_threshold(
+    model: LCNet,
+    train: Dataset,
+    val: Dataset,
+    budget: float,
+    device: torch.device,
+    precision: Precision = "fp32",
+    images: int = 4000,
+    rounds: int = 2,
+) -> float:
+    """Shift all keep logits, in place, so that greedy decisions at 1/2 stay within a budget on validation images.
+
+    In rounds, because BatchNorm's statistics depend on the decisions, and the decisions on the statistics.
+
+    Args:
+        model: changed in place: its keep logits, and BatchNorm's statistics.
+        train: training images, for the statistics.
+        val: validation images, never test images.
+        budget: mean share of dense MACs, gates included.
+        device: where to compute.
+        precision: as for ``evaluate``.
+        images: how many training images to average the statistics over.
+        rounds: of statistics, then threshold.
+
+    Returns:
+        The threshold that the shifts amount to.
+
+    Raises:
+        UserError: as ``calibrate_threshold``.
+    """
+    total = 0.0
+    for _ in range(rounds):
+        recalibrate(model, train, model.greedy(), device, precision, images)
+        threshold = calibrate_threshold(model, val, budget, device, precision)
+        shift = -math.log(threshold / (1 - threshold))
+        model.shift_logits(shift)
+        total += shift
+    return 1 / (1 + math.exp(total))
+
+
+def meet_budget(
+    model: LCNet, train: Dataset, val: Dataset, budget: float, prices: PriceRange, device: torch.device
+) -> str:
+    """Change ``model``, in place, so that its greedy decisions stay within a budget on validation images.
+
+    A policy for a range of prices is set to the price that does it; others are centred (``center_threshold``).
+
+    Args:
+        model: the network.
+        train: training images.
+        val: validation images.
+        budget: mean share of dense MACs, gates included.
+        prices: those it was trained for.
+        device: where to compute.
+
+    Returns:
+        A sentence on what was found.
+
+    Raises:
+        UserError: when nothing meets the budget.
+    """
+    if not 0 < budget < math.inf:
+        raise UserError(f"budget is a share of dense MACs > 0, got {budget}")
+    if not prices.is_one:
+        model.price.fill_(calibrate_price(model, val, budget, prices, device))
+        return f"budget {budget:g}: met on validation images at price {float(model.price):.3g}"
+    threshold = center_threshold(model, train, val, budget, device)
+    return f"budget {budget:g}: met on validation images with keep threshold {threshold:.3f}, BatchNorm recalibrated"
 
 
 def calibrate_price(

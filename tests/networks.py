@@ -17,12 +17,14 @@ def lively(
     width: int | None = 8,
     confidence: bool = True,
     prices: PriceRange | None = None,
+    filters: tuple[int, ...] | None = None,
 ) -> LCNet:
     """A model in which nothing is neutral: BatchNorm statistics, gates and scales all differ from their start."""
     generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = LCNet(create_backbone(name, 10, width), decides, groups, confidence=confidence, prices=prices).eval()
+        backbone = create_backbone(name, 10, width, filters)
+        model = LCNet(backbone, decides, groups, confidence=confidence, prices=prices).eval()
     for gate in model.gates():
         for parameter in gate.parameters():
             parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator)
@@ -50,7 +52,7 @@ def balance(model: LCNet, images: torch.Tensor) -> LCNet:
     state, greedy = model.begin(images), model.greedy()
     for t in range(model.depth):
         observation = model.observe(state)
-        middles = model.keep_logits(t, observation.gate_input).quantile(0.5, 0)
+        middles = model.keep_logits(t, observation.gate_input).quantile(0.5, 0)[: model.bits[t]]
         gates = [gates[t] for gates in (model.l_nets, model.c_nets) if len(gates)]
         for gate, middle in zip(gates, middles.split([gate.keep.out_features for gate in gates]), strict=True):
             gate.keep.bias -= middle

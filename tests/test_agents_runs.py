@@ -15,15 +15,17 @@ import torch
 
 from agents.reinforce import Reinforce
 from agents.reinforce_config import ReinforceConfig
-from agents.sb3 import train_sb3
+from agents.sb3 import largest_divisor, train_sb3
 from agents.sb3_config import A2CConfig, PPOConfig
 from lcnet_rl.backbones import create_backbone
 from lcnet_rl.data import Dataset
 from lcnet_rl.errors import UserError
+from lcnet_rl.evaluate import evaluate
 from lcnet_rl.interrupt import Interrupted
 from lcnet_rl.model import LCNet
 from lcnet_rl.runs import CHECKPOINT, MODEL, PROGRESS
 from lcnet_rl.tree import load_tree, save_tree
+from lcnet_rl.weights import load_model
 
 CPU = torch.device("cpu")
 
@@ -126,13 +128,13 @@ def test_another_seed_gives_another_run(tmp_path: Path) -> None:
     assert not torch.equal(*runs)
 
 
-def interrupted_sb3(config: PPOConfig | A2CConfig, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def interrupted_sb3(config: PPOConfig | A2CConfig, run: Path, at: int, monkeypatch: pytest.MonkeyPatch) -> None:
     from agents import sb3
 
     whole_step = sb3.JointFinetuning.finetune_step
 
     def step(self: sb3.JointFinetuning, *arguments: object, **options: object) -> None:
-        if self.step == 8:
+        if self.step == at:
             signal.raise_signal(signal.SIGINT)
         whole_step(self, *arguments, **options)
 
@@ -142,9 +144,9 @@ def interrupted_sb3(config: PPOConfig | A2CConfig, run: Path, monkeypatch: pytes
             train_sb3(small_model(), config, noise(256, "train"), noise(64, "val"), run, 7, CPU)
 
 
-@pytest.mark.parametrize("kind", [PPOConfig, A2CConfig])
+@pytest.mark.parametrize(("kind", "at"), [(PPOConfig, 8), (A2CConfig, 8), (PPOConfig, 2)])
 def test_resumed_sb3_equals_an_uninterrupted_run_bit_for_bit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type, at: int
 ) -> None:
     config = kind(
         timesteps=32 * 3 * 8, num_envs=32, episodes=1, batch_size=32, warmup_steps=4, finetune=2, eval_every=100
@@ -153,10 +155,30 @@ def test_resumed_sb3_equals_an_uninterrupted_run_bit_for_bit(
     for folder in (whole, parts):
         folder.mkdir()
     train_sb3(small_model(), config, noise(256, "train"), noise(64, "val"), whole, 7, CPU)
-    interrupted_sb3(config, parts, monkeypatch)
-    assert 0 < load_tree(parts / CHECKPOINT)["timesteps"] < config.timesteps
+    interrupted_sb3(config, parts, at, monkeypatch)
+    reached = load_tree(parts / CHECKPOINT)
+    if at < config.warmup_steps:
+        assert (reached["step"], reached["timesteps"]) == (at + 1, 0)
+    else:
+        assert 0 < reached["timesteps"] < config.timesteps
     train_sb3(small_model(), config, noise(256, "train"), noise(64, "val"), parts, 7, CPU, resume=True)
     assert (whole / MODEL).read_bytes() == (parts / MODEL).read_bytes()
+
+
+def test_sb3s_greedy_decisions_meet_a_target(tmp_path: Path) -> None:
+    config = PPOConfig(
+        timesteps=32 * 3 * 8, num_envs=32, episodes=1, batch_size=32, warmup_steps=2, finetune=1, target=0.6
+    )
+    val = noise(64, "val")
+    train_sb3(small_model(), config, noise(256, "train"), val, tmp_path, 7, CPU)
+    model = load_model(tmp_path)
+    assert evaluate(model, val, model.greedy(), CPU).macs_ratio == pytest.approx(0.6, abs=0.06)
+
+
+def test_minibatches_far_smaller_than_asked_for_are_refused() -> None:
+    assert largest_divisor(1152, 1000) == 576
+    with pytest.raises(UserError, match="3459 rows of a rollout divide into minibatches of 3 at most"):
+        largest_divisor(3459, 1152)
 
 
 def test_a_loss_that_is_no_number_stops_with_the_last_good_checkpoint(tmp_path: Path) -> None:

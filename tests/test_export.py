@@ -77,6 +77,23 @@ def test_the_gates_inside_decide_as_the_model_does(decides: Decides, confidence:
         assert_same(model, expected, OnnxNetwork(saved(model, layout, tmp_path)).run(images(24)))
 
 
+@pytest.mark.parametrize("decides", ["channels", "both"])
+def test_filters_of_a_pruned_network_that_fill_no_block_of_the_layout_decide_too(
+    decides: Decides, tmp_path: Path
+) -> None:
+    model = balance(lively("resnet8", decides, groups=0, width=16, filters=(7, 20, 33)), images(12))
+    with torch.no_grad():
+        expected = model.run(images(12), model.greedy())
+    for layout in layouts_here(model.backbone):
+        assert_same(model, expected, OnnxNetwork(saved(model, layout, tmp_path)).run(images(12)))
+
+
+def test_the_metadata_name_the_classes() -> None:
+    model = dynamic_model(lively(width=16), Standard(), tuple("abcdefghij"))
+    found = {entry.key: entry.value for entry in model.metadata_props}
+    assert json.loads(found["classes"]) == list("abcdefghij")
+
+
 @pytest.mark.parametrize("confidence", [True, False])
 def test_a_file_holds_a_probe_for_each_block_only_if_its_gates_read_the_confidence(confidence: bool) -> None:
     model = lively(confidence=confidence)

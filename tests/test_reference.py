@@ -35,7 +35,7 @@ def test_a_reference_run_has_its_recorded_figures(evaluation: Path) -> None:
     model, test = load_model(evaluation.parent), load_dataset("cifar10", "test")
     # Evaluations from before a price was recorded have the model's own.
     prices = torch.full((len(test),), recorded["price"]) if "price" in recorded else None
-    results = evaluate(model, test, model.greedy(recorded["threshold"]), CPU, prices=prices)
+    results = evaluate(model, test, model.greedy(), CPU, prices=prices)
     assert int(results.correct.sum()) == recorded["correct"]
     assert float(results.macs.mean()) == recorded["macs_mean"]
 

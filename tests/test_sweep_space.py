@@ -119,6 +119,13 @@ def test_settings_that_an_algorithm_does_not_have_are_not_suggested_for_it() -> 
     assert seen == {"reinforce", "ppo"}
 
 
+def test_an_algorithm_can_be_searched_over_without_the_usual_one() -> None:
+    read = space("algo=ppo,a2c", "gate_lr=0.001,0.01")
+    values = read.suggest(optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask())
+    assert values["algo"] in ("ppo", "a2c")
+    assert "agent.gate_lr" in values
+
+
 def test_values_are_put_over_the_base_without_changing_it() -> None:
     base = {"groups": 2, "agent": {"price": 1, "lr": 0.1}}
     assert nested({"agent.price": 3, "seed": 1}, base) == {"groups": 2, "seed": 1, "agent": {"price": 3, "lr": 0.1}}

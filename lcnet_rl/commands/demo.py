@@ -16,8 +16,9 @@ from lcnet_rl.data import load_dataset
 from lcnet_rl.device import check_seed, resolve_device
 from lcnet_rl.pretrain import Recipe, train_dense
 from lcnet_rl.progress import console
-from lcnet_rl.runs import check_free, create_run
+from lcnet_rl.runs import START, check_free, create_run
 from lcnet_rl.settings import from_dict, read_preset
+from lcnet_rl.weights import save_backbone
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ def run(config: Demo) -> None:
     pretrained = create_run(config.runs, name, "pretrain", config.seed, dense)
     torch.manual_seed(config.seed)
     backbone = create_backbone(training.backbone, len(train.classes), training.width)
+    save_backbone(backbone, pretrained / START)  # as pretrain --resume needs it
     train_dense(backbone, train, val, RECIPE, pretrained, config.seed, device)
     save_results(backbone, dense, train, val, test, pretrained, device)
     console.print("[bold]3/4[/] training backbone and policy together")

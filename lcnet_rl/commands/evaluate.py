@@ -10,11 +10,11 @@ import torch
 import tyro
 
 from agents.controls import run_controls
-from lcnet_rl.budget import calibrate_price, calibrate_threshold
+from lcnet_rl.budget import meet_budget
 from lcnet_rl.data import Dataset, load_dataset
 from lcnet_rl.device import resolve_device
 from lcnet_rl.errors import UserError
-from lcnet_rl.evaluate import evaluate, recalibrate
+from lcnet_rl.evaluate import evaluate
 from lcnet_rl.model import LCNet
 from lcnet_rl.plots import picture_paths, plot_tradeoff
 from lcnet_rl.pretrain import dense_accuracy
@@ -53,14 +53,16 @@ class Evaluate:
 
 def run(config: Evaluate) -> None:
     """Evaluate, print, and write ``evaluation-SPLIT.json``, ``tradeoff-SPLIT.png`` and ``paths-SPLIT.png``."""
-    if config.budget is not None and not config.budget > 0:
-        raise UserError(f"budget is a share of dense MACs > 0, got {config.budget}")
     if config.budget is not None and config.price is not None:
         raise UserError("a budget finds its price by itself: give --budget or --price, not both")
     settings = read_config(config.run)
     model = load_model(config.run / (MODEL if config.which == "final" else BEST))
     root = data_root(config.data_root, settings)
     train, val = (load_dataset(settings["dataset"], split, root) for split in ("train", "val"))
+    if model.classes != len(train.classes):
+        raise UserError(
+            f"{config.run} tells {model.classes} classes apart, but {settings['dataset']} now has {len(train.classes)}"
+        )
     dataset = load_dataset(settings["dataset"], "test", root) if config.split == "test" else val
     summary = evaluate_run(config, model, train, val, dataset)
     print_summary(summary)
@@ -83,20 +85,15 @@ def evaluate_run(config: Evaluate, model: LCNet, train: Dataset, val: Dataset, d
     model.to(device)
     settings = read_config(config.run)
     prices = price_range(settings["agent"]["price"])
-    threshold = 0.5
     if config.price is not None:
         model.price.fill_(checked(config.price, prices))
-    elif config.budget is not None and not prices.is_one:
-        model.price.fill_(calibrate_price(model, val, config.budget, prices, device))
     elif config.budget is not None:
-        # BatchNorm's statistics depend on the decisions, and these on the statistics: the last ones meet the budget.
-        recalibrate(model, train, model.greedy(calibrate_threshold(model, val, config.budget, device)), device)
-        threshold = calibrate_threshold(model, val, config.budget, device)
-    policy = evaluate(model, dataset, model.greedy(threshold), device)
+        console.print(meet_budget(model, train, val, config.budget, prices, device), soft_wrap=True)
+    policy = evaluate(model, dataset, model.greedy(), device)
     start = load_backbone(str(config.run / START), classes=model.classes).to(device)
     controls = run_controls(model, dataset, policy, train, val, device, config.seed)
     summary = summarize(model, dataset, policy, dense_accuracy(start, dataset, device), controls)
-    summary |= {"threshold": threshold, "budget": config.budget, "which": config.which, "seed": config.seed}
+    summary |= {"budget": config.budget, "which": config.which, "seed": config.seed}
     summary |= {"price": float(model.price), "train_seed": settings["seed"], "command": command_line()}
     write_json(config.run / f"evaluation-{variant(config)}.json", summary)
     curve = []
@@ -106,7 +103,7 @@ def evaluate_run(config: Evaluate, model: LCNet, train: Dataset, val: Dataset, d
             point = evaluate(model, few, model.greedy(other), device)
         else:
             seen = prices.at(torch.full((len(few),), other))
-            point = evaluate(model, few, model.greedy(threshold), device, prices=seen)
+            point = evaluate(model, few, model.greedy(), device, prices=seen)
         curve.append((float(point.macs.mean()), point.accuracy))
     line = ("other thresholds" if prices.is_one else f"prices {prices}") + f", {len(few):,} images"
     plot_tradeoff(summary, curve, line, config.run / f"tradeoff-{variant(config)}.png")

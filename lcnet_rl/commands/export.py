@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Literal
 
 import onnx
+import torch
 import tyro
 
+from lcnet_rl.budget import meet_budget
 from lcnet_rl.data import load_dataset
 from lcnet_rl.errors import UserError
 from lcnet_rl.export import OnnxNetwork, blocked_size, compare, dynamic_model
 from lcnet_rl.export.layout import Blocked, Layout, Standard
 from lcnet_rl.files import replacing
 from lcnet_rl.progress import console
+from lcnet_rl.rewards import price_range
 from lcnet_rl.runs import BEST, MODEL, data_root, read_config
 from lcnet_rl.weights import load_model
 
@@ -33,6 +36,8 @@ class Export:
     """The file; by default model.onnx in the run folder."""
     which: Literal["final", "best"] = "final"
     """The final model, or the best by validation reward."""
+    budget: float | None = None
+    """Mean share of dense MACs that the file's defaults are to meet, on validation images."""
     check: int = 200
     """Validation images on which the file is compared with the engine."""
     data_root: Path | None = None
@@ -46,9 +51,14 @@ def run(config: Export) -> None:
     settings = read_config(config.run)
     model = load_model(config.run / (MODEL if config.which == "final" else BEST))
     path = config.out or config.run / "model.onnx"
-    images = load_dataset(settings["dataset"], "val", data_root(config.data_root, settings)).sample(config.check).images
+    root = data_root(config.data_root, settings)
+    val = load_dataset(settings["dataset"], "val", root)
+    if config.budget is not None:
+        train, prices = load_dataset(settings["dataset"], "train", root), price_range(settings["agent"]["price"])
+        console.print(meet_budget(model, train, val, config.budget, prices, torch.device("cpu")), soft_wrap=True)
+    images = val.sample(config.check).images
     with replacing(path) as temporary:
-        onnx.save(dynamic_model(model, choose(config.layout)), temporary)
+        onnx.save(dynamic_model(model, choose(config.layout), val.classes), temporary)
         agreement = compare(model, OnnxNetwork(temporary), images)
         console.print(
             f"against the engine, {len(images)} validation images: {agreement}", highlight=False, soft_wrap=True

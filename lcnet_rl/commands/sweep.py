@@ -8,6 +8,7 @@ import os
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,8 +18,9 @@ from optuna.study import Study
 from optuna.trial import TrialState
 
 from agents.controls import shuffled
+from lcnet_rl.backbones import Backbone, create_backbone
 from lcnet_rl.commands.frontier import show
-from lcnet_rl.commands.train import ALGOS, AnyTrain, start_run, starting_backbone
+from lcnet_rl.commands.train import ALGOS, AnyTrain, put_gates, start_run, starting_backbone
 from lcnet_rl.data import load_dataset
 from lcnet_rl.device import resolve_device
 from lcnet_rl.errors import UserError, unknown_name
@@ -28,6 +30,7 @@ from lcnet_rl.model import LCNet
 from lcnet_rl.pretrain import dense_accuracy
 from lcnet_rl.progress import console
 from lcnet_rl.report import summarize
+from lcnet_rl.rewards import check_price
 from lcnet_rl.runs import command_line, plain, write_json
 from lcnet_rl.settings import from_dict, read_preset
 from lcnet_rl.sweep.pruning import Pruning
@@ -86,8 +89,7 @@ class Sweep:
                 raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.patience < 4:
             raise UserError(f"patience must be at least 4 seconds, got {self.patience}")
-        if self.price < 0:
-            raise UserError(f"price must be >= 0, got {self.price}")
+        check_price(self.price)
         if not self.study or "/" in self.study:
             raise UserError(f"study is a name, which a folder gets too, got {self.study!r}")
 
@@ -135,7 +137,15 @@ def prepare(config: Sweep) -> Worker:
     def build(values: dict[str, Any]) -> AnyTrain:
         return settings_of(base, values, space)
 
-    space.check(build)
+    @cache
+    def backbone(name: str, width: int | None) -> Backbone:
+        return create_backbone(name, width=width)
+
+    def try_gates(values: dict[str, Any]) -> None:
+        settings = build(values)
+        put_gates(settings, backbone(settings.backbone, settings.width))
+
+    space.check(try_gates)
     resolve_device(config.device)
     return worker(config, join(config, base, space), space, build)
 
@@ -191,7 +201,7 @@ def run_trial(settings: AnyTrain, report: Report) -> Outcome:
     policy = evaluate(model, val, model.greedy(), device)
     control = evaluate(model, val, shuffled(policy.actions, seed=0), device)
     summary = summarize(model, val, policy, reference, {"shuffled": control})
-    summary |= {"threshold": 0.5, "budget": None, "which": "final", "seed": 0}
+    summary |= {"budget": None, "which": "final", "seed": 0}
     summary |= {"price": float(model.price), "train_seed": settings.seed, "command": command_line()}
     write_json(folder / "evaluation-val.json", summary)
     return Outcome(policy.accuracy, summary["macs_mean"], policy.macs_ratio, folder, plain(settings), summary)
@@ -288,5 +298,7 @@ def conclude(config: Sweep, study: Study) -> None:
         again += ["--runs", str(config.runs)]
     console.print(f"study: {shown(storage_of(config))}", soft_wrap=True, highlight=False)
     console.print(f"run folders: {config.runs / config.study}", soft_wrap=True, highlight=False)
-    console.print(f"more trials: the same command with --trials {config.trials + 20}", soft_wrap=True, highlight=False)
+    if config.sampler != "grid":
+        more = f"more trials: the same command with --trials {config.trials + 20}"
+        console.print(more, soft_wrap=True, highlight=False)
     console.print(f"again: {shlex.join(again)}", soft_wrap=True, highlight=False)

@@ -59,7 +59,9 @@ class Residual:
         scales, factor = self._scales(graph, filters)
         if mask is not None:
             assert scales is not None
-            scales = graph.op("Mul", scales, self.layout.per_channel(graph, mask, len(filters)))
+            channels = self.layout.padded(len(filters))
+            mask = graph.op("Pad", mask, graph.constant([0, 0, 0, channels - len(filters)]), graph.constant(0.0))
+            scales = graph.op("Mul", scales, self.layout.per_channel(graph, mask, channels))
         hidden = self._first(graph, filters)
         weight, bias = parameters(self.block.conv2)
         return self.layout.finish(graph, self.shortcut, hidden, weight[:, filters], bias, scales, factor)

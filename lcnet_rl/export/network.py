@@ -7,6 +7,7 @@ with just the filters that are kept.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import onnx
@@ -49,7 +50,7 @@ def dense_model(backbone: Backbone, batch: int = 1) -> onnx.ModelProto:
     return finished(graph.build([image(batch)], outputs), {"backbone": json.dumps(asdict(network.spec))})
 
 
-def dynamic_model(model: LCNet, layout: Layout) -> onnx.ModelProto:
+def dynamic_model(model: LCNet, layout: Layout, classes: Sequence[str] = ()) -> onnx.ModelProto:
     """A network with its gates, for one image.
 
     Its inputs and outputs are those of ``INTERFACE``, which the file holds too.
@@ -57,6 +58,7 @@ def dynamic_model(model: LCNet, layout: Layout) -> onnx.ModelProto:
     Args:
         model: what to write; it is not changed.
         layout: for which kernels.
+        classes: their names, for the metadata.
 
     Raises:
         UserError: when the layout does not suit the backbone, or the policy is a rival's.
@@ -88,6 +90,8 @@ def dynamic_model(model: LCNet, layout: Layout) -> onnx.ModelProto:
         ("decisions", (BOOL, [model.depth, model.action_size])),
     ]
     metadata = {"model": json.dumps(asdict(model.spec)), "layout": layout.name}
+    if classes:
+        metadata["classes"] = json.dumps(list(classes))
     inputs = [image(1), ("threshold", scalar), ("price", scalar)]
     return finished(graph.build(inputs, outputs, INTERFACE), metadata)
 

@@ -100,7 +100,7 @@ class Space:
         return {name: repr(self.dimensions[name]) for name in sorted(self.dimensions)}
 
     def _applies(self, name: str, values: Mapping[str, Any]) -> bool:
-        return name in self.names[values.get(SELECTOR, self.algo)]
+        return name == SELECTOR or name in self.names[values.get(SELECTOR, self.algo)]
 
 
 def read_space(entries: Iterable[str], kinds: Mapping[str, type], algo: str) -> Space:
