@@ -8,7 +8,7 @@ from typing import get_args
 from agents.estimators import Baseline, ControlVariate, CostGradient
 from agents.pricing import PricingConfig
 from lcnet_rl.errors import UserError, unknown_name
-from lcnet_rl.rewards import create_reward
+from lcnet_rl.rewards import create_reward, is_smooth
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,12 @@ class ReinforceConfig(PricingConfig):
         if self.baseline == "batch-mean" and self.rollouts * self.batch_size < 2:
             raise UserError(
                 "baseline batch-mean compares images: use a --batch-size of 2 or more, or another --baseline"
+            )
+        first_order = self.control_variate == "first-order" or self.baseline == "mean-field"
+        if first_order and not is_smooth(create_reward(self.reward)):
+            raise UserError(
+                f"reward {self.reward} has no gradient by what it judges: use --control-variate none, and another "
+                "--baseline than mean-field"
             )
         if self.cost_gradient == "exact" and not create_reward(self.reward).pays_by_step:
             raise UserError(f"reward {self.reward} is not linear in compute: use --cost-gradient sampled")

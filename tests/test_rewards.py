@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -13,12 +14,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
+from agents.reinforce_config import ReinforceConfig
 from lcnet_rl.errors import UserError
 from lcnet_rl.rewards import (
     Judgement,
     Reward,
     create_reward,
     free_reward,
+    is_smooth,
     judge,
     register_reward,
     reward_names,
@@ -205,6 +208,8 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         "    return judged.wrong - share\n"
         "def single(judged, share, price):\n"
         "    return judged.correct.mean() - price.mean() * share.mean()\n"
+        "def abrupt(judged, share, price):\n"
+        "    return (judged.correct > 0.5).float() - price * share\n"
         "def endless(judged, share, price):\n"
         "    return judged.correct / 0 - share\n"
     )
@@ -235,6 +240,29 @@ def test_a_users_function_is_a_shape_with_parameters(module: str) -> None:
 def test_a_users_function_that_is_no_reward_is_refused(module: str, function: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         create_reward(f"{module}:{function}")
+
+
+def test_a_reward_without_a_gradient_needs_an_estimator_without_one(module: str) -> None:
+    shape = f"{module}:abrupt"
+    with pytest.raises(UserError, match="has no gradient by what it judges"):
+        ReinforceConfig(reward=shape, cost_gradient="sampled", control_variate="first-order", baseline="batch-mean")
+    with pytest.raises(UserError, match="has no gradient by what it judges"):
+        ReinforceConfig(reward=shape, cost_gradient="sampled", control_variate="none", baseline="mean-field")
+    ReinforceConfig(reward=shape, cost_gradient="sampled", control_variate="none", baseline="batch-mean")
+    assert all(is_smooth(create_reward(name)) for name in reward_names() if not name.startswith("test"))
+
+
+def test_a_shape_that_says_that_it_pays_by_step_must_be_linear_in_compute() -> None:
+    @register_reward("test-cubic")
+    @dataclass(frozen=True)
+    class Cubic(Reward):
+        pays_by_step: ClassVar[bool] = True
+
+        def __call__(self, judged: Judgement, share: Tensor, price: Tensor) -> Tensor:
+            return judged.correct - price * share**3
+
+    with pytest.raises(UserError, match=r"pays by step, but at price 0\.3 it is not task - price \* share"):
+        create_reward("test-cubic")
 
 
 def test_a_registered_shape_has_a_name() -> None:

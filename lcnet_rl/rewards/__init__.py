@@ -6,7 +6,7 @@ taken from a user's module, ``price`` what compute costs.
 
 from lcnet_rl.rewards.judgement import Judgement, judge
 from lcnet_rl.rewards.price import PriceRange, check_price, price_range
-from lcnet_rl.rewards.registry import create_reward, register_reward, reward_names
+from lcnet_rl.rewards.registry import create_reward, is_smooth, register_reward, reward_names
 from lcnet_rl.rewards.shapes import Lagrangian, Reward, free_reward, smoothed
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "check_price",
     "create_reward",
     "free_reward",
+    "is_smooth",
     "judge",
     "price_range",
     "register_reward",

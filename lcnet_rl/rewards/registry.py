@@ -107,6 +107,12 @@ def create_reward(text: str) -> Reward:
     return reward
 
 
+def is_smooth(reward: Reward) -> bool:
+    """Whether a reward has a gradient with respect to what is judged, as a first-order control variate needs."""
+    parts = (torch.full((1,), value, requires_grad=True) for value in (0.5, -0.7, 0.5))
+    return reward(Judgement(*parts), torch.full((1,), 0.5), torch.ones(1)).requires_grad
+
+
 def _imported(module: str, attribute: str) -> Shape:
     folder = str(Path.cwd())
     if folder not in sys.path:
@@ -163,3 +169,8 @@ def _check(name: str, reward: Reward) -> None:
         if bool(rises.any()):
             share = float(shares[1:][rises][0])
             raise UserError(f"reward {name} rises with compute at a share of {share:.1f} (price {price}); it must not")
+        if reward.pays_by_step and not torch.allclose(values, values[0] - price * shares, atol=1e-4):
+            raise UserError(
+                f"reward {name} says that it pays by step, but at price {price} it is not task - price * share; "
+                "leave pays_by_step at False"
+            )
