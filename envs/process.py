@@ -296,7 +296,9 @@ def _prices(settings: Settings, model: LCNet) -> PriceRange:
     """The prices of ``settings``, or the model's own: its gates read the price, and decide otherwise at another one."""
     if settings.price is not None:
         return price_range(settings.price)
-    return model.spec.prices or price_range(float(model.price) or PRICE)
+    trained_at = float(model.price)
+    untrained = settings.run is None and trained_at == 0
+    return model.spec.prices or price_range(PRICE if untrained else trained_at)
 
 
 def _model(decides: Decides, settings: Settings, classes: int) -> LCNet:

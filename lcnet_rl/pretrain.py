@@ -72,6 +72,9 @@ class Recipe:
     """Use torch.compile (needs a C++ compiler); about 1.2 times as fast after a minute; in one process only."""
 
     def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UserError(f"{name} must be a finite number, got {value}")
         if self.epochs < 1 or self.batch_size < 2:
             raise UserError(f"epochs must be >= 1 and batch_size >= 2, got {self.epochs} and {self.batch_size}")
         if not self.lr > 0:

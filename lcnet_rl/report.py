@@ -119,11 +119,10 @@ def print_summary(summary: dict[str, Any]) -> None:
     console.print(table)
 
     blocks = Table(title="kept per block, share of images and of filters", title_justify="left")
-    blocks.add_column("block", justify="right")
-    for index in range(len(summary["kept_blocks"])):
-        blocks.add_column(str(index), justify="right")
-    blocks.add_row("runs", *(f"{share:.2f}" for share in summary["kept_blocks"]))
-    blocks.add_row("filters", *(f"{share:.2f}" for share in summary["kept_filters"]))
+    for column in ("block", "runs", "filters"):
+        blocks.add_column(column, justify="right")
+    for index, shares in enumerate(zip(summary["kept_blocks"], summary["kept_filters"], strict=True)):
+        blocks.add_row(str(index), *(f"{share:.2f}" for share in shares))
     console.print(blocks)
 
     classes = Table(title="per class", title_justify="left")

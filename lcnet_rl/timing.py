@@ -24,7 +24,8 @@ class Comparison:
     @property
     def ratio_quartiles(self) -> tuple[float, float]:
         """Quartiles of the ratio pair by pair: how far to trust the ratio."""
-        low, _, high = statistics.quantiles([a / b for a, b in zip(self.this, self.other, strict=True)], n=4)
+        ratios = [a / b for a, b in zip(self.this, self.other, strict=True)]
+        low, _, high = statistics.quantiles(ratios, n=4, method="inclusive")
         return low, high
 
 

@@ -52,6 +52,8 @@ def load_model(path: Path) -> LCNet:
         UserError: when there is no file, or it is damaged or holds something else.
     """
     path = path / MODEL if path.is_dir() else path
+    if not path.is_file() and (path.parent / BACKBONE).is_file():
+        raise UserError(f"{path.parent} trained a dense backbone, no agent; give a run of lcnet-rl train")
     if not path.is_file():
         raise UserError(f"no model at {path}; has the run finished?")
     state, metadata = read_tensors(path)
@@ -108,7 +110,8 @@ def load_backbone(init: str, name: str | None = None, classes: int = 10, width: 
         state, spec = _read(path)
     expected = replace(spec, name=name or spec.name, classes=classes, width=spec.width if width is None else width)
     if expected != spec:
-        raise UserError(f"{init} holds {_describe(spec)}, but {_describe(expected)} was asked for")
+        hint = f"; for that give --backbone {spec.name} --width {spec.width}" if spec.classes == classes else ""
+        raise UserError(f"{init} holds {_describe(spec)}, but {_describe(expected)} was asked for{hint}")
     backbone = create_backbone(*astuple(spec))
     _load_state(backbone, state, init)
     return backbone

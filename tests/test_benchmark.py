@@ -19,7 +19,7 @@ from lcnet_rl.benchmark.record import case
 from lcnet_rl.commands import main
 from lcnet_rl.data import load_dataset
 from lcnet_rl.engine import Engine
-from lcnet_rl.timing import race
+from lcnet_rl.timing import Comparison, race
 from lcnet_rl.weights import save_backbone, save_model
 
 
@@ -99,6 +99,10 @@ def test_a_race_times_each_thing_by_itself() -> None:
     times = race({"slow": lambda _: time.sleep(0.02), "fast": lambda _: None}, 3)
     assert min(times["slow"]) >= 0.02
     assert max(times["fast"]) < 0.02
+
+
+def test_quartiles_of_ratios_lie_within_them() -> None:
+    assert Comparison([1.0, 3.0], [1.0, 1.0]).ratio_quartiles == (1.5, 2.5)
 
 
 def test_a_case_is_against_the_fastest_dense_network_in_the_same_runtime() -> None:

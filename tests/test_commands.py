@@ -12,9 +12,10 @@ import yaml
 
 import lcnet_rl
 from agents.reinforce import Reinforce
-from lcnet_rl.commands import COMMANDS, main
+from lcnet_rl.commands import COMMANDS, demo, main
 from lcnet_rl.commands.train import ALGOS, parse
-from lcnet_rl.runs import CHECKPOINT, CONFIG, MODEL, PROGRESS
+from lcnet_rl.interrupt import Interrupted
+from lcnet_rl.runs import CHECKPOINT, CONFIG, MODEL, PROGRESS, START
 from lcnet_rl.settings import from_dict, preset_names, read_preset
 from lcnet_rl.tree import load_tree
 from lcnet_rl.weights import REFERENCE
@@ -40,6 +41,15 @@ def failing(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (("train", "--price", "0.1..1", "--target", "0.6"), "give --target None too"),
         (("train", "--preset", "cifar10-resnet20", "--price", "0.1..1"), "a target (here 0.648, given or the preset"),
         (("train", "--epochs", "inf"), "epochs must be a finite number"),
+        (("train", "--algo", "ppo", "--target-kl", "-1"), "target_kl must be > 0"),
+        (("pretrain", "--recipe.weight-decay", "nan"), "weight_decay must be a finite number"),
+        (("bench", "env", "--json", "x.json"), "bench env writes no file"),
+        (("sweep", "--space", "groups=3,4"), "groups must divide the 16 filters"),
+        (("sweep", "--space", "price=1,2", "--price", "nan"), "price must be >= 0"),
+        (("evaluate", str(REFERENCE / "resnet20")), "trained a dense backbone, no agent"),
+        (("train", "--resume", str(REFERENCE / "resnet20")), "to go on: lcnet-rl pretrain --resume"),
+        (("pretrain", "--resume", str(REFERENCE / "resnet20-ppo")), "to go on: lcnet-rl train --resume"),
+        (("train", "--init", str(REFERENCE / "resnet18-32")), "give --backbone resnet18 --width 32"),
         (("train", "--seed", "-1"), "a seed is in 0.."),
         (("pretrain", "--seed", "-1"), "a seed is in 0.."),
         (("train", "--algo", "skipnet", "--batch-size", "1"), "baseline batch-mean compares images"),
@@ -114,11 +124,30 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(name in output for name in COMMANDS)
 
 
+@pytest.mark.slow
+def test_a_demo_that_is_stopped_while_pretraining_leaves_what_resuming_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise Interrupted("lcnet-rl pretrain --resume", 1, 2)
+
+    monkeypatch.setattr(demo, "train_dense", stop)
+    assert main(["demo", "--runs", str(tmp_path)]) != 0
+    (folder,) = tmp_path.iterdir()
+    assert {CONFIG, START} <= {path.name for path in folder.iterdir()}
+
+
 @pytest.mark.parametrize("name", preset_names())
 def test_every_preset_is_a_valid_setting_of_its_algorithm(name: str) -> None:
     values = read_preset(name)
     config = from_dict(ALGOS[values["algo"]], values, name)
     assert config.agent is not None
+
+
+def test_of_an_option_that_is_given_twice_the_later_one_counts() -> None:
+    config = parse(["--algo", "ppo", "--preset", "demo", "--preset=smoke", "--algo", "reinforce"], "train")
+    assert (config.algo, config.preset) == ("reinforce", "smoke")
+    assert config == parse(["--preset", "smoke"], "train")
 
 
 def test_command_line_overrides_the_preset(tmp_path: Path) -> None:

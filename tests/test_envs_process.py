@@ -326,6 +326,9 @@ def test_the_price_is_the_one_that_the_model_was_trained_for_unless_another_is_g
     by_run = {"run": tmp_path, "dataset": tiny_data()}
     assert Process("both", Settings(**by_run)).price == 2.0
     assert Process("both", Settings(**by_run, price=0.5)).price == 0.5
+    model.price.fill_(0.0)
+    save_model(model, tmp_path / MODEL)
+    assert Process("both", Settings(**by_run)).price == 0
     assert tiny_process().price == PRICE, "trained at none"
     several = LCNet(create_backbone("resnet8", len(CLASSES), 4), prices=PriceRange(0.1, 2.0))
     assert Process("both", Settings(model=several, dataset=tiny_data())).price == "0.1..2"

@@ -17,6 +17,8 @@ from lcnet_rl.benchmark.contestants import Contestant
 from lcnet_rl.progress import console
 from lcnet_rl.timing import Comparison
 
+WIDTHS = {"MACs": 4, "ratio": 5, "quartiles": 9, "ms": 7, "its ms": 7}
+"""Of the columns of numbers, which are kept whole."""
 Times = Mapping[str, list[float]]
 """Seconds of every trial, by contestant; trial i of all contestants had the same images."""
 
@@ -91,7 +93,10 @@ def print_cases(cases: Sequence[Mapping[str, Any]]) -> None:
     title = "time as a ratio to the fastest dense network in the same runtime; medians of trials in turn"
     table = Table(title=title, title_justify="left")
     for column in ("case", "MACs", "ratio", "quartiles", "ms", "rival", "its ms"):
-        table.add_column(column, justify="left" if column in ("case", "rival") else "right", no_wrap=column != "rival")
+        if column in ("case", "rival"):  # in a narrow terminal, these give way
+            table.add_column(column, overflow="fold", min_width=10)
+        else:
+            table.add_column(column, justify="right", no_wrap=True, min_width=WIDTHS[column])
     for row in cases:
         low, high = row["ratio_quartiles"]
         table.add_row(

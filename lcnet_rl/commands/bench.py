@@ -68,6 +68,8 @@ class Bench:
             raise UserError("give one of: a run folder, env, train, or --preset standard")
         if self.what and self.what not in OVERHEADS and not Path(self.what).is_dir():
             raise unknown_name("benchmark, and no run folder:", self.what, OVERHEADS)
+        if self.json and self.what in OVERHEADS:
+            raise UserError(f"bench {self.what} writes no file: leave --json away")
         for name, least in (("trials", 2), ("images", 2), ("threads", 1)):
             value = getattr(self, name)
             if value is not None and value < least:

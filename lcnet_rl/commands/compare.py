@@ -38,7 +38,7 @@ def run(config: Compare) -> None:
     dataset = one_data_set(records)
     groups = grouped(map(with_defaults, records))
     for name, group in zip(labels(len(groups)), groups, strict=True):
-        seeds = ", ".join(f"{record.name} (seed {record.settings.get('seed')})" for record in group.records)
+        seeds = ", ".join(f"{record.name}{record.at} (seed {record.settings.get('seed')})" for record in group.records)
         console.print(f"[bold]{name}[/]  {escape(seeds)}", soft_wrap=True, highlight=False)
     counted = {record.name for group in groups for record in group.records}
     left_out = [record.name for record in records if record.name not in counted]

@@ -129,7 +129,7 @@ def print_frontier(groups: Sequence[Group], front: Sequence[int], title: str) ->
         (macs, accuracy), (macs_spread, accuracy_spread) = group.point, group.spread
         several = len(group.records) > 1
         table.add_row(
-            escape(group.first.name),
+            escape(group.first.name + group.first.at),
             f"{macs / 1e6:.2f}" + (f" ± {macs_spread / 1e6:.2f}" if several else ""),
             f"{macs / group.first.summary['dense_macs']:.1%}",
             f"{accuracy:.2%}" + (f" ± {100 * accuracy_spread:.2f}" if several else ""),

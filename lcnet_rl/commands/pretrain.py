@@ -65,7 +65,10 @@ def run(config: Pretrain) -> None:
     if resumed is not None:
         if config != Pretrain(resume=resumed):
             raise UserError(f"--resume goes on with the settings in {resumed / CONFIG}; leave the other options away")
-        config = from_dict(Pretrain, read_config(resumed), str(resumed / CONFIG))
+        values = read_config(resumed)
+        if "agent" in values:
+            raise UserError(f"{resumed} trains an agent; to go on: lcnet-rl train --resume {resumed}")
+        config = from_dict(Pretrain, values, str(resumed / CONFIG))
     check_seed(config.seed)
     with joined(config.device) as device:
         run_on(config, device, resumed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -154,6 +155,8 @@ def parse(arguments: Sequence[str], prog: str) -> AnyTrain:
     values: dict[str, Any] = {}
     if resume is not None:
         values = read_config(Path(resume))
+        if "agent" not in values:
+            raise UserError(f"{resume} trains a dense backbone; to go on: lcnet-rl pretrain --resume {resume}")
     elif preset is not None:
         values = read_preset(preset)
     algo = algo or values.get("algo", "reinforce")
@@ -170,13 +173,14 @@ def parse(arguments: Sequence[str], prog: str) -> AnyTrain:
 
 
 def _option(arguments: Sequence[str], name: str) -> str | None:
-    """The value of an option that decides how the others are read."""
-    for index, argument in enumerate(arguments):
-        if argument == name and index + 1 < len(arguments):
-            return arguments[index + 1]
-        if argument.startswith(f"{name}="):
-            return argument.partition("=")[2]
-    return None
+    """The value of an option that decides how the others are read; of several, the last one, as everywhere."""
+    value = None
+    for argument, following in zip_longest(arguments, arguments[1:]):
+        if argument == name and following is not None:
+            value = following
+        elif argument.startswith(f"{name}="):
+            value = argument.partition("=")[2]
+    return value
 
 
 def run(config: AnyTrain) -> None:

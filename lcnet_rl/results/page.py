@@ -91,7 +91,6 @@ def policy_table(groups: Sequence[Group]) -> str:
         macs, accuracy = group.point
         _, spread = group.spread
         controls = [control_accuracy(group, name) for name in ("keep-all", "random", "shuffled", "static")]
-        static_macs = statistics.mean(summary["controls"]["static"]["macs_mean"] for summary in summaries)
         lines.append(
             (
                 label(group),
@@ -101,7 +100,7 @@ def policy_table(groups: Sequence[Group]) -> str:
                 f"{macs / summaries[0]['dense_macs']:.1%}",
                 percent(statistics.mean(summary["dense_accuracy"] for summary in summaries)),
                 *(percent(control) for control in controls[:3]),
-                f"{percent(controls[3])} at {mega(static_macs)}",
+                f"{percent(controls[3])} at {mega(static_macs(group))}",
                 seeds([summary["train_seed"] for summary in summaries]),
             )
         )
@@ -179,7 +178,8 @@ def verdicts(groups: Sequence[Group], dense: Sequence[Row], published: Sequence[
         others = [*dense, *published, *(row for row in policies if row.name != label(group))]
         lines.append(
             f"- `{label(group)}` is {points(-below)} its dense backbone and {points(over['static'])} its best static "
-            f"subnetwork,\n  and {points(over['shuffled'])} the same decisions shuffled: "
+            f"subnetwork\n  (which takes {100 * static_macs(group) / policy.macs:.0f} % of its MACs), and "
+            f"{points(over['shuffled'])} the same decisions shuffled: "
             f"{verdict(looking, len(summaries))}.\n  Published rows that it dominates: "
             f"{listed(row for row in published if policy.dominates(row))}; rows that dominate it: "
             f"{listed(row for row in others if row.dominates(policy))}."
@@ -205,6 +205,11 @@ def typed(dense: Sequence[Row], groups: Sequence[Group]) -> str:
 def control_accuracy(group: Group, name: str) -> float:
     """A control's accuracy, the mean over seeds."""
     return statistics.mean(record.summary["controls"][name]["accuracy"] for record in group.records)
+
+
+def static_macs(group: Group) -> float:
+    """MACs of the static control, the mean over seeds."""
+    return statistics.mean(record.summary["controls"]["static"]["macs_mean"] for record in group.records)
 
 
 def listed(rows: Iterable[Row]) -> str:

@@ -165,9 +165,7 @@ def published_rows() -> list[Row]:
 
 def label(group: Group) -> str:
     """A group's name: its first run's folder, and at which price or budget where a run has several."""
-    shown = {key: value for key, value in group.first.settings.items() if key.startswith("evaluate.")}
-    at = "".join(f" at {key.partition('.')[2]} {value:g}" for key, value in shown.items())
-    return Path(group.first.name).name + at
+    return Path(group.first.name).name + group.first.at
 
 
 def commands(record: Record) -> tuple[str, str]:

@@ -20,6 +20,8 @@ from lcnet_rl.sweep.space import NOT_SEARCHED
 from lcnet_rl.sweep.study import OUTCOME
 
 SEED = "seed"
+EVALUATE = "evaluate."
+"""Begins the names of settings of an evaluation, not of a training."""
 Split = Literal["val", "test"]
 
 
@@ -33,6 +35,12 @@ class Record:
     """By dotted name, without where and how it ran."""
     summary: dict[str, Any]
     """Of ``report.summarize``; a trial's has no controls but ``shuffled``."""
+
+    @property
+    def at(self) -> str:
+        """At which price or budget, where a run has several, for behind its name: " at price 0.5"."""
+        shown = {name.partition(".")[2]: value for name, value in self.settings.items() if name.startswith(EVALUATE)}
+        return "".join(f" at {name} {value:g}" for name, value in shown.items())
 
     @property
     def accuracy(self) -> float:
@@ -119,7 +127,7 @@ def of_run(run: Path, split: Split) -> list[Record]:
         summary, shown = read_json(path), {}
         if several:
             budget = summary.get("budget")
-            shown = {"evaluate.price": summary["price"]} if budget is None else {"evaluate.budget": budget}
+            shown = {f"{EVALUATE}price": summary["price"]} if budget is None else {f"{EVALUATE}budget": budget}
         records.append(Record(str(run), {**experiment(settings), **shown}, summary))
     return records
 

@@ -1,0 +1,42 @@
+"""Tables on a narrow screen."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from networks import images, lively
+from rich.console import Console
+
+from lcnet_rl import report
+from lcnet_rl.benchmark import record
+from lcnet_rl.data import Dataset
+from lcnet_rl.evaluate import evaluate
+
+
+@pytest.fixture
+def screen(monkeypatch: pytest.MonkeyPatch) -> Console:
+    """80 columns, as where output is piped."""
+    console = Console(width=80, record=True)
+    for module in (report, record):
+        monkeypatch.setattr(module, "console", console)
+    return console
+
+
+def test_every_block_of_a_deep_network_is_shown(screen: Console) -> None:
+    model = lively("resnet56", width=4)
+    data = Dataset("noise", "val", images(6), torch.zeros(6, dtype=torch.int64), tuple("abcdefghij"))
+    results = evaluate(model, data, model.greedy(), torch.device("cpu"))
+    summary = report.summarize(model, data, results, 0.1, {"shuffled": results})
+    report.print_summary(summary)
+    lines = [line.strip("│ ").split() for line in screen.export_text().splitlines()]
+    for block, shares in enumerate(zip(summary["kept_blocks"], summary["kept_filters"], strict=True)):
+        assert [str(block), "│", f"{shares[0]:.2f}", "│", f"{shares[1]:.2f}"] in lines
+
+
+def test_the_numbers_of_a_benchmark_are_whole(screen: Console) -> None:
+    case = {"name": "engine-b128-resnet56-groups50", "rival": "dense torch.compile fp32", "macs_ratio": 1.0}
+    case |= {"ratio": 11.25, "ratio_quartiles": [10.11, 12.13], "median_ms": 1234.56, "rival_median_ms": 1111.22}
+    record.print_cases([case])
+    text = screen.export_text()
+    for number in ("100%", "11.25", "10.11-12.13", "1234.56", "1111.22"):
+        assert number in text
