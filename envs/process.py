@@ -21,6 +21,7 @@ from envs.observations import Arrays, encode, encode_end, observation_space
 from lcnet_rl.backbones import create_backbone
 from lcnet_rl.data import Dataset, Split, load_dataset
 from lcnet_rl.device import resolve_device
+from lcnet_rl.drawing import trace
 from lcnet_rl.errors import UserError
 from lcnet_rl.model import LCNet
 from lcnet_rl.rewards import PriceRange, create_reward, judge, price_range
@@ -234,13 +235,7 @@ class Process:
 
     def trace(self, index: int) -> list[tuple[bool, list[bool]]]:
         """What ran of image ``index`` of the batch: for each block so far, whether it did, and which filter groups."""
-        rows = []
-        for block, action in enumerate(self.actions):
-            bits = [bool(bit) for bit in action[index][self.model.action_mask[block]]]
-            keep = bits.pop(0) if self.model.has_l_net else True
-            groups = bits if self.model.has_c_net else [True]
-            rows.append((keep and any(groups), [keep and bit for bit in groups]))
-        return rows
+        return trace(self.model, (action[index] for action in self.actions))
 
     def macs(self, index: int) -> int:
         """MACs billed for image ``index`` of the batch so far, with the head once it is classified."""

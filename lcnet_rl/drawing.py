@@ -5,11 +5,14 @@ A filled cell ran, a pale one was dropped, a pale dash is a skipped block, and a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from lcnet_rl.model import LCNet
 
 PAPER, INK, PALE, LINE = (255, 255, 255), (43, 52, 69), (226, 230, 236), (200, 206, 215)
 RAN, RIGHT, WRONG = (47, 111, 178), (46, 139, 87), (200, 64, 48)
@@ -25,6 +28,17 @@ SUPERSAMPLING = 4
 
 Trace = Sequence[tuple[bool, Sequence[bool]]]
 """One entry a block that was decided: whether it ran, and which of its filter groups did."""
+
+
+def trace(model: LCNet, rows: Iterable[Tensor]) -> list[tuple[bool, list[bool]]]:
+    """What ran of one image, from the rows of its actions, (action_size,) for each block so far."""
+    kept = []
+    for block, row in enumerate(rows):
+        bits = [bool(bit) for bit in row[: model.bits[block]]]
+        keep = bits.pop(0) if model.has_l_net else True
+        groups = bits if model.has_c_net else [True]
+        kept.append((keep and any(groups), [keep and bit for bit in groups]))
+    return kept
 
 
 def draw_trace(

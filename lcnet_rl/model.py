@@ -261,7 +261,7 @@ class LCNet(nn.Module):
             action = decide(self.observe(state))
             actions.append(action)
             state = self.advance(state, action)
-        return Outcome(self.classify(state), torch.stack(actions), self.total_macs(state))
+        return Outcome(self.classify(state), torch.stack(actions), self.total_macs(state), state.excess)
 
     def greedy(self, threshold: float = 0.5) -> Callable[[Observation], Tensor]:
         """The trained policy without noise: keep iff its probability exceeds ``threshold``."""

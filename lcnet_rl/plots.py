@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from lcnet_rl.data import Dataset
-from lcnet_rl.drawing import draw_trace, tile
+from lcnet_rl.drawing import draw_trace, tile, trace
 from lcnet_rl.evaluate import Results
 from lcnet_rl.model import LCNet
 
@@ -87,21 +87,10 @@ def picture_paths(model: LCNet, dataset: Dataset, policy: Results, path: Path, c
         pictures.append(
             draw_trace(
                 dataset.images[index].numpy(),
-                trace(model, policy, index),
+                trace(model, policy.actions[:, index]),
                 model.depth,
                 caption,
                 bool(policy.correct[index]),
             )
         )
     Image.fromarray(tile(pictures, count)).save(path)
-
-
-def trace(model: LCNet, policy: Results, index: int) -> list[tuple[bool, list[bool]]]:
-    """For each block, whether it ran for image ``index``, and which of its filter groups did."""
-    rows = []
-    for t, action in enumerate(policy.actions[:, index : index + 1]):
-        keep, filters = model.split(action, t)
-        groups = filters[0].view(model.group_counts[t], -1)[:, 0] if model.has_c_net else filters[0, :1]
-        bits = [bool(keep) and bool(bit) for bit in groups]
-        rows.append((any(bits), bits))
-    return rows

@@ -22,6 +22,8 @@ class State:
     """(B,), reward lost by spending the dense model's MACs once."""
     memory: Tensor | None = None
     """(B, M), what a rival's policy has noted about each image; None for L-Net and C-Net."""
+    excess: int = 0
+    """MACs that an engine spent so far, all images together, on what was dropped, because that was faster."""
 
 
 @dataclass(frozen=True)
@@ -34,3 +36,5 @@ class Outcome:
     """(depth, B, action_size), as decided."""
     macs: Tensor
     """(B,), the bill, gates included, float64."""
+    excess: int = 0
+    """MACs that an engine spent beyond the bill, all images together."""

@@ -12,7 +12,7 @@ from networks import images, lively
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from lcnet_rl.engine import Engine, EngineState, packed
+from lcnet_rl.engine import Engine, packed
 from lcnet_rl.engine.crossover import Crossover, Line
 from lcnet_rl.engine.packed import Chunk
 from lcnet_rl.errors import UserError
@@ -86,14 +86,10 @@ def test_the_arithmetic_executed_is_the_arithmetic_billed(decides: Decides, conf
 
 def test_excess_is_what_was_executed_beyond_the_bill() -> None:
     engine = Engine(lively(groups=0))
-    decide = engine.greedy()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        state = engine.begin(images(16))
-        for _ in range(engine.depth):
-            state = engine.advance(state, decide(engine.observe(state)))
-        engine.classify(state)
-    assert state.excess > 0
-    assert counter.get_total_flops() == 2 * (engine.total_macs(state).sum() + state.excess)
+        outcome = engine.run(images(16), engine.greedy())
+    assert outcome.excess > 0
+    assert counter.get_total_flops() == 2 * (outcome.macs.sum() + outcome.excess)
 
 
 @pytest.mark.parametrize("confidence", [True, False])
@@ -193,4 +189,3 @@ def test_what_an_engine_cannot_do_it_refuses() -> None:
     state = engine.begin(images(2))
     with pytest.raises(UserError, match="zeros and ones only"):
         engine.advance(state, torch.full((2, engine.action_size), 0.5))
-    assert isinstance(state, EngineState)

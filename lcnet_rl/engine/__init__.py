@@ -1,8 +1,8 @@
 """Inference that does not compute what is dropped. Part of the library: imports the model, is imported by export."""
 
 from lcnet_rl.engine import flops
-from lcnet_rl.engine.engine import Engine, EngineState
+from lcnet_rl.engine.engine import Engine
 
-__all__ = ["Engine", "EngineState"]
+__all__ = ["Engine"]
 
 flops.register()

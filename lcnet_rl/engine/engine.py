@@ -27,14 +27,6 @@ masked, for the images that keep the block, and the difference is counted as exc
 
 
 @dataclass(frozen=True)
-class EngineState(State):
-    """A state, and what was computed beyond what is billed."""
-
-    excess: int = 0
-    """MACs spent so far, all images together, on what was dropped, because that was faster."""
-
-
-@dataclass(frozen=True)
 class Plan:
     """How a batch goes through a block."""
 
@@ -108,9 +100,9 @@ class Engine(LCNet):
         self.crossover = measure(self.packed, inputs)
 
     @torch.no_grad()
-    def begin(self, images: Tensor, price: float | Tensor | None = None) -> EngineState:
+    def begin(self, images: Tensor, price: float | Tensor | None = None) -> State:
         """Run the stem, as ``LCNet.begin``."""
-        return EngineState(**vars(super().begin(images, price)))
+        return super().begin(images, price)
 
     @torch.no_grad()
     def observe(self, state: State) -> Observation:
@@ -120,7 +112,7 @@ class Engine(LCNet):
         return self._observed[1]
 
     @torch.no_grad()
-    def advance(self, state: State, action: Tensor) -> EngineState:
+    def advance(self, state: State, action: Tensor) -> State:
         """Run the next block for the images and filters that are kept: ``LCNet.advance`` without the waste.
 
         Args:
@@ -145,9 +137,8 @@ class Engine(LCNet):
         x = self._run(state.features, plan, filter_scale, scale, t)
         ran = sum(chunk.images * self.packed[t].filters(chunk.groups) for chunk in plan.chunks)
         excess = (ran - int((keep[:, None] * filters).sum())) * self.costs.blocks[t].filter
-        before = state.excess if isinstance(state, EngineState) else 0
         spent = state.spent + self.bill(action, t)
-        return EngineState(x, pool(x), t + 1, spent, state.price, self.remember(state), before + excess)
+        return State(x, pool(x), t + 1, spent, state.price, self.remember(state), state.excess + excess)
 
     def greedy(self, threshold: float = 0.5) -> Callable[[Observation], Tensor]:
         """As ``LCNet.greedy``, but C-Net is asked only about the images whose L-Net keeps the block."""
