@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from test_evaluate import CPU, tiny_set
 from test_model import undecided_lcnet
 
-from lcnet_rl.budget import calibrate_price, calibrate_threshold, smallest
+from lcnet_rl.budget import calibrate_price, calibrate_threshold, meet_budget, smallest
 from lcnet_rl.errors import UserError
 from lcnet_rl.evaluate import evaluate
 from lcnet_rl.rewards import PriceRange
@@ -97,3 +97,18 @@ def test_a_model_that_keeps_less_at_a_higher_price_meets_a_budget_by_it() -> Non
     assert torch.equal(model.price, before)
     with pytest.raises(UserError, match=r"no price in 0\.1\.\.1\.6 meets a budget of 0\.010: at 1\.6 it still"):
         calibrate_price(model, data, 0.01, prices, CPU)
+
+
+def test_a_budget_that_is_met_stays_with_the_model() -> None:
+    model, data = undecided_lcnet(), tiny_set()
+    everything = evaluate(model, data, model.keep_everything, CPU).macs_ratio
+    said = meet_budget(model, data, data, 0.6 * everything, PriceRange(0.3, 0.3), CPU)
+    assert 0.3 < evaluate(model, data, model.greedy(), CPU).macs_ratio / everything <= 0.6
+    assert "with keep threshold 0." in said
+    for gate in model.gates():
+        gate.keep.weight.data[:, -1] = -10.0
+    said = meet_budget(model, data, data, 0.5 * everything, PriceRange(0.01, 10), CPU)
+    assert evaluate(model, data, model.greedy(), CPU).macs_ratio <= 0.5 * everything
+    assert f"at price {float(model.price):.3g}" in said
+    with pytest.raises(UserError, match="budget is a share"):
+        meet_budget(model, data, data, 0.0, PriceRange(0.3, 0.3), CPU)
