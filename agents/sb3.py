@@ -97,6 +97,7 @@ def train_sb3(
             algorithm.learn(left, callback=joint, log_interval=1, reset_num_timesteps=not resume)
         if interrupt.requested and algorithm.num_timesteps < config.timesteps:
             raise Interrupted(f"lcnet-rl train --resume {run}", joint.saved_at, config.timesteps)
+        joint.save()  # of before the centring, so that to resume a finished run changes nothing
         model.price.fill_(joint.pricing.value)
         if joint.pricing.target is not None:  # met while sampling so far, which is not the greedy share
             center_threshold(
@@ -105,7 +106,6 @@ def train_sb3(
         recalibrate(model, train, model.greedy(), device, prices=joint.pricing.now)
         save_model(model, run / MODEL)
         joint.validate(calibrated=True)
-        joint.save()
 
 
 def create_algorithm(

@@ -70,7 +70,7 @@ class JointFinetuning(BaseCallback):
         Raises:
             Interrupted: after Ctrl-C, with the checkpoint saved.
         """
-        if self.step == 0:
+        if self.step == self.rollouts == 0:
             self.save()
         while self.step < self.config.warmup_steps:
             generator = step_generator(self.seed, self.step, self.device, Stream.DECISIONS)

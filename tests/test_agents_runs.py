@@ -171,8 +171,10 @@ def test_sb3s_greedy_decisions_meet_a_target(tmp_path: Path) -> None:
     )
     val = noise(64, "val")
     train_sb3(small_model(), config, noise(256, "train"), val, tmp_path, 7, CPU)
-    model = load_model(tmp_path)
+    model, before = load_model(tmp_path), (tmp_path / MODEL).read_bytes()
     assert evaluate(model, val, model.greedy(), CPU).macs_ratio == pytest.approx(0.6, abs=0.06)
+    train_sb3(small_model(), config, noise(256, "train"), val, tmp_path, 7, CPU, resume=True)
+    assert (tmp_path / MODEL).read_bytes() == before, "there was nothing left to do"
 
 
 def test_minibatches_far_smaller_than_asked_for_are_refused() -> None:
