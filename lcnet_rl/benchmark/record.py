@@ -6,6 +6,7 @@ import os
 import platform
 import statistics
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import onnxruntime
@@ -76,6 +77,7 @@ def machine() -> dict[str, Any]:
     """Where the times were taken."""
     return {
         "platform": platform.platform(),
+        "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
@@ -86,6 +88,14 @@ def machine() -> dict[str, Any]:
             "onnxruntime": onnxruntime.__version__,
         },
     }
+
+
+def cpu_name() -> str:
+    """What the processor calls itself, or its architecture where it does not say."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def print_cases(cases: Sequence[Mapping[str, Any]]) -> None:
