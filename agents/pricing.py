@@ -2,6 +2,10 @@
 
 A price of its own meaning is chosen with ``price``; a share of dense MACs with ``target``, or with the ``lagrangian``
 reward, whose price is the dual variable of that constraint; one agent for many budgets with a range of prices.
+
+Gates read the price too. Of a target's controller they read the slow, integral part only: would they also read the
+part that answers the last step's overspending, then a step's decisions would hang on those of the step before, and swing
+with them.
 """
 
 from __future__ import annotations
@@ -80,7 +84,12 @@ def scheduled(schedule: PriceSchedule, progress: float) -> float:
 
 
 class Pricing:
-    """The price now, and how it moves."""
+    """The price now, and how it moves.
+
+    Attributes:
+        now: what the gates read, one price or a range.
+        push: what rewards charge on top of it; 0 but on the way to a target.
+    """
 
     def __init__(self, config: PricingConfig, model: LCNet, updates: float) -> None:
         """Start at 0, a range at its lowest price, and with a target at the configured one (``lagrangian``: at 0).
@@ -102,12 +111,17 @@ class Pricing:
             raise UserError(f"target {self.target} is out of reach: keeping nothing costs {floor:.3f} of dense MACs")
         ramps = self.target is None or self._dual
         self.now = self._final.ramped(0) if ramps else self._final
-        self.settled = self.now.low
+        self.push = 0.0
 
     @property
     def value(self) -> float:
-        """The price, or the middle one of a range."""
+        """The price that gates read, or the middle one of a range."""
         return self.now.middle
+
+    @property
+    def charged(self) -> PriceRange:
+        """The prices of rewards."""
+        return PriceRange(self.now.low + self.push, self.now.high + self.push)
 
     def ramp(self, progress: float) -> None:
         """Without a target: follow the schedule to ``progress`` (in [0, 1]) of the ramp."""
@@ -130,20 +144,20 @@ class Pricing:
             return
         aim = self.target if self._dual else 1 + (self.target - 1) * scheduled(self.config.price_schedule, progress)
         push = self.config.price_rate * (share - aim)
-        self.settled = max(0.0, self.settled + push / self._updates)
-        price = self.settled if last or self._dual else max(0.0, self.settled + push)
+        price = max(0.0, self.now.low + push / self._updates)
         self.now = PriceRange(price, price)
+        self.push = 0.0 if last or self._dual else max(-price, push)
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """A price for each of this process's ``count`` images, (count,); random only in a range."""
+        """A price to read for each of this process's ``count`` images, (count,); random only in a range."""
         if self.now.is_one:
             return torch.full((count,), self.now.low, device=generator.device)
         return self.now.at(rand_rows((count,), generator, generator.device))
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint."""
-        return {"low": self.now.low, "high": self.now.high, "settled": self.settled}
+        return {"low": self.now.low, "high": self.now.high, "push": self.push}
 
     def restore(self, state: dict[str, Any]) -> None:
         """From a checkpoint."""
-        self.now, self.settled = PriceRange(state["low"], state["high"]), state["settled"]
+        self.now, self.push = PriceRange(state["low"], state["high"]), state["push"]

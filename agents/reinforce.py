@@ -40,6 +40,9 @@ from lcnet_rl.runs import BEST, CHECKPOINT, MODEL, MetricsLog, restoring
 from lcnet_rl.tree import load_tree, save_tree
 from lcnet_rl.weights import save_model
 
+DRIFT = 0.005
+"""How far the share of dense MACs may move while polishing, without a target, before decisions are centred again."""
+
 
 class Reinforce:
     """One training run; its state is what a checkpoint holds."""
@@ -76,6 +79,7 @@ class Reinforce:
         self.finetuner = Finetuner(model, config, teacher)
         self.gates = torch.optim.Adam(model.policy_parameters(), lr=config.gate_lr)
         self.pricing = Pricing(config, model, self.schedule.ramp)
+        self.held: float | None = None
         self.step = 0
         self.best: Results | None = None
         self.window = Window()
@@ -177,12 +181,12 @@ class Reinforce:
             group["lr"] = config.gate_lr * schedule.settling(self.step)
         self.gates.step()
 
+        judged, charged = judge(rollout.logits.detach(), labels), prices + self.pricing.push
         share = float(distributed.global_mean(rollout.shares.mean()))
         if learning:
             self.learn_price(share)
-        judged = judge(rollout.logits.detach(), labels)
         scalars = {
-            "rollout/ep_rew_mean": float(self.reward(judged, rollout.shares, prices.expand_as(rollout.shares)).mean()),
+            "rollout/ep_rew_mean": float(self.reward(judged, rollout.shares, charged.expand_as(rollout.shares)).mean()),
             "rollout/ep_len_mean": float(model.depth),
             "rollout/success_rate": float(judged.correct.mean()),
             "rollout/macs_ratio": share,
@@ -199,7 +203,7 @@ class Reinforce:
         return distributed.mean_scalars(scalars)
 
     def collect(self, images: Tensor, labels: Tensor, prices: Tensor, learning: bool) -> tuple[Rollout, Tensor]:
-        """Run the batch as this phase runs it, at ``prices`` (B,).
+        """Run the batch as this phase runs it; ``prices`` (B,) are those that the gates read.
 
         Returns:
             The passes whose executed paths train the backbone, and the policy's loss (0 outside the policy phase).
@@ -211,9 +215,9 @@ class Reinforce:
             return self.roll(images, prices, 1, generator, random_keeps(config.warmup_keep, generator)), zero
         if not learning:
             return self.roll(images, prices, 1, generator, greedy_keeps), zero
-        field = greedy = None
+        field, greedy, charged = None, None, prices + self.pricing.push
         if config.control_variate == "first-order" or config.baseline == "mean-field":
-            field = mean_field(model, images, labels, prices, self.reward, config.bound)
+            field = mean_field(model, images, labels, prices, self.reward, config.bound, charged)
         if config.baseline == "self-critical":
             with torch.no_grad(), running_statistics_kept(model):
                 greedy = self.roll(images, prices, 1, generator, greedy_keeps)
@@ -221,7 +225,7 @@ class Reinforce:
         objective = policy_loss(
             rollout,
             labels,
-            prices,
+            charged,
             self.reward,
             config.baseline,
             config.cost_gradient,
@@ -254,21 +258,32 @@ class Reinforce:
         self.pricing.learn(share, self.schedule.ramped(self.step), last)
 
     def center_threshold(self) -> None:
-        """Shift all keep logits so that greedy decisions at 1/2 spend the target, if any, on validation images.
+        """Shift all keep logits so that greedy decisions at 1/2 spend the target on validation images.
 
         Before polishing, as the sampled share is not the greedy one; at the validations of its second half and at the
-        end, as features have moved since.
+        end, as features have moved since. Without a target they are held to what they spent before polishing.
         BatchNorm is left with the statistics of the greedy policy.
         """
-        model, config, target = self.model, self.config, self.pricing.target
+        model, config, prices = self.model, self.config, self.pricing.now
         model.price.fill_(self.pricing.value)
+        images = self.val_set.sample(2000)
+        target = self.drifted_from(images) if self.pricing.target is None else self.pricing.target
         if target is not None:
-            images = self.val_set.sample(2000)
             center_threshold(
-                model, self.train_set, images, target, self.device, config.precision, images=2000, rounds=3
+                model, self.train_set, images, target, self.device, config.precision, 2000, rounds=3, prices=prices
             )
-        recalibrate(model, self.train_set, model.greedy(), self.device, prices=self.pricing.now)
+        recalibrate(model, self.train_set, model.greedy(), self.device, prices=prices)
         distributed.share_weights(model)
+
+    def drifted_from(self, images: Dataset) -> float | None:
+        """What greedy decisions spent when this was first asked, over all prices, unless they spend it still."""
+        model, precision, prices = self.model, self.config.precision, self.pricing.now
+        recalibrate(model, self.train_set, model.greedy(), self.device, precision, 2000, prices)
+        seen = spread_prices(prices, len(images))
+        share = evaluate(model, images, model.greedy(), self.device, precision, seen).macs_ratio
+        if self.held is None:
+            self.held = share
+        return self.held if abs(share - self.held) > DRIFT else None
 
     def validate(self, calibrated: bool = False) -> dict[str, float]:
         """Evaluate greedily on validation images, keep the best model, and sound the alarm on collapsed decisions.
@@ -306,6 +321,7 @@ class Reinforce:
             "gates": self.gates.state_dict(),
             "step": self.step,
             "pricing": self.pricing.state(),
+            "held": self.held,
             "best": None if self.best is None else vars(self.best),
             "window": self.window.state(),
         }
@@ -323,6 +339,7 @@ class Reinforce:
             self.finetuner.restore(state["finetuner"])
             self.gates.load_state_dict(state["gates"])
             self.pricing.restore(state["pricing"])
+            self.held = state["held"]
             self.step = state["step"]
             self.best = None if state["best"] is None else Results(**state["best"])
             self.window.restore(state["window"])

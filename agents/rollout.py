@@ -124,7 +124,13 @@ class MeanField:
 
 
 def mean_field(
-    model: LCNet, images: Tensor, labels: Tensor, price: float | Tensor, reward: Reward, bound: float
+    model: LCNet,
+    images: Tensor,
+    labels: Tensor,
+    price: float | Tensor,
+    reward: Reward,
+    bound: float,
+    charged: float | Tensor | None = None,
 ) -> MeanField:
     """First-order knowledge of what each decision is worth, for the control variate of MuProp and Q-Prop.
 
@@ -139,6 +145,7 @@ def mean_field(
         price: of compute, as the policy sees it, a number or (B,).
         reward: whose smooth task is differentiated.
         bound: as for ``sample``.
+        charged: the reward's price, where the policy sees another.
     """
     with running_statistics_kept(model), torch.enable_grad():
         state = model.begin(images, price)
@@ -160,7 +167,7 @@ def mean_field(
     shares = expected.sum(0) + (model.costs.stem + model.costs.start + model.costs.head) / model.costs.dense
     if reward.pays_by_step:
         shares = torch.zeros_like(shares)
-    worth = reward(judged, shares, state.price).detach()
+    worth = reward(judged, shares, state.price if charged is None else torch.as_tensor(charged)).detach()
     return MeanField(slopes, worth, expected, torch.stack(potentials))
 
 

@@ -134,7 +134,7 @@ class JointFinetuning(BaseCallback):
             for _ in range(self.config.finetune):
                 self.finetune_step(step_generator(self.seed, self.step, self.device, Stream.DECISIONS))
         # Every rollout begins with new images: the old ones' features, and their price, are out of date.
-        env.env.process.prices = self.pricing.now
+        env.env.process.prices = self.pricing.charged
         self.model._last_obs = env.reset()  # type: ignore[assignment]
         self._shares = []
 

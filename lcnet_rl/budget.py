@@ -10,7 +10,7 @@ import torch
 from lcnet_rl.data import Dataset
 from lcnet_rl.device import Precision
 from lcnet_rl.errors import UserError
-from lcnet_rl.evaluate import evaluate, recalibrate
+from lcnet_rl.evaluate import evaluate, recalibrate, spread_prices
 from lcnet_rl.model import LCNet
 from lcnet_rl.rewards import PriceRange
 
@@ -27,6 +27,7 @@ def calibrate_threshold(
     device: torch.device,
     precision: Precision = "fp32",
     measure: Callable[[float], float] | None = None,
+    prices: PriceRange | None = None,
 ) -> float:
     """The smallest keep threshold whose greedy decisions stay within a budget on validation images.
 
@@ -37,6 +38,7 @@ def calibrate_threshold(
         device: where to compute.
         precision: as for ``evaluate``.
         measure: mean share at a threshold; by default that of ``model.greedy(threshold)`` on ``val``.
+        prices: the prices that the policy sees, spread evenly over the images; None is the model's own.
 
     Returns:
         The threshold in (0, 1).
@@ -45,8 +47,10 @@ def calibrate_threshold(
         UserError: when even the strictest threshold costs more than the budget.
     """
 
+    seen = None if prices is None else spread_prices(prices, len(val))
+
     def share(threshold: float) -> float:
-        return evaluate(model, val, model.greedy(threshold), device, precision).macs_ratio
+        return evaluate(model, val, model.greedy(threshold), device, precision, seen).macs_ratio
 
     measure = measure or share
     point = smallest(lambda point: measure(_threshold(point)) <= budget, GRID)
@@ -65,6 +69,7 @@ def center_threshold(
     precision: Precision = "fp32",
     images: int = 4000,
     rounds: int = 2,
+    prices: PriceRange | None = None,
 ) -> float:
     """Shift all keep logits, in place, so that greedy decisions at 1/2 stay within a budget on validation images.
 
@@ -79,6 +84,7 @@ def center_threshold(
         precision: as for ``evaluate``.
         images: how many training images to average the statistics over.
         rounds: of statistics, then threshold.
+        prices: as for ``calibrate_threshold``.
 
     Returns:
         The threshold that the shifts amount to.
@@ -88,8 +94,8 @@ def center_threshold(
     """
     total = 0.0
     for _ in range(rounds):
-        recalibrate(model, train, model.greedy(), device, precision, images)
-        threshold = calibrate_threshold(model, val, budget, device, precision)
+        recalibrate(model, train, model.greedy(), device, precision, images, prices)
+        threshold = calibrate_threshold(model, val, budget, device, precision, prices=prices)
         shift = -math.log(threshold / (1 - threshold))
         model.shift_logits(shift)
         total += shift

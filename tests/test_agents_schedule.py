@@ -6,10 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from networks import images, lively
 from test_agents_runs import noise, small_model
 
 from agents.reinforce import Reinforce
 from agents.reinforce_config import ReinforceConfig, Schedule
+from lcnet_rl.data import Dataset
+from lcnet_rl.evaluate import evaluate, spread_prices
+from lcnet_rl.rewards import PriceRange
 
 SCHEDULE = Schedule.of(ReinforceConfig(epochs=10, warmup=0.1, polish=0.3, ramp=0.5), steps_per_epoch=100)
 
@@ -98,3 +102,26 @@ def test_greedy_decisions_are_held_to_the_target_before_late_in_and_after_polish
     monkeypatch.setattr(agent, "center_threshold", lambda: steps.append(agent.step))
     agent.train()
     assert steps == [5, 8, 9, 10]
+
+
+def test_without_a_target_polishing_is_held_to_what_the_policy_spent(tmp_path: Path) -> None:
+    prices = PriceRange(0.1, 0.9)
+    config = ReinforceConfig(price="0.1..0.9", ramp=0.0)
+    train, val = (Dataset("", split, images(200), torch.arange(200) % 10, tuple("abcdefghij")) for split in ("train", "val"))
+    agent = Reinforce(lively(prices=prices), config, train, val, tmp_path, 0, torch.device("cpu"))
+    agent.pricing.ramp(1.0)
+    seen = spread_prices(prices, len(val))
+
+    def share() -> float:
+        return evaluate(agent.model, val, agent.model.greedy(), agent.device, prices=seen).macs_ratio
+
+    agent.center_threshold()
+    before, bias = share(), agent.model.l_nets[0].keep.bias.clone()
+    assert 0.2 < before < 0.9
+    agent.center_threshold()
+    assert torch.equal(agent.model.l_nets[0].keep.bias, bias), "nothing has moved"
+    for shift in (1.0, -1.0):
+        agent.model.shift_logits(shift)
+        assert abs(share() - before) > 0.03
+        agent.center_threshold()
+        assert share() == pytest.approx(before, abs=0.01)
