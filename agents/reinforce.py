@@ -222,17 +222,8 @@ class Reinforce:
             with torch.no_grad(), running_statistics_kept(model):
                 greedy = self.roll(images, prices, 1, generator, greedy_keeps)
         rollout = self.roll(images, prices, config.rollouts, generator, bound=config.bound)
-        objective = policy_loss(
-            rollout,
-            labels,
-            charged,
-            self.reward,
-            config.baseline,
-            config.cost_gradient,
-            field,
-            greedy,
-            config.control_variate,
-        )
+        estimator = (config.baseline, config.cost_gradient, field, greedy, config.control_variate)
+        objective = policy_loss(rollout, labels, charged, self.reward, *estimator)
         bonus = config.entropy * policy_entropy(rollout) + config.information * decision_information(rollout)
         return rollout, objective - bonus
 

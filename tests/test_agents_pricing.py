@@ -51,21 +51,23 @@ def test_overspending_raises_the_price_at_once_and_by_as_much_again_over_a_ramps
     prices = []
     for share in (0.7, 0.7, 0.5, 0.4):
         aimed.learn(share, progress=1.0)
-        prices.append(aimed.value)
-    assert prices == pytest.approx([1.1 + 0.4, 1.2 + 0.4, 1.2, 1.15 - 0.2])
+        prices.append((aimed.value, aimed.charged.middle))
+    assert [value for value, _ in prices] == pytest.approx([1.1, 1.2, 1.2, 1.15])
+    assert [charged - value for value, charged in prices] == pytest.approx([0.4, 0.4, 0.0, -0.2])
 
 
 def test_the_price_is_never_negative() -> None:
     aimed = pricing(price=1.0, target=0.5, price_rate=2.0)
     for _ in range(10):
         aimed.learn(0.0, progress=1.0)
-    assert aimed.value == aimed.settled == 0
+        assert aimed.charged.low >= 0
+    assert aimed.value == aimed.charged.middle == 0
 
 
 def test_the_last_update_leaves_the_settled_price() -> None:
     aimed = pricing(price=1.0, target=0.5, price_rate=2.0)
     aimed.learn(0.7, progress=1.0, last=True)
-    assert aimed.value == pytest.approx(1.1)
+    assert aimed.charged.middle == aimed.value == pytest.approx(1.1)
 
 
 def test_while_the_target_ramps_more_may_be_spent() -> None:
@@ -115,7 +117,7 @@ def test_a_restored_price_goes_on_as_if_nothing_had_happened() -> None:
     other.restore(one.state())
     for prices in (one, other):
         prices.learn(0.6, progress=1.0)
-    assert (one.value, one.settled) == (other.value, other.settled)
+    assert (one.now, one.push) == (other.now, other.push)
 
 
 @pytest.mark.parametrize(

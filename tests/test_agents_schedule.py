@@ -9,6 +9,7 @@ import torch
 from networks import images, lively
 from test_agents_runs import noise, small_model
 
+from agents import reinforce
 from agents.reinforce import Reinforce
 from agents.reinforce_config import ReinforceConfig, Schedule
 from lcnet_rl.data import Dataset
@@ -48,7 +49,7 @@ def test_reinforce_moves_its_policy_as_fast_as_the_schedule_says(tmp_path: Path)
         assert agent.gates.param_groups[0]["lr"] == config.gate_lr * agent.schedule.settling(step)
 
 
-def test_polishing_starts_at_the_settled_price(tmp_path: Path) -> None:
+def test_polishing_starts_without_the_push_that_answers_overspending(tmp_path: Path) -> None:
     config = ReinforceConfig(
         epochs=10, batch_size=16, price=1.0, target=0.5, price_rate=2.0, warmup=0.0, polish=0.2, ramp=0.5
     )
@@ -56,14 +57,29 @@ def test_polishing_starts_at_the_settled_price(tmp_path: Path) -> None:
     assert agent.schedule == Schedule(total=10, policy=0, polish=8, ramp=4)
     agent.step = 6
     agent.joint_step()
-    assert agent.pricing.value > agent.pricing.settled, "overspending raises the price at once"
+    assert agent.pricing.charged.low > agent.pricing.value, "overspending raises the reward's price at once"
     agent.step = 7
     agent.joint_step()
     settled = agent.pricing.value
-    assert settled == agent.pricing.settled
+    assert agent.pricing.charged.low == settled
     agent.step = 8
     agent.joint_step()
     assert agent.pricing.value == settled
+
+
+def test_gates_do_not_read_what_overspending_adds_to_the_price(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = ReinforceConfig(epochs=10, batch_size=16, price=1.0, target=0.5, warmup=0.0, control_variate="first-order")
+    agent = small_agent(config, tmp_path)
+    agent.pricing.push = 0.7
+    seen, charged = [], []
+    begin, loss, field = agent.model.begin, reinforce.policy_loss, reinforce.mean_field
+    monkeypatch.setattr(agent.model, "begin", lambda images, price=None: (seen.append(price), begin(images, price))[1])
+    monkeypatch.setattr(reinforce, "policy_loss", lambda *args: (charged.append(args[2]), loss(*args))[1])
+    monkeypatch.setattr(reinforce, "mean_field", lambda *args: (charged.append(args[6]), field(*args))[1])
+    agent.joint_step()
+    assert len(charged) == len(seen) == 2, "a mean-field pass, and rollouts"
+    assert all(bool((prices == 1.0).all()) for prices in seen)
+    assert all(bool((prices == 1.7).all()) for prices in charged)
 
 
 def test_without_a_target_the_price_follows_the_ramp(tmp_path: Path) -> None:
@@ -107,7 +123,8 @@ def test_greedy_decisions_are_held_to_the_target_before_late_in_and_after_polish
 def test_without_a_target_polishing_is_held_to_what_the_policy_spent(tmp_path: Path) -> None:
     prices = PriceRange(0.1, 0.9)
     config = ReinforceConfig(price="0.1..0.9", ramp=0.0)
-    train, val = (Dataset("", split, images(200), torch.arange(200) % 10, tuple("abcdefghij")) for split in ("train", "val"))
+    labels, classes = torch.arange(200) % 10, tuple("abcdefghij")
+    train, val = (Dataset("", split, images(200), labels, classes) for split in ("train", "val"))
     agent = Reinforce(lively(prices=prices), config, train, val, tmp_path, 0, torch.device("cpu"))
     agent.pricing.ramp(1.0)
     seen = spread_prices(prices, len(val))

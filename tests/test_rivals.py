@@ -227,11 +227,11 @@ def test_blockdrops_price_follows_the_policy_without_its_bound(tmp_path: Path, g
     assert trainer.policy_share(share["sampled"]) == pytest.approx(share["unbounded"])
     trainer.step = 0
     trainer.learn_price(share["sampled"])
-    assert trainer.pricing.settled == 0.3, "as it started: blocks are kept that the policy has no say in yet"
+    assert trainer.pricing.value == 0.3, "as it started: blocks are kept that the policy has no say in yet"
     trainer.step = trainer.schedule.polish - 1
     trainer.learn_price(share["sampled"])
     push = trainer.config.price_rate * (share["unbounded"] - 0.7)
-    assert trainer.pricing.settled == pytest.approx(max(0.0, 0.3 + push / trainer.schedule.ramp))
+    assert trainer.pricing.value == pytest.approx(max(0.0, 0.3 + push / trainer.schedule.ramp))
 
 
 def test_no_price_moves_convnet_aig(tmp_path: Path) -> None:
