@@ -4,7 +4,7 @@ A price of its own meaning is chosen with ``price``; a share of dense MACs with 
 reward, whose price is the dual variable of that constraint; one agent for many budgets with a range of prices.
 
 Gates read the price too. Of a target's controller they read the slow, integral part only. If they also read the part
-that answers the last step's overspending, a step's decisions would hang on those of the step before, and swing with them.
+that answers the last step's overspending, decisions would hang on those of the step before, and swing with them.
 """
 
 from __future__ import annotations

@@ -121,6 +121,16 @@ def data_root(given: Path | None, settings: dict[str, Any]) -> Path | None:
     return given or (Path(settings["data_root"]) if settings.get("data_root") else None)
 
 
+def check_classes(run: Path, count: int, dataset: str, classes: tuple[str, ...]) -> None:
+    """Make sure that ``classes`` can be the names of the ``count`` classes that the network of ``run`` knows.
+
+    Raises:
+        UserError: when ``dataset`` has another number of them by now.
+    """
+    if count != len(classes):
+        raise UserError(f"{run} tells {count} classes apart, but {dataset} now has {len(classes)}")
+
+
 def plain(value: Any) -> Any:
     """A dataclass as dicts, lists, numbers and strings, ready for YAML or JSON."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -27,6 +27,7 @@ COMMANDS = {
     "pretrain": "train a dense backbone",
     "train": "train a skipping agent",
     "evaluate": "accuracy, compute and controls of a trained run",
+    "predict": "classify image files with a trained run, and show what ran for each",
     "sweep": "search over settings of train, on as many machines as you like",
     "frontier": "which trials or runs no other beats in both accuracy and MACs",
     "compare": "runs side by side: settings, results, significance over seeds",

@@ -21,7 +21,7 @@ from lcnet_rl.pretrain import dense_accuracy
 from lcnet_rl.progress import console
 from lcnet_rl.report import print_summary, summarize
 from lcnet_rl.rewards import PriceRange, price_range
-from lcnet_rl.runs import BEST, MODEL, START, command_line, data_root, read_config, write_json
+from lcnet_rl.runs import BEST, MODEL, START, check_classes, command_line, data_root, read_config, write_json
 from lcnet_rl.weights import load_backbone, load_model
 
 CURVE = (0.05, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95)
@@ -59,10 +59,7 @@ def run(config: Evaluate) -> None:
     model = load_model(config.run / (MODEL if config.which == "final" else BEST))
     root = data_root(config.data_root, settings)
     train, val = (load_dataset(settings["dataset"], split, root) for split in ("train", "val"))
-    if model.classes != len(train.classes):
-        raise UserError(
-            f"{config.run} tells {model.classes} classes apart, but {settings['dataset']} now has {len(train.classes)}"
-        )
+    check_classes(config.run, model.classes, train.name, train.classes)
     dataset = load_dataset(settings["dataset"], "test", root) if config.split == "test" else val
     summary = evaluate_run(config, model, train, val, dataset)
     print_summary(summary)

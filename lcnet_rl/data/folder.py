@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from torch import Tensor
 
 from lcnet_rl.data.dataset import SIZE, Dataset, Part
 from lcnet_rl.errors import UserError
@@ -28,8 +30,19 @@ def load(path: Path, part: Part) -> Dataset:
     """
     classes = _classes(path)
     files = [(file, label) for label, name in enumerate(classes) for file in _images(path / part / name)]
+    pixels = read_images([file for file, _ in files])
+    labels = torch.tensor([label for _, label in files], dtype=torch.int64)
+    return Dataset(f"folder:{path}", part, pixels, labels, classes)
+
+
+def read_images(files: Sequence[Path]) -> Tensor:
+    """At least one image, uint8 (N, 3, 32, 32), as ``read_image`` has them.
+
+    Raises:
+        UserError: for files that are no readable image (named, up to five, and counted).
+    """
     images, unreadable = [], []
-    for file, _ in files:
+    for file in files:
         image = _try_to_read(file)
         if isinstance(image, str):
             unreadable.append(image)
@@ -38,12 +51,10 @@ def load(path: Path, part: Part) -> Dataset:
     if unreadable:
         more = f" and {len(unreadable) - NAMED} more" if len(unreadable) > NAMED else ""
         raise UserError(
-            f"{len(unreadable)} of {len(files)} files in {path / part} are no readable images: "
+            f"{len(unreadable)} of {len(files)} files are no readable images: "
             f"{', '.join(unreadable[:NAMED])}{more}; remove or repair them"
         )
-    labels = torch.tensor([label for _, label in files], dtype=torch.int64)
-    pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
-    return Dataset(f"folder:{path}", part, pixels, labels, classes)
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
 
 
 def read_image(file: Path) -> NDArray[np.uint8]:
@@ -69,7 +80,8 @@ def _try_to_read(file: Path) -> NDArray[np.uint8] | str:
     try:
         return read_image(file)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as problem:
-        reason = "not an image" if isinstance(problem, UnidentifiedImageError) else " ".join(str(problem).split())
+        told = getattr(problem, "strerror", None) or str(problem)
+        reason = "not an image" if isinstance(problem, UnidentifiedImageError) else " ".join(told.split())
         return f"{file} ({reason})"
 
 

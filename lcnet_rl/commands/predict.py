@@ -1,0 +1,136 @@
+"""``lcnet-rl predict``: image files through a trained run, with what ran for each of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+from PIL import Image
+from rich.markup import escape
+from rich.table import Table
+from torch import Tensor
+
+from lcnet_rl.commands.evaluate import checked
+from lcnet_rl.data import load_dataset
+from lcnet_rl.data.folder import read_images
+from lcnet_rl.device import resolve_device
+from lcnet_rl.drawing import Trace, draw_trace, tile, trace
+from lcnet_rl.engine import Engine
+from lcnet_rl.errors import UserError
+from lcnet_rl.progress import console
+from lcnet_rl.rewards import price_range
+from lcnet_rl.runs import BEST, MODEL, check_classes, data_root, read_config, write_json
+from lcnet_rl.weights import load_model
+
+BARS = "▁▂▃▄▅▆▇█"
+BATCH, COLUMNS = 256, 4
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Classify image files with the engine, which runs only what each image keeps.
+
+    Images of other sizes are scaled to 32x32 pixels.
+    """
+
+    run: tyro.conf.Positional[Path]
+    """The run folder."""
+    images: tyro.conf.Positional[tuple[Path, ...]]
+    """PNG, JPEG or other image files."""
+    threshold: float = 0.5
+    """What a keep probability must exceed; a lower one keeps more."""
+    price: float | None = None
+    """The price to decide at, of a run that was trained for a range of them; the middle one if not given."""
+    which: Literal["final", "best"] = "final"
+    """The final model, or the best by validation reward."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    data_root: Path | None = None
+    """Where data sets are kept, of which the classes' names come; by default where the run had them."""
+    picture: Path | None = None
+    """A PNG to draw every image and what ran for it into."""
+    json: Path | None = None
+    """A file to write the figures to."""
+
+
+def run(config: Predict) -> None:
+    """Print a row an image, and write the picture and the figures where they are asked for."""
+    if not config.images:
+        raise UserError("which images? lcnet-rl predict RUN IMAGE [IMAGE ...]")
+    if not 0 < config.threshold < 1:
+        raise UserError(f"--threshold is between 0 and 1, got {config.threshold}")
+    settings = read_config(config.run)
+    model = load_model(config.run / (MODEL if config.which == "final" else BEST))
+    if config.price is not None:
+        model.price.fill_(checked(config.price, price_range(settings["agent"]["price"])))
+    dataset = load_dataset(settings["dataset"], "val", data_root(config.data_root, settings))
+    check_classes(config.run, model.classes, dataset.name, dataset.classes)
+    pixels = read_images(config.images)
+    engine = Engine(model.to(resolve_device(config.device)))
+    rows: list[dict[str, Any]] = []
+    traces: list[Trace] = []
+    for start in range(0, len(pixels), BATCH):
+        for row, kept in predict(engine, pixels[start : start + BATCH], config.threshold, dataset.classes):
+            rows.append({"image": str(config.images[len(rows)]), **row})
+            traces.append(kept)
+    print_rows(rows, traces)
+    if config.picture is not None:
+        draw(pixels, rows, traces, model.depth, config.picture)
+        console.print(f"picture: {config.picture}", soft_wrap=True)
+    if config.json is not None:
+        write_json(config.json, {"run": str(config.run), "threshold": config.threshold, "images": rows})
+        console.print(f"figures: {config.json}", soft_wrap=True)
+
+
+def predict(
+    engine: Engine, images: Tensor, threshold: float, classes: tuple[str, ...]
+) -> list[tuple[dict[str, Any], Trace]]:
+    """Class, its probability, MACs and what ran, for uint8 images (B, 3, 32, 32)."""
+    outcome = engine.run(images.to(engine.price.device), engine.greedy(threshold))
+    probabilities, guesses = outcome.logits.float().softmax(1).max(1)
+    found: list[tuple[dict[str, Any], Trace]] = []
+    for index, (probability, guess) in enumerate(zip(probabilities.tolist(), guesses.tolist(), strict=True)):
+        macs = int(outcome.macs[index])
+        row = {
+            "class": classes[guess],
+            "probability": probability,
+            "macs": macs,
+            "macs_ratio": macs / engine.costs.dense,
+        }
+        kept = trace(engine, outcome.actions[:, index])
+        found.append(({**row, "blocks": filter_shares(kept)}, kept))
+    return found
+
+
+def print_rows(rows: list[dict[str, Any]], traces: list[Trace]) -> None:
+    """The table for the screen."""
+    table = Table("image", "class")
+    for name in ("probability", "MMACs", "of dense"):
+        table.add_column(name, justify="right")
+    table.add_column("blocks", overflow="fold")
+    for row, kept in zip(rows, traces, strict=True):
+        figures = f"{row['probability']:.1%}", f"{row['macs'] / 1e6:.2f}", f"{row['macs_ratio']:.1%}"
+        table.add_row(escape(Path(row["image"]).name), escape(row["class"]), *figures, bars(kept))
+    console.print(table)
+    console.print("A bar is a block, as high as the share of its filters that ran; a dot is a block that was skipped.")
+
+
+def bars(kept: Trace) -> str:
+    """One character a block."""
+    return "".join(BARS[max(0, round(share * len(BARS)) - 1)] if share else "·" for share in filter_shares(kept))
+
+
+def filter_shares(kept: Trace) -> list[float]:
+    """The share of its filters that ran, of every block."""
+    return [sum(groups) / len(groups) for _, groups in kept]
+
+
+def draw(images: Tensor, rows: list[dict[str, Any]], traces: list[Trace], depth: int, path: Path) -> None:
+    """The uint8 images (N, 3, 32, 32) over what ran for them, as one PNG."""
+    pictures = [
+        draw_trace(image.numpy(), kept, depth, f"{row['class']} {row['probability']:.0%}, {row['macs_ratio']:.0%} MACs")
+        for image, row, kept in zip(images, rows, traces, strict=True)
+    ]
+    Image.fromarray(tile(pictures, min(COLUMNS, len(pictures)))).save(path)

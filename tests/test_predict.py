@@ -1,0 +1,91 @@
+"""``lcnet-rl predict``: what it says of image files is what evaluation says of the same pixels."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from networks import balance, images, lively
+from PIL import Image
+
+from lcnet_rl.backbones import create_backbone
+from lcnet_rl.commands import main
+from lcnet_rl.data import load_dataset
+from lcnet_rl.model import LCNet
+from lcnet_rl.weights import save_model
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run on the built-in images, of a network that nobody trained."""
+    save_model(balance(lively("resnet14"), images(64)), tmp_path / "model.safetensors")
+    settings = {"dataset": "shapes", "data_root": None, "agent": {"price": 0.3}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
+    return tmp_path
+
+
+def written(pixels: torch.Tensor, folder: Path) -> list[Path]:
+    """The images (N, 3, 32, 32) as PNG files."""
+    files = [folder / f"{number}.png" for number in range(len(pixels))]
+    for image, file in zip(pixels, files, strict=True):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(file)
+    return files
+
+
+def test_files_get_the_class_and_the_bill_that_the_model_gives_their_pixels(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pixels = images(5)
+    files = written(pixels, run)
+    out, picture = run / "figures.json", run / "picture.png"
+    arguments = ["predict", str(run), *map(str, files), "--threshold", "0.4"]
+    assert main([*arguments, "--json", str(out), "--picture", str(picture)]) == 0
+    model = balance(lively("resnet14"), images(64))
+    with torch.no_grad():
+        expected = model.run(pixels, model.greedy(0.4))
+    classes = load_dataset("shapes", "val").classes
+    rows = json.loads(out.read_text())["images"]
+    assert [row["class"] for row in rows] == [classes[guess] for guess in expected.logits.argmax(1)]
+    assert [row["macs"] for row in rows] == expected.macs.tolist()
+    assert [row["probability"] for row in rows] == pytest.approx(expected.logits.softmax(1).amax(1).tolist(), abs=1e-4)
+    filters = model.kept(expected.actions)[1]
+    assert torch.allclose(torch.tensor([row["blocks"] for row in rows]), filters.T.float())
+    assert len({tuple(row["blocks"]) for row in rows}) > 1
+    shown = capsys.readouterr().out
+    assert all(file.name in shown for file in files)
+    assert np.asarray(Image.open(picture)).ndim == 3
+
+
+def test_files_that_are_no_images_are_named(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run / "notes.txt").write_text("no image")
+    assert main(["predict", str(run), str(run / "notes.txt"), str(run / "none.png")]) == 2
+    error = capsys.readouterr().err
+    assert "2 of 2 files are no readable images" in error
+    assert "notes.txt (not an image)" in error
+    assert "none.png (No such file or directory)" in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "which images?"),
+        (["0.png", "--threshold", "1.5"], "--threshold is between 0 and 1, got 1.5"),
+        (["0.png", "--price", "0.5"], "the run was trained at one price"),
+    ],
+)
+def test_what_cannot_be_asked_is_one_clear_line(
+    run: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", str(run), *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_classes_that_the_network_does_not_know_are_noticed(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_model(LCNet(create_backbone("resnet8", 4, 4), "both"), run / "model.safetensors")
+    file = written(images(1), run)[0]
+    assert main(["predict", str(run), str(file)]) == 2
+    assert "tells 4 classes apart, but shapes now has 10" in capsys.readouterr().err
