@@ -1,4 +1,4 @@
-"""A run of train that starts from another run's agent."""
+"""A run of train that starts from another run's agent, or learns from another network than it starts with."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from lcnet_rl.backbones import create_backbone
 from lcnet_rl.commands import main
 from lcnet_rl.commands.train import parse, starting_agent
 from lcnet_rl.runs import CHECKPOINT, START
 from lcnet_rl.tree import load_tree
-from lcnet_rl.weights import load_backbone, load_model
+from lcnet_rl.weights import load_backbone, load_model, save_backbone
 
 NETWORK = ("--backbone", "resnet8", "--width", "4", "--groups", "2", "--batch-size", "8")
 
@@ -50,3 +51,20 @@ def test_another_kind_of_agent_is_refused(
     error = " ".join(capsys.readouterr().err.split())
     assert "holds another kind of agent than was asked for: decides both, not layers; prices None, not" in error
     assert not (tmp_path / "run").exists()
+
+
+def test_a_teacher_may_be_another_network(images: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(5)
+    wider, run = create_backbone("resnet14", 2, 6), tmp_path / "pupil"
+    save_backbone(wider, tmp_path / "wider.safetensors")
+    teacher = str(tmp_path / "wider.safetensors")
+    arguments = ["train", "--dataset", images, *NETWORK, "--init", "scratch", "--teacher", teacher]
+    assert main([*arguments, "--distill", "0", "--run", str(run)]) == 2
+    assert "--distill, which is 0" in " ".join(capsys.readouterr().err.split())
+    assert main([*arguments, "--epochs", "2", "--run", str(run)]) == 0
+    (tmp_path / "wider.safetensors").unlink()
+    (run / "model.safetensors").unlink()
+    assert main(["train", "--resume", str(run)]) == 0, "from the run's own copy"
+    taught = load_tree(run / CHECKPOINT)["finetuner"]["teacher"]
+    assert all(torch.equal(value, taught[name]) for name, value in wider.state_dict().items())
+    assert load_model(run).spec.backbone.name == "resnet8"

@@ -30,7 +30,7 @@ from lcnet_rl.model import LCNet
 from lcnet_rl.policies import PolicyName
 from lcnet_rl.progress import console
 from lcnet_rl.rewards import price_range
-from lcnet_rl.runs import CONFIG, START, create_run, read_config
+from lcnet_rl.runs import CONFIG, START, TEACHER, create_run, read_config
 from lcnet_rl.settings import from_dict, read_preset
 from lcnet_rl.spec import DEFAULT_GROUPS, Decides
 from lcnet_rl.weights import load_backbone, load_model, pretrained, save_backbone
@@ -58,6 +58,9 @@ class Train:
     """Starting weights: a file, a pretrain run, akamaster, scratch, or auto (what comes with the
     project: for cifar10 resnet20, resnet16-late, and resnet18 of width 32; for shapes resnet14 of width 8). Or a run of
     train, whose agent then goes on learning, with the settings of this one."""
+    teacher: str | None = None
+    """A dense network whose soft labels are learned, with weight --distill, in the place of the starting one's: a file,
+    a pretrain run, or akamaster."""
     decides: Decides = "both"
     """layers (L-Net), channels (C-Net), or both."""
     groups: int = DEFAULT_GROUPS
@@ -199,9 +202,11 @@ def run_on(config: AnyTrain, device: torch.device) -> None:
     torch.manual_seed(config.seed)
     if config.resume is not None:
         folder = config.resume
-        backbone = load_backbone(str(folder / START), classes=len(train.classes))
+        classes = len(train.classes)
+        backbone = load_backbone(str(folder / START), classes=classes)
+        teacher = load_backbone(str(folder / TEACHER), classes=classes) if config.teacher else backbone
         console.print(f"going on with {folder}", soft_wrap=True)
-        train_agent(config, backbone, train, val, folder, device)
+        train_agent(config, backbone, teacher, train, val, folder, device)
     else:
         folder = start_run(config, starting_backbone(config, len(train.classes)), train, val, device)
     console.print(f"done; now: lcnet-rl evaluate {folder}", soft_wrap=True)
@@ -218,12 +223,15 @@ def start_run(
     """Make a run folder for training from ``backbone``, and train; returns the folder."""
     # Faulty settings are refused before there is a folder that a corrected command would find taken.
     starting_agent(config, backbone)
+    teacher = choose_teacher(config, backbone)
     TrainingBatches(train, config.agent.batch_size, config.seed)
     env = ENV_NAMES[config.decides]
     folder = from_main(lambda: create_run(config.runs, env, config.algo, config.seed, config, config.run))
     by_main(save_backbone)(backbone, folder / START)
+    if config.teacher:
+        by_main(save_backbone)(teacher, folder / TEACHER)
     console.print(f"run folder: {folder}", soft_wrap=True)
-    train_agent(config, backbone, train, val, folder, device, on_validation)
+    train_agent(config, backbone, teacher, train, val, folder, device, on_validation)
     return folder
 
 
@@ -244,6 +252,15 @@ def starting_backbone(config: AnyTrain, classes: int) -> Backbone:
             )
         init = str(weights)
     return load_backbone(init, config.backbone, classes, config.width)
+
+
+def choose_teacher(config: AnyTrain, backbone: Backbone) -> Backbone:
+    """The dense network that --teacher names, else ``backbone``, with which training starts."""
+    if not config.teacher:
+        return backbone
+    if not config.agent.distill:
+        raise UserError("--teacher is learned with the weight --distill, which is 0")
+    return load_backbone(config.teacher, classes=backbone.spec.classes)
 
 
 def is_agent(init: str) -> bool:
@@ -283,6 +300,7 @@ def starting_agent(config: AnyTrain, backbone: Backbone) -> LCNet:
 def train_agent(
     config: AnyTrain,
     backbone: Backbone,
+    teacher: Backbone,
     train: Dataset,
     val: Dataset,
     folder: Path,
@@ -294,9 +312,9 @@ def train_agent(
     resume = config.resume is not None
     model = put_gates(config, backbone) if resume else starting_agent(config, backbone)
     if isinstance(config, TrainReinforce):
-        agent = AGENTS[config.algo](model, config.agent, train, val, folder, config.seed, device, backbone)
+        agent = AGENTS[config.algo](model, config.agent, train, val, folder, config.seed, device, teacher)
         if resume:
             agent.restore()
         agent.train(on_validation)
     else:
-        train_sb3(model, config.agent, train, val, folder, config.seed, device, resume, on_validation, backbone)
+        train_sb3(model, config.agent, train, val, folder, config.seed, device, resume, on_validation, teacher)
