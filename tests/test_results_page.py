@@ -12,7 +12,7 @@ from run_folders import evaluated, summary, timed, write
 from lcnet_rl.commands import reproduce
 from lcnet_rl.errors import UserError
 from lcnet_rl.results.page import page
-from lcnet_rl.results.rows import TIMES, Row, agent_records, agent_rows, dense_rows, timings
+from lcnet_rl.results.rows import TIMES, Row, agent_records, agent_rows, dense_rows, epochs, timings
 from lcnet_rl.runs import plain
 from lcnet_rl.sweep.records import grouped
 from lcnet_rl.weights import REFERENCE
@@ -45,6 +45,19 @@ def test_pruned_backbones_are_static_rows_with_a_table_of_their_own(reference: P
     text = page(rows, [], [])
     assert text.index("| first |") < text.index("## Pruned") < text.index("| narrow |")
     assert "## Pruned" not in page(rows[:1], [], [])
+
+
+def test_what_starts_from_a_pruned_network_counts_its_epochs_too(reference: Path) -> None:
+    thin = write(reference / "thin", "lcnet-rl pretrain --prune 0.5", init="runs/reference/first", prune=0.5)
+    again = write(reference / "again", "lcnet-rl pretrain --init", init="runs/reference/thin")
+    agent = write(reference / "skips", "lcnet-rl train", init="runs/reference/again", agent={"epochs": 3})
+    learnt_on = write(reference / "on", "lcnet-rl train --init", init="runs/reference/skips", agent={"epochs": 4})
+    elsewhere = write(reference / "other", "lcnet-rl train", init="mine/thin", agent={"epochs": 3})
+    counted = {run.name: epochs(run) for run in (reference / "first", thin, again, agent, learnt_on, elsewhere)}
+    assert counted == {"first": 5, "thin": 5, "again": 10, "skips": 13, "on": 17, "other": 3}
+    assert epochs(write(reference / "ppo", "lcnet-rl train", init=str(thin), agent={"timesteps": 9})) is None
+    (again / "metrics.json").write_text(json.dumps({"test_accuracy": 0.91, "seed": 2, "macs": 20_000_000}))
+    assert [(row.kind, row.epochs) for row in dense_rows([again], "cifar10")] == [("static", 10)]
 
 
 def test_seeds_are_taken_together(reference: Path) -> None:

@@ -13,7 +13,7 @@ from lcnet_rl.errors import UserError
 from lcnet_rl.files import read_json
 from lcnet_rl.macs import dense_macs
 from lcnet_rl.policies import LAYER_POLICIES
-from lcnet_rl.runs import METRICS, RUN, read_config
+from lcnet_rl.runs import CONFIG, METRICS, RUN, read_config
 from lcnet_rl.sweep.published import CIFAR10
 from lcnet_rl.sweep.records import Group, Record, evaluation_files, of_run
 
@@ -38,7 +38,7 @@ class Row:
     width: int = 0
     """Filters of the backbone's first stage; 0 for published rows."""
     epochs: float | None = None
-    """Passes over the training images, but for those of what it starts from; None where they were not counted."""
+    """Passes over the training images since the network was dense (of a dense one, its own); None where not counted."""
     command: str = ""
     """What was typed, for the first seed."""
     source: str = ""
@@ -60,24 +60,45 @@ def is_rival(run: Path) -> bool:
     return read_config(run).get("algo") in LAYER_POLICIES
 
 
+def is_pruned(run: Path) -> bool:
+    """Whether a run folder is of ``pretrain``, with a network that was pruned, here or in the run it goes on from."""
+    return is_dense(run) and (read_config(run).get("prune") is not None or any(map(is_pruned, origin(run))))
+
+
+def origin(run: Path) -> list[Path]:
+    """The run folder beside this one that it starts from, or nothing."""
+    init = Path(read_config(run).get("init") or "")
+    source = run.parent / init.name
+    beside = init.parent.name == run.parent.name and source != run
+    return [source] if beside and (source / CONFIG).is_file() else []
+
+
+def epochs(run: Path) -> float | None:
+    """Passes over the training images since the network was dense; None for agents that do not count them."""
+    settings = read_config(run)
+    own: float | None = settings["recipe"]["epochs"] if is_dense(run) else settings["agent"].get("epochs")
+    earlier = [epochs(source) for source in origin(run) if is_pruned(source) or not is_dense(source)]
+    return None if own is None or None in earlier else own + sum(filter(None, earlier))
+
+
 def evaluations(run: Path) -> list[Path]:
     """The evaluations on test images that count as results of a run folder; none for a dense backbone."""
     return [] if is_dense(run) else evaluation_files(run, "test")
 
 
 def dense_rows(runs: Iterable[Path], dataset: str) -> list[Row]:
-    """A row for each run folder of ``pretrain`` on that data set; of pruned backbones it is called static."""
+    """A row for each run folder of ``pretrain`` on that data set; those of pruned backbones are static."""
     rows = []
     for run in filter(is_dense, runs):
         settings = read_config(run)
         if settings["dataset"] == dataset:
             metrics, name = read_json(run / METRICS), settings["backbone"]
-            kind: Kind = "dense" if settings.get("prune") is None else "static"
+            kind: Kind = "static" if is_pruned(run) else "dense"
             # Runs from before there was pruning name no MACs, and are whole.
             macs = metrics.get("macs") or dense_macs(create_backbone(name, 10, settings["width"]))
-            width, epochs = settings["width"] or BACKBONES[name].width, settings["recipe"]["epochs"]
+            width = settings["width"] or BACKBONES[name].width
             accuracy, seeds = metrics["test_accuracy"], [metrics["seed"]]
-            rows.append(Row(run.name, kind, name, accuracy, macs, seeds, width, epochs, typed(run)))
+            rows.append(Row(run.name, kind, name, accuracy, macs, seeds, width, epochs(run), typed(run)))
     return rows
 
 
@@ -95,11 +116,11 @@ def agent_rows(group: Group) -> list[Row]:
     command = " && ".join(commands(group.first))
     macs, accuracy = group.point
     kind: Kind = "rival" if rivals(group) else "policy"
-    width, epochs = summaries[0]["width"], group.first.settings.get("agent.epochs")
-    rows = [Row(name, kind, backbone, accuracy, macs, seeds, width, epochs, command)]
+    width, passes = summaries[0]["width"], epochs(Path(group.first.name))
+    rows = [Row(name, kind, backbone, accuracy, macs, seeds, width, passes, command)]
     for control in summaries[0]["controls"]:
         accuracy, macs = (statistics.mean(s["controls"][control][key] for s in summaries) for key in _CONTROL)
-        rows.append(Row(f"{name}: {control}", "control", backbone, accuracy, macs, seeds, width, epochs, command))
+        rows.append(Row(f"{name}: {control}", "control", backbone, accuracy, macs, seeds, width, passes, command))
     return rows
 
 
