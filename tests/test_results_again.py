@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -64,6 +65,18 @@ def test_what_comes_with_the_project_is_made_again_too(tmp_path: Path) -> None:
     run = Reproduction(REFERENCE / "resnet20-ppo", tmp_path)
     assert run.starts_from == {"--init": REFERENCE / "resnet20"}
     assert (run.training() or [])[-2:] == ["--init", str(tmp_path / "resnet20")]
+
+
+def test_where_to_compute_and_where_the_data_are_may_be_told(reference: Path, tmp_path: Path) -> None:
+    evaluated(reference / "agent")
+    other = ("--device", "cpu", "--data-root", "/data")
+    for run in in_order([Reproduction(reference / "agent", tmp_path, other)]):
+        assert tuple((run.training() or [])[-4:]) == other, run.reference.name
+        assert all(tuple(evaluation[-4:]) == other for evaluation in run.evaluations())
+        begun = tmp_path / run.reference.name
+        shutil.copytree(run.reference, begun)
+        (begun / "checkpoint.safetensors").touch()
+        assert (run.training() or [])[1:] == ["--resume", str(begun)], "with its own settings"
 
 
 def test_a_run_of_several_processes_is_made_again_by_one(reference: Path, tmp_path: Path) -> None:
@@ -237,7 +250,11 @@ def test_runs_made_again_have_the_same_figures(
         assert main(command.split()) == 0
     for name, value in (("REFERENCE", reference), ("ROOT", root)):
         monkeypatch.setattr(reproduce, name, value)
-    for flags, place in (([], "reproduced"), (["--eval-only"], "measured-again")):
+    (tmp_path / "data").mkdir()
+    for flags, place in (
+        ([], "reproduced"),
+        (["--eval-only", "--device", "cpu", "--data-root", str(tmp_path / "data")], "measured-again"),
+    ):
         assert main(["reproduce", "agent", *(["dense"] if flags else []), *flags]) == 0
         again = json.loads((root / "runs" / place / "agent" / "evaluation-test.json").read_text())
         recorded = json.loads((reference / "agent" / "evaluation-test.json").read_text())

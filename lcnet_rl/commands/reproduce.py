@@ -68,6 +68,10 @@ class Reproduce:
     """Only write RESULTS.md, its picture and results.json."""
     out: Path = Path("runs")
     """Runs are made again in its folder reproduced; with --eval-only they are measured in measured-again."""
+    device: str | None = None
+    """auto, cpu, cuda or cuda:N; by default as recorded. A training that is gone on with keeps its own."""
+    data_root: Path | None = None
+    """Where data sets are kept; by default LCNET_RL_DATA or the user's cache folder."""
 
 
 def run(config: Reproduce) -> None:
@@ -79,11 +83,13 @@ def run(config: Reproduce) -> None:
         raise UserError(f"no runs in {REFERENCE}: reproduce needs a clone of the repository, installed with pip -e")
     if not config.page_only:
         out = config.out.resolve() / ("measured-again" if config.eval_only else "reproduced")
-        chosen = [Reproduction(run, out) for run in choose(config.what, runs)]
+        options = [] if config.device is None else ["--device", config.device]
+        options += [] if config.data_root is None else ["--data-root", str(config.data_root.resolve())]
+        chosen = [Reproduction(run, out, tuple(options)) for run in choose(config.what, runs)]
         todo = chosen if config.eval_only else in_order(chosen)
         for reproduction in todo:
             if config.eval_only:
-                measure_again(reproduction)
+                measure_again(reproduction, config.device or "auto", config.data_root)
             else:
                 train_again(reproduction)
         print_comparison(todo)
@@ -117,17 +123,17 @@ def train_again(run: Reproduction) -> None:
         call(evaluation)
 
 
-def measure_again(run: Reproduction) -> None:
+def measure_again(run: Reproduction, device: str, data_root: Path | None) -> None:
     """The committed network's figures, by the evaluations recorded or, of a dense one, as ``pretrain`` does."""
     run.copy()
     for evaluation in run.evaluations():
         call(evaluation)
     if is_dense(run.reference) and not (run.folder / METRICS).is_file():
         settings = from_dict(Pretrain, read_config(run.folder), str(run.folder / CONFIG))
-        root, device = settings.data_root, resolve_device("auto")
+        root, where = data_root or settings.data_root, resolve_device(device)
         train, val, test = (load_dataset(settings.dataset, split, root) for split in ("train", "val", "test"))
-        backbone = load_backbone(str(run.folder), classes=len(train.classes)).to(device)
-        save_results(backbone, settings, train, val, test, run.folder, device)
+        backbone = load_backbone(str(run.folder), classes=len(train.classes)).to(where)
+        save_results(backbone, settings, train, val, test, run.folder, where)
 
 
 def call(arguments: Sequence[str]) -> None:

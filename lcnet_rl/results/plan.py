@@ -6,7 +6,7 @@ import filecmp
 import shlex
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lcnet_rl.errors import UserError
@@ -28,6 +28,9 @@ class Reproduction:
     """In ``runs/reference`` of the folder in which the recorded commands were typed."""
     out: Path
     """Where runs are made again, each under its own name."""
+
+    options: tuple[str, ...] = ()
+    """Added to the recorded commands, for what differs on this machine."""
 
     @property
     def folder(self) -> Path:
@@ -66,7 +69,7 @@ class Reproduction:
         arguments = [*self._arguments(), "--run", str(self.folder)]
         for option, run in self.starts_from.items():
             arguments += [option, str(self.out / run.name)]
-        return arguments
+        return [*arguments, *self.options]
 
     def evaluations(self) -> list[list[str]]:
         """Arguments of ``lcnet-rl`` for each evaluation on test images that is not done; dense runs have none.
@@ -81,7 +84,7 @@ class Reproduction:
                 own = [part for part in arguments if self._path(part) == self.reference.resolve()]
                 if not own:
                     raise UserError(f"{recorded} was written by a command for another folder: {shlex.join(arguments)}")
-                left.append([str(self.folder) if part in own else part for part in arguments])
+                left.append([*(str(self.folder) if part in own else part for part in arguments), *self.options])
         return left
 
     def copy(self) -> None:
@@ -130,7 +133,7 @@ def in_order(chosen: Sequence[Reproduction]) -> list[Reproduction]:
 
     def add(run: Reproduction) -> None:
         for needed in run.starts_from.values():
-            add(Reproduction(needed, run.out))
+            add(replace(run, reference=needed))
         ordered.setdefault(run.reference, run)
 
     for run in chosen:
