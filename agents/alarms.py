@@ -6,25 +6,32 @@ from lcnet_rl.progress import console
 
 COLLAPSED = 0.005
 """Below this standard deviation over images of the MACs share, decisions are called collapsed."""
+EVERYTHING = 0.97
+"""Above this share of dense MACs, nearly everything is kept."""
 MISSED = 0.05
 """How far from its target the sampled MACs share may be at the end of the policy's training."""
 
 
-def warn_if_collapsed(step: int, spread: float) -> bool:
+def warn_if_collapsed(step: int, spread: float, share: float) -> bool:
     """Warn where all images cost about the same, which mostly means that all get the same decisions.
 
     Args:
         step: of the training.
         spread: standard deviation over validation images of the share of dense MACs.
+        share: its mean.
 
     Returns:
         Whether there was a warning.
     """
     if spread >= COLLAPSED:
         return False
+    if share > EVERYTHING:
+        advice = "everything is kept: a higher --price, or a --target, makes skipping worth it"
+    else:
+        advice = "a lower --price, or more exploration (--entropy; of reinforce also --information) may help"
     console.print(
-        f"[yellow]step {step}: collapsed decisions, the MACs of validation images differ by {spread:.4f} of dense "
-        "only; raise --information or --entropy, or lower --price[/]"
+        f"[yellow]step {step}: collapsed decisions, all validation images spend {share:.3f} of dense MACs, give or "
+        f"take {spread:.4f}; {advice}[/]"
     )
     return True
 

@@ -14,6 +14,7 @@ from lcnet_rl.data import Dataset
 from lcnet_rl.evaluate import Results, evaluate, recalibrate
 from lcnet_rl.macs import cost_table
 from lcnet_rl.model import LCNet, Observation
+from lcnet_rl.progress import Progress
 
 CONTROLS = ("keep-all", "random", "shuffled", "static")
 
@@ -136,26 +137,32 @@ def run_controls(
         rate = rates[observation.block].to(device).expand(len(observation.pooled), -1)
         return torch.bernoulli(rate, generator=generator)
 
-    # Decisions of another distribution get BatchNorm statistics of their own; shuffled ones have the policy's.
-    for name, decide, fixed in (
-        ("keep-all", model.keep_everything, keep_all(actions)),
-        ("random", draw, random(model, actions, seed)),
-    ):
-        control = copy.deepcopy(model)
-        recalibrate(control, train, decide, device, images=2000)
-        results[name] = evaluate(control, dataset, fixed, device)
-    results["shuffled"] = evaluate(model, dataset, shuffled(actions, seed), device)
     judges = val.sample(1000)
     bare = without_policy(model)
+    paths = static_paths(bare, actions, 1.02 * float(policy.macs.mean()), candidates, seed)
     best: tuple[float, Tensor, LCNet] | None = None
-    for path in static_paths(bare, actions, 1.02 * float(policy.macs.mean()), candidates, seed):
-        static = copy.deepcopy(bare)
-        recalibrate(static, train, path, device, images=1000)
-        accuracy = evaluate(static, judges, path.expand(-1, len(judges), -1), device).accuracy
-        if best is None or accuracy > best[0]:
-            best = (accuracy, path, static)
-    assert best is not None
-    _, path, static = best
-    recalibrate(static, train, path, device)
-    results["static"] = evaluate(static, dataset, path.expand(-1, len(dataset), -1), device)
+    with Progress("controls", len(paths) + 4) as bar:
+        # Decisions of another distribution get BatchNorm statistics of their own; shuffled ones have the policy's.
+        for name, decide, fixed in (
+            ("keep-all", model.keep_everything, keep_all(actions)),
+            ("random", draw, random(model, actions, seed)),
+        ):
+            control = copy.deepcopy(model)
+            recalibrate(control, train, decide, device, images=2000)
+            results[name] = evaluate(control, dataset, fixed, device)
+            bar.advance()
+        results["shuffled"] = evaluate(model, dataset, shuffled(actions, seed), device)
+        bar.advance()
+        for path in paths:
+            static = copy.deepcopy(bare)
+            recalibrate(static, train, path, device, images=1000)
+            accuracy = evaluate(static, judges, path.expand(-1, len(judges), -1), device).accuracy
+            if best is None or accuracy > best[0]:
+                best = (accuracy, path, static)
+            bar.advance()
+        assert best is not None
+        _, path, static = best
+        recalibrate(static, train, path, device)
+        results["static"] = evaluate(static, dataset, path.expand(-1, len(dataset), -1), device)
+        bar.advance()
     return results

@@ -294,7 +294,7 @@ class Reinforce:
         if settled and (self.best is None or reward >= self.best.reward(self.reward, seen)):
             self.best = results
             distributed.by_main(save_model)(model, self.run / BEST)
-        collapsed = settled and warn_if_collapsed(self.step, results.spread)
+        collapsed = settled and warn_if_collapsed(self.step, results.spread, results.macs_ratio)
         return {
             "eval/accuracy": results.accuracy,
             "eval/macs_ratio": results.macs_ratio,

@@ -176,12 +176,13 @@ class JointFinetuning(BaseCallback):
         if settled and (self.best is None or reward >= self.best.reward(self.reward, seen)):
             self.best = results
             save_model(model, self.run / BEST)
+        collapsed = settled and warn_if_collapsed(self.num_timesteps, results.spread, results.macs_ratio)
         scalars = {
             "eval/accuracy": results.accuracy,
             "eval/macs_ratio": results.macs_ratio,
             "eval/macs_spread": results.spread,
             "eval/mean_reward": reward,
-            "eval/collapsed": float(settled and warn_if_collapsed(self.num_timesteps, results.spread)),
+            "eval/collapsed": float(collapsed),
         }
         for name, value in scalars.items():
             self.logger.record(name, value)

@@ -79,9 +79,17 @@ def prepare(module: nn.Module) -> None:
             norm.__class__ = GlobalBatchNorm2d
 
 
+def even_batches(rows: Tensor, most: int) -> tuple[Tensor, ...]:
+    """``rows`` (N, ...) in as few batches of at most ``most`` as do, all of one size, give or take a row.
+
+    For ``fresh_statistics``: there a short last batch would count as much as a full one.
+    """
+    return rows.tensor_split(-(-len(rows) // most))
+
+
 @contextmanager
 def fresh_statistics(norms: Sequence[nn.BatchNorm2d]) -> Iterator[None]:
-    """Forget running statistics; passes in train mode inside then count equally, whatever the momentum."""
+    """Forget running statistics; passes in train mode inside then count equally, whatever the momentum or batch."""
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()

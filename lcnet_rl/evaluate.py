@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lcnet_rl.batchnorm import fresh_statistics
+from lcnet_rl.batchnorm import even_batches, fresh_statistics
 from lcnet_rl.data import Dataset
 from lcnet_rl.device import Precision, autocast
 from lcnet_rl.distributed import alone
@@ -144,11 +144,11 @@ def recalibrate(
     if model.policy:
         model.policy.eval()
     chosen = training.sample(images).images
-    seen = None if prices is None else spread_prices(prices, len(chosen))
+    batches = even_batches(chosen, BATCH)
+    seen = [None] * len(batches) if prices is None else even_batches(spread_prices(prices, len(chosen)), BATCH)
     with fresh_statistics(model.norms()):
-        for start in range(0, len(chosen), BATCH):
-            batch = chosen[start : start + BATCH]
+        for batch, price in zip(batches, seen, strict=True):
             decide = decisions if callable(decisions) else replay(decisions.to(device).expand(-1, len(batch), -1))
             with alone(), autocast(device, precision):
-                model.run(batch.to(device), decide, None if seen is None else seen[start : start + BATCH])
+                model.run(batch.to(device), decide, price)
     model.eval()

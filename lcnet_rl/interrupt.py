@@ -1,4 +1,4 @@
-"""Ctrl-C that lets the current step finish, so that what is saved is a whole state."""
+"""Ctrl-C, or a cluster's SIGTERM, that lets the current step finish, so that what is saved is a whole state."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import FrameType
 
 
 class Interrupted(Exception):  # noqa: N818 (not an error)
-    """Training was stopped by Ctrl-C, after its checkpoint was saved."""
+    """Training was stopped by Ctrl-C or SIGTERM, after its checkpoint was saved."""
 
     def __init__(self, command: str, step: int, total: int, unit: str = "step") -> None:
         super().__init__(f"stopped at {unit} {step} of {total}; continue with: {command}")
@@ -19,31 +19,38 @@ class Interrupted(Exception):  # noqa: N818 (not an error)
 
 @dataclass
 class Interrupt:
-    """Whether Ctrl-C was pressed."""
+    """Whether Ctrl-C was pressed, or SIGTERM has come."""
 
     requested: bool = False
 
 
 @contextmanager
 def deferred_interrupt(twice_stops: bool = True) -> Iterator[Interrupt]:
-    """Turn the first Ctrl-C inside the block into ``requested``; a second one stops at once, as usual.
+    """Turn the first Ctrl-C or SIGTERM inside the block into ``requested``; a second one stops at once, as usual.
 
     Args:
-        twice_stops: False where one Ctrl-C may arrive twice, from the terminal and from a launcher.
+        twice_stops: False where one Ctrl-C may arrive twice, from the terminal and from a launcher, whose SIGTERM means
+            that other processes are lost, and is left alone.
     """
     interrupt = Interrupt()
     if threading.current_thread() is not threading.main_thread():
         yield interrupt
         return
-    previous = signal.getsignal(signal.SIGINT)
+    signals = (signal.SIGINT, signal.SIGTERM) if twice_stops else (signal.SIGINT,)
+    previous = {number: signal.getsignal(number) for number in signals}
+
+    def restore() -> None:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
     def note(number: int, frame: FrameType | None) -> None:
         interrupt.requested = True
         if twice_stops:
-            signal.signal(signal.SIGINT, previous)
+            restore()
 
-    signal.signal(signal.SIGINT, note)
+    for number in signals:
+        signal.signal(number, note)
     try:
         yield interrupt
     finally:
-        signal.signal(signal.SIGINT, previous)
+        restore()

@@ -26,7 +26,7 @@ from lcnet_rl.gates import CNet, Gate, LNet, Probe, Standardize
 from lcnet_rl.macs import cost_table, linear_macs
 from lcnet_rl.observation import Observation
 from lcnet_rl.policies import LAYER_POLICIES, PolicyName
-from lcnet_rl.rewards.price import PriceRange
+from lcnet_rl.rewards.price import PriceRange, prices_of
 from lcnet_rl.spec import DEFAULT_GROUPS, Decides, ModelSpec
 from lcnet_rl.state import Outcome, State
 
@@ -118,7 +118,6 @@ class LCNet(nn.Module):
         if_kept = [linear_macs(self.c_nets[t : t + 1]) for t in range(self.depth)]
         table = cost_table(backbone, always, if_kept, rival.start_macs if rival else 0)
         self.costs = replace(table, skips_blocks=self.has_l_net)
-        # The price the policy was trained at, which begin() assumes where none is given.
         self.register_buffer("price", torch.zeros(()))
         self.bits = tuple(int(self.has_l_net) + count * self.has_c_net for count in self.group_counts)
         mask = torch.arange(self.action_size) < torch.tensor(self.bits)[:, None]
@@ -132,16 +131,17 @@ class LCNet(nn.Module):
             price: reward lost by spending the dense MACs once, a number or (B,); None is the price trained at.
 
         Raises:
-            UserError: when the images have another type or shape.
+            UserError: when the images have another type or shape, or the number is no price.
         """
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != (3, IMAGE_SIZE, IMAGE_SIZE):
             raise UserError(f"images must be uint8 (B, 3, 32, 32), got {images.dtype} {tuple(images.shape)}")
         features = self.backbone.stem(images)
-        count = images.shape[0]
-        spent = torch.full((count,), self.costs.stem + self.costs.start, dtype=torch.float64, device=images.device)
-        prices = torch.as_tensor(self.price if price is None else price, dtype=torch.float32, device=images.device)
+        spent = torch.full(
+            (len(images),), self.costs.stem + self.costs.start, dtype=torch.float64, device=images.device
+        )
+        prices = prices_of(self.price if price is None else price, len(images), images.device)
         memory = self.policy.begin(images) if self.policy else None
-        return State(features, pool(features), 0, spent, prices.expand(count), memory)
+        return State(features, pool(features), 0, spent, prices, memory)
 
     def observe(self, state: State) -> Observation:
         """What the policy may see before the next block. The confidence comes from the block's probe."""

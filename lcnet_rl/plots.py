@@ -16,6 +16,8 @@ from lcnet_rl.evaluate import Results
 from lcnet_rl.model import LCNet
 
 mpl.use("Agg")
+BELOW = 4
+"""Points of accuracy that are drawn below the worst control."""
 
 
 def plot_tradeoff(summary: dict[str, Any], curve: list[tuple[float, float]], line: str, path: Path) -> None:
@@ -38,6 +40,8 @@ def plot_tradeoff(summary: dict[str, Any], curve: list[tuple[float, float]], lin
         axes.plot(control["macs_mean"] / 1e6, 100 * control["accuracy"], marker, ms=8, ls="", label=f"control: {name}")
     axes.set_xlabel("MMACs per image, gates included")
     axes.set_ylabel("accuracy, %")
+    shown = [summary["accuracy"], summary["dense_accuracy"], *(c["accuracy"] for c in summary["controls"].values())]
+    axes.set_ylim(bottom=100 * min(shown) - BELOW)  # the line may go on to where nothing is kept
     axes.set_title(f"{summary['backbone']} on {summary['dataset']}/{summary['split']}; line: {line}")
     axes.grid(alpha=0.3)
     axes.legend()

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from lcnet_rl import distributed
 from lcnet_rl.backbones import Backbone
-from lcnet_rl.batchnorm import fresh_statistics, prepare
+from lcnet_rl.batchnorm import even_batches, fresh_statistics, prepare
 from lcnet_rl.data import Dataset
 from lcnet_rl.data.augment import Augmentation
 from lcnet_rl.data.sampler import TrainingBatches
@@ -263,7 +263,7 @@ def recalibrate_dense(
     norms = [module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d)]
     backbone.train()
     with fresh_statistics(norms), distributed.alone(), autocast(device, precision):
-        for batch in train.sample(images).images.split(500):
+        for batch in even_batches(train.sample(images).images, 500):
             backbone(batch.to(device))
     backbone.eval()
     distributed.share_weights(backbone)

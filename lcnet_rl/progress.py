@@ -58,5 +58,5 @@ class Progress:
             self._bar.update(self._task, advance=steps, rate=f"{rate:.1f}/s")
         elif now - self._printed > self._every or self._done >= self._total:
             self._printed = now
-            left = max(0, self._total - self._done) / rate
-            console.print(f"{self._title}: {self._done}/{self._total}, {rate:.1f}/s, {left:.0f} s left  {self._note}")
+            left = f"{max(0, self._total - self._done) / rate:.0f}" if rate else "?"
+            console.print(f"{self._title}: {self._done}/{self._total}, {rate:.1f}/s, {left} s left  {self._note}")

@@ -22,7 +22,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -58,10 +58,12 @@ def create_run(root: Path, env: str, algo: str, seed: int, config: Any, folder: 
     Raises:
         UserError: when ``folder`` already holds a run.
     """
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    path = folder or root / f"{env}__{algo}__{seed}__{stamp}"
-    check_free(path)
-    path.mkdir(parents=True, exist_ok=True)
+    if folder is None:
+        path = _new_folder(root / f"{env}__{algo}__{seed}__{time.strftime('%Y%m%d-%H%M%S')}")
+    else:
+        path = folder
+        check_free(path)
+        path.mkdir(parents=True, exist_ok=True)
     write_text(path / CONFIG, yaml.safe_dump(plain(config), sort_keys=False))
     about = {
         "command": command_line(),
@@ -71,6 +73,17 @@ def create_run(root: Path, env: str, algo: str, seed: int, config: Any, folder: 
     }
     write_json(path / RUN, about)
     return path
+
+
+def _new_folder(path: Path) -> Path:
+    """Make a folder that nobody else has, with a number behind ``path`` where another run began in the same second."""
+    number, free = 1, path
+    while True:
+        with suppress(FileExistsError):
+            free.mkdir(parents=True)
+            return free
+        number += 1
+        free = path.with_name(f"{path.name}-{number}")
 
 
 def check_free(path: Path) -> None:

@@ -19,6 +19,7 @@ from lcnet_rl.backbones import BACKBONES, Backbone, BackboneSpec, create_backbon
 from lcnet_rl.errors import UserError
 from lcnet_rl.files import read_tensors, write_tensors
 from lcnet_rl.model import LCNet, create_model
+from lcnet_rl.progress import console
 from lcnet_rl.rewards import PriceRange
 from lcnet_rl.runs import MODEL
 from lcnet_rl.spec import ModelSpec
@@ -114,6 +115,11 @@ def load_backbone(init: str, name: str | None = None, classes: int = 10, width: 
         raise UserError(f"{init} holds {_describe(spec)}, but {_describe(expected)} was asked for{hint}")
     backbone = create_backbone(*astuple(spec))
     _load_state(backbone, state, init)
+    if init == "akamaster" or Path(init).suffix == ".th":
+        console.print(
+            "[yellow]akamaster's networks were trained on all 50,000 training images, so on this project's validation "
+            "images accuracy is too high, and what is chosen by it is biased; test images are not affected[/]"
+        )
     return backbone
 
 

@@ -9,8 +9,16 @@ from agents.alarms import COLLAPSED, MISSED, warn_if_collapsed, warn_if_missed
 def test_decisions_that_are_the_same_for_all_images_are_called_collapsed(
     spread: float, warned: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert warn_if_collapsed(7, spread) == warned
+    assert warn_if_collapsed(7, spread, 0.7) == warned
     assert ("step 7: collapsed" in capsys.readouterr().out) == warned
+
+
+@pytest.mark.parametrize(("share", "advice"), [(1.0006, "a higher --price"), (0.1, "a lower --price")])
+def test_what_to_do_about_collapsed_decisions_hangs_on_what_they_keep(
+    share: float, advice: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warn_if_collapsed(7, 0.0, share)
+    assert advice in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(

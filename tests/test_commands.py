@@ -242,14 +242,19 @@ def test_one_run_serves_every_price_and_budget_of_its_range(
     assert "give --budget or --price, not both" in both
 
 
-def test_ctrl_c_says_how_to_go_on(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, images: str, tmp_path: Path
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_after_the_step_and_says_how_to_go_on(
+    number: signal.Signals,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    images: str,
+    tmp_path: Path,
 ) -> None:
     one_step = Reinforce.joint_step
 
     def step(agent: Reinforce) -> dict[str, float]:
         if agent.step == 3:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
         return one_step(agent)
 
     monkeypatch.setattr(Reinforce, "joint_step", step)

@@ -55,6 +55,23 @@ def test_grey_palette_and_transparent_images_are_read_as_rgb(root: Path) -> None
     assert images[:3, :, 16, 16].tolist() == [[77, 77, 77], [10, 20, 30], [0, 0, 0]]
 
 
+def test_photographs_are_turned_upright(root: Path) -> None:
+    image = Image.new("RGB", (40, 40), (0, 0, 0))
+    image.paste((255, 255, 255), (0, 0, 40, 20))  # the upper half
+    exif = image.getexif()
+    exif[0x0112] = 6  # the camera lay on its side: turn clockwise
+    image.save(root / "test/blue/0.png", exif=exif)
+    seen = load_dataset(f"folder:{root}", "test").images[0]
+    assert seen[:, :, 20:].float().mean() > 250
+    assert seen[:, :, :12].float().mean() < 5
+
+
+def test_more_than_8_bits_are_refused_rather_than_cut_off(root: Path) -> None:
+    Image.fromarray(np.full((40, 40), 40_000, dtype=np.uint16)).save(root / "test/blue/0.png")
+    with pytest.raises(UserError, match=r"0\.png \(more than 8 bits a pixel\)"):
+        load_dataset(f"folder:{root}", "test")
+
+
 def test_hidden_files_are_passed_over(root: Path) -> None:
     (root / "train/.cache").mkdir()
     (root / "train/blue/.DS_Store").write_bytes(b"junk")

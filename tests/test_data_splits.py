@@ -56,11 +56,11 @@ def test_smaller_sets_hold_out_a_tenth_balanced_even_where_the_classes_are_not()
     assert labels[val].bincount().tolist() == [20, 20]
 
 
-def test_a_rare_class_keeps_at_least_half_of_its_images_for_training() -> None:
+def test_a_rare_class_keeps_half_of_its_images_for_training_and_others_are_held_out_as_ever() -> None:
     labels = torch.tensor([0] * 997 + [1] * 3)
     train, val = train_val_indices(labels, 2)
-    assert labels[val].bincount().tolist() == [1, 1]
-    assert labels[train].bincount().tolist() == [996, 2]
+    assert labels[val].bincount().tolist() == [50, 1]
+    assert labels[train].bincount().tolist() == [947, 2]
 
 
 def test_a_class_with_one_image_is_refused() -> None:

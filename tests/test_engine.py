@@ -186,6 +186,24 @@ def test_what_an_engine_cannot_do_it_refuses() -> None:
         engine.train()
     with pytest.raises(UserError, match="float32 or bfloat16"):
         Engine(lively(), torch.float16)
+    with pytest.raises(UserError, match="at least one image, got 0"):
+        engine.tune(0)
+    with pytest.raises(UserError, match="price must be >= 0"):
+        engine.begin(images(2), price=-1)
     state = engine.begin(images(2))
     with pytest.raises(UserError, match="zeros and ones only"):
         engine.advance(state, torch.full((2, engine.action_size), 0.5))
+
+
+def test_threads_that_share_an_engine_do_not_see_each_others_images() -> None:
+    class Raced(Engine):
+        """As if another thread looked at its own images as soon as this one has noted what it saw."""
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            super().__setattr__(name, value)
+            if name == "_observed" and value is not None and value[0] is first:
+                assert len(self.observe(second).pooled) == 3
+
+    engine = Raced(lively())
+    first, second = engine.begin(images(2)), engine.begin(images(5)[2:])
+    assert len(engine.observe(first).pooled) == 2

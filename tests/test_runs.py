@@ -37,6 +37,14 @@ def rows(run: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def test_runs_that_begin_in_the_same_second_get_folders_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.strftime", lambda *_: "20260101-000000")
+    runs = [create_run(tmp_path, "LayerSkip", "ppo", 0, Outer()) for _ in range(3)]
+    assert [run.name for run in runs] == [f"LayerSkip__ppo__0__20260101-000000{tail}" for tail in ("", "-2", "-3")]
+
+
 def test_a_run_folder_is_named_by_environment_algorithm_seed_and_time(tmp_path: Path) -> None:
     run = create_run(tmp_path, "LayerSkip", "reinforce", 3, Outer())
     assert run.parent == tmp_path

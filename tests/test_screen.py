@@ -7,7 +7,7 @@ import torch
 from networks import images, lively
 from rich.console import Console
 
-from lcnet_rl import report
+from lcnet_rl import progress, report
 from lcnet_rl.benchmark import record
 from lcnet_rl.data import Dataset
 from lcnet_rl.evaluate import evaluate
@@ -40,3 +40,15 @@ def test_the_numbers_of_a_benchmark_are_whole(screen: Console) -> None:
     text = screen.export_text()
     for number in ("100%", "11.25", "10.11-12.13", "1234.56", "1111.22"):
         assert number in text
+
+
+def test_progress_that_has_not_moved_yet_can_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = Console(width=80, record=True)
+    monkeypatch.setattr(progress, "console", told)
+    with progress.Progress("training", 10, every=0.0) as bar:
+        bar.note("warm-up 3/300")
+        bar.advance(0)
+        bar.advance()
+    lines = told.export_text().splitlines()
+    assert lines[0] == "training: 0/10, 0.0/s, ? s left  warm-up 3/300"
+    assert lines[1].startswith("training: 1/10")

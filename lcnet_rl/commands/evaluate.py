@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,11 +15,11 @@ from lcnet_rl.budget import meet_budget
 from lcnet_rl.data import Dataset, load_dataset
 from lcnet_rl.device import resolve_device
 from lcnet_rl.errors import UserError
-from lcnet_rl.evaluate import evaluate
+from lcnet_rl.evaluate import evaluate, recalibrate
 from lcnet_rl.model import LCNet
 from lcnet_rl.plots import picture_paths, plot_tradeoff
 from lcnet_rl.pretrain import dense_accuracy
-from lcnet_rl.progress import console
+from lcnet_rl.progress import Progress, console
 from lcnet_rl.report import print_summary, summarize
 from lcnet_rl.rewards import PriceRange, price_range
 from lcnet_rl.runs import BEST, MODEL, START, check_classes, command_line, data_root, read_config, write_json
@@ -93,19 +94,34 @@ def evaluate_run(config: Evaluate, model: LCNet, train: Dataset, val: Dataset, d
     summary |= {"budget": config.budget, "which": config.which, "seed": config.seed}
     summary |= {"price": float(model.price), "train_seed": settings["seed"], "command": command_line()}
     write_json(config.run / f"evaluation-{variant(config)}.json", summary)
-    curve = []
     few = dataset.sample(2000)
-    for other in CURVE:
-        if prices.is_one:
-            point = evaluate(model, few, model.greedy(other), device)
-        else:
-            seen = prices.at(torch.full((len(few),), other))
-            point = evaluate(model, few, model.greedy(), device, prices=seen)
-        curve.append((float(point.macs.mean()), point.accuracy))
     line = ("other thresholds" if prices.is_one else f"prices {prices}") + f", {len(few):,} images"
+    curve = trade_off(model, train, few, prices, device)
     plot_tradeoff(summary, curve, line, config.run / f"tradeoff-{variant(config)}.png")
     picture_paths(model, dataset, policy, config.run / f"paths-{variant(config)}.png")
     return summary
+
+
+def trade_off(
+    model: LCNet, train: Dataset, images: Dataset, prices: PriceRange, device: torch.device
+) -> list[tuple[float, float]]:
+    """(MACs, accuracy) of the policy over its prices; of one for a single price, over keep thresholds.
+
+    As with --budget, a threshold gets BatchNorm's statistics for what it keeps, on training images.
+    """
+    curve = []
+    with Progress("trade-off", len(CURVE)) as bar:
+        for other in CURVE:
+            if prices.is_one:
+                moved = copy.deepcopy(model)
+                recalibrate(moved, train, moved.greedy(other), device, images=2000)
+                point = evaluate(moved, images, moved.greedy(other), device)
+            else:
+                seen = prices.at(torch.full((len(images),), other))
+                point = evaluate(model, images, model.greedy(), device, prices=seen)
+            curve.append((float(point.macs.mean()), point.accuracy))
+            bar.advance()
+    return curve
 
 
 def checked(price: float, prices: PriceRange) -> float:

@@ -51,6 +51,8 @@ def run(config: Export) -> None:
     settings = read_config(config.run)
     model = load_model(config.run / (MODEL if config.which == "final" else BEST))
     path = config.out or config.run / "model.onnx"
+    if path.is_dir():
+        raise UserError(f"--out {path} is a folder; name a file in it")
     root = data_root(config.data_root, settings)
     val = load_dataset(settings["dataset"], "val", root)
     if config.budget is not None:

@@ -13,6 +13,7 @@ import torch
 import tyro
 
 from agents.finetune import OnValidation
+from agents.pricing import Pricing
 from agents.reinforce import Reinforce
 from agents.reinforce_config import ReinforceConfig
 from agents.rivals.blockdrop import BlockDrop, BlockDropConfig
@@ -222,7 +223,7 @@ def start_run(
 ) -> Path:
     """Make a run folder for training from ``backbone``, and train; returns the folder."""
     # Faulty settings are refused before there is a folder that a corrected command would find taken.
-    starting_agent(config, backbone)
+    Pricing(config.agent, starting_agent(config, backbone), 1.0)
     teacher = choose_teacher(config, backbone)
     TrainingBatches(train, config.agent.batch_size, config.seed)
     env = ENV_NAMES[config.decides]

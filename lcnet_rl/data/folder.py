@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from lcnet_rl.data.dataset import SIZE, Dataset, Part
@@ -58,7 +58,7 @@ def read_images(files: Sequence[Path]) -> Tensor:
 
 
 def read_image(file: Path) -> NDArray[np.uint8]:
-    """One image as RGB, resized to 32x32 with antialiasing, its sides scaled apart if it is no square.
+    """One image as RGB, upright, resized to 32x32 with antialiasing, its sides scaled apart if it is no square.
 
     Returns:
         Shape (32, 32, 3), uint8.
@@ -68,8 +68,10 @@ def read_image(file: Path) -> NDArray[np.uint8]:
     """
     with warnings.catch_warnings(), Image.open(file) as image:
         warnings.simplefilter("ignore")  # remarks on odd metadata; a file that cannot be decoded raises
+        if image.mode.startswith(("I", "F")):
+            raise ValueError("more than 8 bits a pixel")
         # Through RGBA, since a palette may carry transparency; transparent pixels become black.
-        rgba = image.convert("RGBA")
+        rgba = ImageOps.exif_transpose(image).convert("RGBA")
         background = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
         flat = Image.alpha_composite(background, rgba).convert("RGB")
         return np.asarray(flat.resize((SIZE, SIZE), Image.Resampling.BICUBIC))

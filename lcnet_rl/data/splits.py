@@ -30,21 +30,22 @@ def train_val_indices(labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
         classes: number of classes.
 
     Returns:
-        Shapes (N - M,) and (M,), int64, disjoint; M is a multiple of ``classes``.
+        Shapes (N - M,) and (M,), int64, disjoint; as many validation images of every class, or half of a rare one.
 
     Raises:
         UserError: a class with fewer than two images cannot give one to each side.
     """
     values = labels.cpu().numpy()
-    smallest = int(np.bincount(values, minlength=classes).min())
+    counts = np.bincount(values, minlength=classes)
+    smallest = int(counts.min())
     if smallest < 2:
         raise UserError(f"a class has {smallest} training image(s); it needs at least 2, one of them for validation")
     wanted = min(LARGEST, len(values) // SHARE) // classes
-    per_class = max(1, min(wanted, smallest // 2))
     random = np.random.RandomState(SEED)
     held_out = np.zeros(len(values), dtype=bool)
     for label in range(classes):
-        held_out[random.permutation(np.flatnonzero(values == label))[:per_class]] = True
+        count = max(1, min(wanted, int(counts[label]) // 2))
+        held_out[random.permutation(np.flatnonzero(values == label))[:count]] = True
     return torch.from_numpy(np.flatnonzero(~held_out)), torch.from_numpy(np.flatnonzero(held_out))
 
 

@@ -90,7 +90,13 @@ class Engine(LCNet):
 
     @torch.no_grad()
     def tune(self, batch: int) -> None:
-        """Time this machine's blocks at up to ``batch`` images, and from now on compute dropped parts where faster."""
+        """Time this machine's blocks at up to ``batch`` images, and from now on compute dropped parts where faster.
+
+        Raises:
+            UserError: for less than one image.
+        """
+        if batch < 1:
+            raise UserError(f"tune for batches of at least one image, got {batch}")
         size, inputs = IMAGE_SIZE, []
         for packed in self.packed:
             channels = packed.block.in_channels
@@ -107,9 +113,10 @@ class Engine(LCNet):
     @torch.no_grad()
     def observe(self, state: State) -> Observation:
         """As ``LCNet.observe``; a probe runs at most once, however often the same state is looked at."""
-        if self._observed is None or self._observed[0] is not state:
-            self._observed = state, super().observe(state)
-        return self._observed[1]
+        known = self._observed  # read once: another thread may put its own there at any time
+        if known is None or known[0] is not state:
+            self._observed = known = state, super().observe(state)
+        return known[1]
 
     @torch.no_grad()
     def advance(self, state: State, action: Tensor) -> State:

@@ -18,6 +18,7 @@ from lcnet_rl.backbones import Backbone
 from lcnet_rl.errors import UserError
 from lcnet_rl.export.layout import BLOCKED_DOMAIN, Blocked, Layout, Standard
 from lcnet_rl.export.network import FORMAT
+from lcnet_rl.rewards.price import check_price
 from lcnet_rl.state import Outcome
 
 
@@ -96,12 +97,14 @@ class OnnxNetwork:
             price: that the gates read; None is the one trained at.
 
         Raises:
-            UserError: for images of another type or shape, or a threshold outside (0, 1).
+            UserError: for images of another type or shape, a threshold outside (0, 1), or what is no price.
         """
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != (3, 32, 32) or not len(images):
             raise UserError(f"images must be uint8 (B >= 1, 3, 32, 32), got {images.dtype} {tuple(images.shape)}")
         if threshold is not None and not 0 < threshold < 1:
             raise UserError(f"a threshold is in (0, 1), got {threshold}")
+        if price is not None:
+            check_price(price)
         given = {"threshold": threshold, "price": price}
         feeds = {name: np.full((1, 1), value, np.float32) for name, value in given.items() if value is not None}
         parts = [self.session.run(None, {"image": image[None], **feeds}) for image in images.cpu().numpy()]

@@ -22,6 +22,17 @@ def check_price(price: float) -> float:
     return float(price)
 
 
+def prices_of(price: float | Tensor, count: int, device: torch.device) -> Tensor:
+    """A price for each of ``count`` images, (count,), float32, from one number or tensor for all, or as many.
+
+    Raises:
+        UserError: for a number that ``check_price`` refuses; tensors are taken as they are.
+    """
+    if isinstance(price, float | int):
+        check_price(price)
+    return torch.as_tensor(price, dtype=torch.float32, device=device).expand(count)
+
+
 @dataclass(frozen=True)
 class PriceRange:
     """Prices from ``low`` to ``high``, both included; one price where they are equal.
