@@ -67,6 +67,17 @@ def test_a_table_says_of_a_run_what_its_files_say(cell: Cell) -> None:
 NETWORKS = {"ResNet-18, width 64": "w64", "width 32": "w32", "ResNet-20": "resnet20", "ResNet-56": "resnet56"}
 KEPT = {"half, by blocks": "blocks50", "half, by filter groups": "groups50", "everything": "all"}
 
+CASES = [
+    (way, kept)
+    for way in (
+        "one image, ONNX Runtime, blocked layout",
+        "one image, ONNX Runtime, standard layout",
+        "128 images, engine",
+    )
+    for kept in KEPT
+]
+"""The rows of both tables."""
+
 
 def ratio(times: str, way: str, kept: str, network: str) -> str:
     """A case's ratio, as ``bench --preset standard --json`` wrote it into the file ``times``."""
@@ -81,13 +92,13 @@ def ratio(times: str, way: str, kept: str, network: str) -> str:
     return f"{found:.2f}"
 
 
-@pytest.mark.parametrize(("times", "cases"), [("standard-times.json", 9), ("standard-times-xeon.json", 6)])
-def test_a_table_of_times_is_that_of_the_committed_file(times: str, cases: int) -> None:
+@pytest.mark.parametrize("times", ["standard-times.json", "standard-times-xeon.json"])
+def test_a_table_of_times_is_that_of_the_committed_file(times: str) -> None:
     text = (REFERENCE.parent.parent / "README.md").read_text()
     lines = text[text.index(f"{times}`") :].splitlines()
     start = next(number for number, line in enumerate(lines) if line.startswith("| | kept | "))
-    shown = (line.strip("|").split("|") for line in lines[start : start + 2 + cases])
+    shown = (line.strip("|").split("|") for line in lines[start : start + 2 + len(CASES)])
     header, _, *rows = ([part.strip() for part in parts] for parts in shown)
-    assert len(rows) == cases
+    assert [tuple(row[:2]) for row in rows] == CASES
     for way, kept, *told in rows:
         assert told == [ratio(times, way, kept, network) for network in header[2:]], (way, kept)

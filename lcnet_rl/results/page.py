@@ -39,7 +39,7 @@ alone in one of twenty cases (twice the standard error near 91 %, images drawn a
 """
 TIME = """What `lcnet-rl bench RUN --json RUN/times.json` measured, where it was run: greedy decisions on validation
 images, against the fastest dense network in the same runtime (a ratio below 1 is faster). Medians of trials in turn,
-and quartiles of their ratios, on the machine that the file names.
+and quartiles of their ratios, on two cores; the file says more of the machine.
 """
 ABOUT = 0.05
 """How far MACs may differ that are called the same."""
