@@ -125,6 +125,17 @@ def test_runs_that_differ_in_their_seed_only_are_one_group() -> None:
     assert differing(groups) == {"agent.price": [1, 2]}
 
 
+def test_networks_to_start_from_that_differ_in_their_seed_only_are_no_other_setting(tmp_path: Path) -> None:
+    for name, seed, epochs in (("a", 0, 4), ("b", 1, 4), ("c", 2, 9)):
+        (tmp_path / name).mkdir()
+        settings = {"seed": seed, "init": None, "run": name, "recipe": {"epochs": epochs}}
+        (tmp_path / name / "config.yaml").write_text(yaml.safe_dump(settings))
+        (tmp_path / name / "backbone.safetensors").touch()
+    inits = [str(tmp_path / "a"), str(tmp_path / "b" / "backbone.safetensors"), str(tmp_path / "c"), "scratch"]
+    records = [Record("x", {"seed": seed, "init": init}, summary(0.9, 0.5)) for seed, init in enumerate(inits)]
+    assert [len(group.records) for group in grouped(records)] == [2, 1, 1]
+
+
 def test_frontier_of_runs_with_seeds(capsys: pytest.CaptureFixture[str], runs: list[str], tmp_path: Path) -> None:
     assert main(["frontier", *runs, "--out", str(tmp_path / "out")]) == 0
     output = capsys.readouterr().out

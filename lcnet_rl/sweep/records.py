@@ -15,9 +15,10 @@ from optuna.trial import TrialState
 from lcnet_rl.errors import UserError
 from lcnet_rl.files import read_json
 from lcnet_rl.rewards import price_range
-from lcnet_rl.runs import read_config
+from lcnet_rl.runs import CONFIG, read_config
 from lcnet_rl.sweep.space import NOT_SEARCHED
 from lcnet_rl.sweep.study import OUTCOME
+from lcnet_rl.weights import pretrained
 
 SEED = "seed"
 EVALUATE = "evaluate."
@@ -159,12 +160,28 @@ def dotted(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def grouped(records: Iterable[Record]) -> list[Group]:
-    """Records by all settings but the seed, in order; of two with the same seed, the later one."""
+    """Records by all settings but the seed, in order; of two with the same seed, the later one.
+
+    Starting from networks that were trained alike, with other seeds, is the same setting.
+    """
     groups: dict[str, dict[Any, Record]] = {}
     for record in records:
         rest = {name: value for name, value in record.settings.items() if name != SEED}
+        rest["init"] = lineage(record.settings)
         groups.setdefault(json.dumps(rest, sort_keys=True), {})[record.settings.get(SEED)] = record
     return [Group(tuple(seeds.values())) for seeds in groups.values()]
+
+
+def lineage(settings: Mapping[str, Any]) -> Any:
+    """How the network was trained that a run starts from, but for the seed; where that is not known, its name."""
+    init = settings.get("init")
+    known = pretrained(settings["dataset"], settings["backbone"], settings.get("width")) if init == "auto" else None
+    path = known or Path(str(init))
+    run = path.parent if path.is_file() else path
+    if init is None or not (run / CONFIG).is_file():
+        return init
+    how = {name: value for name, value in experiment(read_config(run)).items() if name != SEED}
+    return {**how, "init": lineage(how)}
 
 
 def differing(groups: Sequence[Group]) -> dict[str, list[Any]]:
