@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -101,7 +102,7 @@ class Reinforce:
         if self.step == 0:
             self.save()
         began, first = time.monotonic(), self.step
-        command = f"{distributed.launcher()} train --resume {self.run}"
+        command = f"{distributed.launcher()} train --resume {quote(str(self.run))}"
         with (
             closing(log),
             distributed.resumable(command, self.run / CHECKPOINT),

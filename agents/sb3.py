@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -96,7 +97,7 @@ def train_sb3(
         if left > 0:
             algorithm.learn(left, callback=joint, log_interval=1, reset_num_timesteps=not resume)
         if interrupt.requested and algorithm.num_timesteps < config.timesteps:
-            raise Interrupted(f"lcnet-rl train --resume {run}", joint.saved_at, config.timesteps)
+            raise Interrupted(f"lcnet-rl train --resume {quote(str(run))}", joint.saved_at, config.timesteps)
         joint.save()  # of before the centring, so that to resume a finished run changes nothing
         model.price.fill_(joint.pricing.value)
         if joint.pricing.target is not None:  # met while sampling so far, which is not the greedy share

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -80,7 +81,7 @@ class JointFinetuning(BaseCallback):
                 self.bar.advance(0)
             if self.interrupt.requested:
                 self.save()
-                raise Interrupted(f"lcnet-rl train --resume {self.run}", 0, self.config.timesteps)
+                raise Interrupted(f"lcnet-rl train --resume {quote(str(self.run))}", 0, self.config.timesteps)
 
     def finetune_step(self, generator: torch.Generator, random_decisions: bool = False) -> None:
         """One step of backbone, scales and probes on decisions sampled from the policy, or at random in the warm-up."""

@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         where = f" ({error.filename})" if error.filename else ""
         return _complain(f"{error.strerror or error}{where}")
     except Interrupted as stop:
-        console.print(str(stop), soft_wrap=True, highlight=False)
+        console.print(str(stop), soft_wrap=True, highlight=False, markup=False)
         return 130
     except KeyboardInterrupt:
         return 130

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 
 import torch
 
@@ -67,7 +68,7 @@ def run(config: Pretrain) -> None:
             raise UserError(f"--resume goes on with the settings in {resumed / CONFIG}; leave the other options away")
         values = read_config(resumed)
         if "agent" in values:
-            raise UserError(f"{resumed} trains an agent; to go on: lcnet-rl train --resume {resumed}")
+            raise UserError(f"{resumed} trains an agent; to go on: lcnet-rl train --resume {quote(str(resumed))}")
         config = from_dict(Pretrain, values, str(resumed / CONFIG))
     check_seed(config.seed)
     with joined(config.device) as device:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any, cast
 
 import torch
@@ -160,7 +161,7 @@ def parse(arguments: Sequence[str], prog: str) -> AnyTrain:
     if resume is not None:
         values = read_config(Path(resume))
         if "agent" not in values:
-            raise UserError(f"{resume} trains a dense backbone; to go on: lcnet-rl pretrain --resume {resume}")
+            raise UserError(f"{resume} trains a dense backbone; to go on: lcnet-rl pretrain --resume {quote(resume)}")
     elif preset is not None:
         values = read_preset(preset)
     algo = algo or values.get("algo", "reinforce")
@@ -206,11 +207,11 @@ def run_on(config: AnyTrain, device: torch.device) -> None:
         classes = len(train.classes)
         backbone = load_backbone(str(folder / START), classes=classes)
         teacher = load_backbone(str(folder / TEACHER), classes=classes) if config.teacher else backbone
-        console.print(f"going on with {folder}", soft_wrap=True)
+        console.print(f"going on with {folder}", soft_wrap=True, markup=False)
         train_agent(config, backbone, teacher, train, val, folder, device)
     else:
         folder = start_run(config, starting_backbone(config, len(train.classes)), train, val, device)
-    console.print(f"done; now: lcnet-rl evaluate {folder}", soft_wrap=True)
+    console.print(f"done; now: lcnet-rl evaluate {quote(str(folder))}", soft_wrap=True, markup=False)
 
 
 def start_run(
@@ -231,7 +232,7 @@ def start_run(
     by_main(save_backbone)(backbone, folder / START)
     if config.teacher:
         by_main(save_backbone)(teacher, folder / TEACHER)
-    console.print(f"run folder: {folder}", soft_wrap=True)
+    console.print(f"run folder: {folder}", soft_wrap=True, markup=False)
     train_agent(config, backbone, teacher, train, val, folder, device, on_validation)
     return folder
 

@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any, Literal
 
 from optuna.study import Study
@@ -122,7 +123,9 @@ def of_run(run: Path, split: Split) -> list[Record]:
     several = not price_range(settings["agent"]["price"]).is_one
     if not paths:
         hint = " --price P, for one P or several" if several else ""
-        raise UserError(f"{run} has no evaluation-{split}.json; first: lcnet-rl evaluate {run} --split {split}{hint}")
+        raise UserError(
+            f"{run} has no evaluation-{split}.json; first: lcnet-rl evaluate {quote(str(run))} --split {split}{hint}"
+        )
     records = []
     for path in paths:
         summary, shown = read_json(path), {}
