@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Literal
 
 import torch
@@ -181,7 +182,7 @@ def train_dense(
 
     if not resume:
         save(0)
-    command = f"{distributed.launcher()} pretrain --resume {run}"
+    command = f"{distributed.launcher()} pretrain --resume {quote(str(run))}"
     with (
         distributed.resumable(command, run / CHECKPOINT),
         deferred_interrupt(twice_stops=distributed.world_size() == 1) as interrupt,

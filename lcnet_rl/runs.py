@@ -89,7 +89,9 @@ def _new_folder(path: Path) -> Path:
 def check_free(path: Path) -> None:
     """Raise UserError when ``path`` already holds a run."""
     if (path / CONFIG).exists():
-        raise UserError(f"{path} already holds a run; give another folder, or continue with --resume {path}")
+        raise UserError(
+            f"{path} already holds a run; give another folder, or continue with --resume {shlex.quote(str(path))}"
+        )
 
 
 def command_line() -> str:

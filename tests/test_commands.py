@@ -258,9 +258,9 @@ def test_a_signal_stops_after_the_step_and_says_how_to_go_on(
         return one_step(agent)
 
     monkeypatch.setattr(Reinforce, "joint_step", step)
-    run = tmp_path / "run"
+    run = tmp_path / "my [first] run"
     arguments = ["train", "--dataset", images, "--backbone", "resnet8", "--width", "4", "--init", "scratch"]
     assert main([*arguments, "--batch-size", "8", "--run", str(run)]) == 130
     output = capsys.readouterr().out
-    assert f"continue with: lcnet-rl train --resume {run}" in output
+    assert f"continue with: lcnet-rl train --resume '{run}'" in output
     assert load_tree(run / CHECKPOINT)["step"] == 4
