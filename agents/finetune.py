@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, get_args
 
 import torch
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from agents.rollout import Rollout
 from lcnet_rl.backbones import Backbone
+from lcnet_rl.data.augment import Augmentation
 from lcnet_rl.device import Precision
 from lcnet_rl.distributed import rand_rows
 from lcnet_rl.errors import UserError, unknown_name
@@ -38,6 +39,8 @@ class FinetuneConfig:
     """Weight of the dense starting backbone's soft labels in the task loss; 0 saves its forward pass."""
     batch_size: int = 128
     """Training images a step, of all processes together."""
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    """How training images are varied."""
     max_grad_norm: float = 5.0
     """Gradients of backbone and policy are each clipped to this norm."""
     keep_bias: float = 2.0

@@ -75,7 +75,7 @@ class Reinforce:
         self.run, self.seed, self.device = run, seed, device
         prepare(model)
         self.reward = create_reward(config.reward)
-        self.batches = TrainingBatches(train, config.batch_size, seed, device)
+        self.batches = TrainingBatches(train, config.batch_size, seed, device, config.augmentation)
         self.schedule = Schedule.of(config, self.batches.steps_per_epoch)
         self.finetuner = Finetuner(model, config, teacher)
         self.gates = torch.optim.Adam(model.policy_parameters(), lr=config.gate_lr)

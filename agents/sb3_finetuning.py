@@ -52,7 +52,7 @@ class JointFinetuning(BaseCallback):
         self.lcnet, self.config, self.train_set, self.val_set = model, config, train, val
         self.run, self.seed, self.device = run, seed, device
         self.finetuner = Finetuner(model, config, teacher)
-        self.batches = TrainingBatches(train, config.batch_size, seed, device)
+        self.batches = TrainingBatches(train, config.batch_size, seed, device, config.augmentation)
         self.reward = create_reward(config.reward)
         rollout = config.num_envs * config.episodes * model.depth
         self.pricing = Pricing(config, model, config.ramp * config.timesteps / rollout)

@@ -13,6 +13,7 @@ from agents import reinforce
 from agents.reinforce import Reinforce
 from agents.reinforce_config import ReinforceConfig, Schedule
 from lcnet_rl.data import Dataset
+from lcnet_rl.data.augment import Augmentation
 from lcnet_rl.evaluate import evaluate, spread_prices
 from lcnet_rl.rewards import PriceRange
 
@@ -65,6 +66,14 @@ def test_polishing_starts_without_the_push_that_answers_overspending(tmp_path: P
     agent.step = 8
     agent.joint_step()
     assert agent.pricing.value == settled
+
+
+def test_images_are_varied_as_the_settings_say(tmp_path: Path) -> None:
+    plain = ReinforceConfig(batch_size=16, augmentation=Augmentation(padding=0, flips="none"))
+    agent = small_agent(plain, tmp_path)
+    batch, _ = agent.batches(0)
+    known = {image.numpy().tobytes() for image in agent.train_set.images}
+    assert {image.numpy().tobytes() for image in batch} == known
 
 
 def test_gates_do_not_read_what_overspending_adds_to_the_price(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

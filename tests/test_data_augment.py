@@ -107,6 +107,15 @@ def test_alternating_flips_show_both_sides_of_every_image_in_two_epochs() -> Non
     assert 8 < sum(epochs[0]) < 32  # four standard deviations around 20
 
 
+def test_without_flips_and_shifts_images_are_what_they_are() -> None:
+    images = noise(40)
+    dataset = Dataset("noise", "train", images, torch.arange(40), tuple(map(str, range(40))))
+    batches = TrainingBatches(dataset, 40, seed=5, augmentation=Augmentation(padding=0, flips="none"))
+    for step in range(2):
+        batch, labels = batches(step)
+        assert batch.equal(images[labels])
+
+
 @pytest.mark.parametrize("wrong", [{"padding": -1}, {"cutout": -1}, {"padding": 32}, {"cutout": 32}])
 def test_faulty_augmentation_is_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(UserError, match="pixels from 0 to 31, got"):

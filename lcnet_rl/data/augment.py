@@ -27,8 +27,9 @@ class Augmentation:
 
     padding: int = 4
     """Largest shift in pixels, both ways."""
-    flips: Literal["random", "alternating"] = "random"
-    """Mirror half of the images, drawn anew each time; or each image in every second epoch: two epochs show both."""
+    flips: Literal["random", "alternating", "none"] = "random"
+    """Mirror half of the images, drawn anew each time; or each image in every second epoch: two epochs show both; or
+    none, where left and right mean something, as in digits."""
     cutout: int = 0
     """Side of a square that is blanked out at a random place; 0 for none."""
 

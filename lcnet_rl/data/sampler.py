@@ -40,7 +40,7 @@ class TrainingBatches:
         self._augmentation = augmentation
         # Which images the even epochs mirror, from a stream far below those of the epochs' orders.
         coins = torch.rand(len(dataset), generator=step_generator(seed, -(2**31)))
-        self._mirrored = (coins < 0.5).to(device) if augmentation.flips == "alternating" else None
+        self._mirrored = (coins < 0.5).to(device)
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         """Batch number ``step`` (from 0): augmented uint8 images (B, 3, 32, 32) and int64 labels (B,).
@@ -55,7 +55,9 @@ class TrainingBatches:
         chosen = self._order[position * self._batch_size : (position + 1) * self._batch_size]
         # All of the batch: draws must not depend on the number of processes. Beside a step, the rest costs little.
         how = self._augmentation
-        flips = None if self._mirrored is None else self._mirrored[chosen] ^ bool(epoch % 2)
+        flips = None
+        if how.flips != "random":
+            flips = (self._mirrored[chosen] ^ bool(epoch % 2)) & (how.flips == "alternating")
         generator = step_generator(self._seed, step, self._device)
         images = augment(self._images[chosen], generator, how.padding, flips, how.cutout)
         return images[self._rows], self._labels[chosen[self._rows]]
