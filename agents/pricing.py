@@ -3,8 +3,9 @@
 A price of its own meaning is chosen with ``price``; a share of dense MACs with ``target``, or with the ``lagrangian``
 reward, whose price is the dual variable of that constraint; one agent for many budgets with a range of prices.
 
-Gates read the price too. Of a target's controller they read the slow, integral part only. If they also read the part
-that answers the last step's overspending, decisions would hang on those of the step before, and swing with them.
+Gates read the price too. Of a target's controller, ``reinforce`` shows them the slow, integral part only. If they also
+read the part that answers the last step's overspending, decisions would hang on those of the step before, and swing
+with them. In an environment, and so for ``ppo`` and ``a2c``, what is read is what is charged.
 """
 
 from __future__ import annotations
