@@ -25,18 +25,19 @@ class Interrupt:
 
 
 @contextmanager
-def deferred_interrupt(twice_stops: bool = True) -> Iterator[Interrupt]:
+def deferred_interrupt(twice_stops: bool = True, terminate: bool = True) -> Iterator[Interrupt]:
     """Turn the first Ctrl-C or SIGTERM inside the block into ``requested``; a second one stops at once, as usual.
 
     Args:
         twice_stops: False where one Ctrl-C may arrive twice, from the terminal and from a launcher, whose SIGTERM means
             that other processes are lost, and is left alone.
+        terminate: False leaves SIGTERM alone too, where the work is another process's, which does not get it.
     """
     interrupt = Interrupt()
     if threading.current_thread() is not threading.main_thread():
         yield interrupt
         return
-    signals = (signal.SIGINT, signal.SIGTERM) if twice_stops else (signal.SIGINT,)
+    signals = (signal.SIGINT, signal.SIGTERM) if twice_stops and terminate else (signal.SIGINT,)
     previous = {number: signal.getsignal(number) for number in signals}
 
     def restore() -> None:

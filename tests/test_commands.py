@@ -14,7 +14,7 @@ import lcnet_rl
 from agents.reinforce import Reinforce
 from lcnet_rl.commands import COMMANDS, demo, main
 from lcnet_rl.commands.train import ALGOS, parse
-from lcnet_rl.interrupt import Interrupted
+from lcnet_rl.interrupt import Interrupted, deferred_interrupt
 from lcnet_rl.runs import CHECKPOINT, CONFIG, MODEL, PROGRESS, START
 from lcnet_rl.settings import from_dict, preset_names, read_preset
 from lcnet_rl.tree import load_tree
@@ -240,6 +240,15 @@ def test_one_run_serves_every_price_and_budget_of_its_range(
     assert "was trained for prices 0.1..4, got 5" in failing(capsys, "evaluate", str(run), "--price", "5")
     both = failing(capsys, "evaluate", str(run), "--price", "1", "--budget", "0.5")
     assert "give --budget or --price, not both" in both
+
+
+def test_sigterm_is_left_alone_where_the_work_is_another_processs() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with deferred_interrupt(terminate=False):
+        assert signal.getsignal(signal.SIGTERM) == before
+    with deferred_interrupt():
+        assert signal.getsignal(signal.SIGTERM) != before
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

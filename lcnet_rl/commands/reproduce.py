@@ -146,7 +146,7 @@ def call(arguments: Sequence[str]) -> None:
     command = shlex.join(["lcnet-rl", *arguments])
     console.print(f"[bold]$ {escape(command)}[/]", soft_wrap=True, highlight=False)
     # Ctrl-C reaches both processes; this one waits until the other has saved its work.
-    with deferred_interrupt() as interrupt:
+    with deferred_interrupt(terminate=False) as interrupt:
         code = subprocess.Popen([sys.executable, "-m", "lcnet_rl", *arguments], cwd=ROOT).wait()
     if interrupt.requested or code == 130:
         console.print("stopped; the same lcnet-rl reproduce goes on", highlight=False)
