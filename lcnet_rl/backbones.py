@@ -4,7 +4,9 @@ He's CIFAR networks (He et al., 2016, "Deep Residual Learning for Image Recognit
 16-32-64 filters, parameter-free shortcut, "option A") and ResNet-18 in the CIFAR form that the LC-Net paper plots
 (3x3 stem, no max-pooling, 64-128-256-512 filters, 1x1 projection where the shape changes). ResNet-16-late is
 this project's own, meant for skipping: three blocks lead quickly to 8x8 features, and most of the compute comes after
-that, in four more blocks of that shape, where decisions about it can be informed.
+that, in four more blocks of that shape, where decisions about it can be informed. ResNet-14-wide is this project's
+own too: its stem halves the features by max-pooling, and few, wide blocks of equal cost follow, so that blocks and
+filters are large enough for skipping them to save time.
 
 Images go in as uint8; scaling and normalisation are the first thing a backbone does, so nobody else needs to know them.
 """
@@ -40,23 +42,25 @@ class PaddedShortcut(nn.Module):
 
 
 class Stem(nn.Module):
-    """Normalisation, a 3x3 convolution, BatchNorm and ReLU."""
+    """Normalisation, a 3x3 convolution, BatchNorm and ReLU; then, where ``stride`` is 2, 2x2 max-pooling."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, out_channels: int) -> None:
+    def __init__(self, out_channels: int, stride: int = 1) -> None:
         super().__init__()
+        self.stride = stride
         self.conv = nn.Conv2d(3, out_channels, 3, padding=1, bias=False)
         self.bn: nn.Module = nn.BatchNorm2d(out_channels)
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map uint8 images (B, 3, 32, 32) to features (B, C, 32, 32)."""
+        """Map uint8 images (B, 3, 32, 32) to features (B, C, 32 / stride, 32 / stride)."""
         x = (images.to(self.mean.dtype) / 255 - self.mean) / self.std
         x = x.to(self.conv.weight.dtype, memory_format=torch.channels_last)
-        return F.relu(self.bn(self.conv(x)))
+        x = F.relu(self.bn(self.conv(x)))
+        return x if self.stride == 1 else F.max_pool2d(x, self.stride)
 
 
 class Block(nn.Module):
@@ -132,9 +136,11 @@ class Family:
     projection: bool
     """Whether shortcuts that change the shape are convolutions."""
     width: int
-    """Filters of the first stage, where no other is asked for."""
+    """Filters of the stem, where no other is asked for."""
     growth: tuple[int, ...] = (1, 2, 4, 8)
-    """Filters of each stage, as multiples of the first one's."""
+    """Filters of each stage, as multiples of the stem's."""
+    stem_stride: int = 1
+    """2 where the stem halves the features by max-pooling."""
 
 
 class Backbone(nn.Module):
@@ -143,7 +149,7 @@ class Backbone(nn.Module):
     def __init__(self, spec: BackboneSpec, family: Family) -> None:
         super().__init__()
         self.spec = spec
-        self.stem = Stem(spec.width)
+        self.stem = Stem(spec.width, family.stem_stride)
         blocks: list[Block] = []
         channels = spec.width
         for stage, count in enumerate(family.stages):
@@ -196,6 +202,7 @@ def pool(features: Tensor) -> Tensor:
 BACKBONES = {f"resnet{depth}": Family(((depth - 2) // 6,) * 3, False, 16) for depth in (8, 14, 20, 32, 44, 56, 110)}
 BACKBONES["resnet18"] = Family((2, 2, 2, 2), True, 64)
 BACKBONES["resnet16-late"] = Family((1, 1, 5), True, 24, (1, 2, 6))
+BACKBONES["resnet14-wide"] = Family((2, 4), True, 64, (1, 2), stem_stride=2)
 
 
 def create_backbone(
@@ -204,10 +211,11 @@ def create_backbone(
     """Build a backbone with fresh weights.
 
     Args:
-        name: ``resnet8/14/20/32/44/56/110`` (He's CIFAR networks), ``resnet18`` or ``resnet16-late``.
+        name: ``resnet8/14/20/32/44/56/110`` (He's CIFAR networks), ``resnet18``, ``resnet16-late`` or
+            ``resnet14-wide``.
         classes: number of classes of the head.
-        width: filters of the first stage; None is the usual width (16 for He's networks, 64 for ``resnet18``, 24 for
-            ``resnet16-late``).
+        width: filters of the stem; None is the usual width (16 for He's networks, 64 for ``resnet18`` and
+            ``resnet14-wide``, 24 for ``resnet16-late``).
         filters: of each block's first convolution, for a pruned network.
 
     Raises:

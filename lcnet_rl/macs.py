@@ -113,7 +113,7 @@ def cost_table(
         start: MACs of what decides before the first block.
         image_size: height and width of the images, in pixels.
     """
-    size, blocks = image_size, []
+    size, blocks = image_size // backbone.stem.stride, []
     for index, (l_net, c_net) in enumerate(zip(always, if_kept, strict=True)):
         block = backbone.block(index)
         size //= block.stride

@@ -61,7 +61,7 @@ def torch_macs(backbone: Backbone) -> int:
 @pytest.mark.parametrize("name", BACKBONES)
 def test_every_registered_backbone_maps_images_to_logits(name: str) -> None:
     backbone = meta_backbone(name)
-    assert backbone.spec == BackboneSpec(name, 10, {"resnet18": 64, "resnet16-late": 24}.get(name, 16))
+    assert backbone.spec == BackboneSpec(name, 10, {"resnet18": 64, "resnet16-late": 24, "resnet14-wide": 64}.get(name, 16))
     logits = backbone(torch.zeros(2, 3, 32, 32, dtype=torch.uint8, device="meta"))
     assert logits.shape == (2, 10)
     assert logits.dtype == torch.float32
@@ -72,7 +72,7 @@ def test_a_network_has_the_layers_that_its_name_counts(name: str) -> None:
     modules = list(meta_backbone(name).modules())
     convolutions = [m for m in modules if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
     linears = [m for m in modules if isinstance(m, nn.Linear)]
-    assert len(convolutions) + len(linears) == int(name.removeprefix("resnet").removesuffix("-late"))
+    assert len(convolutions) + len(linears) == int(name.removeprefix("resnet").partition("-")[0])
 
 
 @pytest.mark.parametrize("name", HE)
@@ -125,10 +125,26 @@ def test_the_late_network_spends_most_of_its_compute_on_8x8_features() -> None:
     assert [type(block.shortcut) for block in backbone.blocks[3:]] == [nn.Identity] * 4
 
 
-@pytest.mark.parametrize("name", ["resnet8", "resnet18"])
+def test_the_wide_network_pools_early_and_spends_alike_on_all_blocks() -> None:
+    backbone = meta_backbone("resnet14-wide")
+    costs = gateless_costs(backbone)
+    x, shapes = torch.zeros(1, 3, 32, 32, dtype=torch.uint8, device="meta"), []
+    for module in (backbone.stem, *backbone.blocks):
+        x = module(x)
+        shapes.append(tuple(x.shape[1:]))
+    assert shapes == [*[(64, 16, 16)] * 3, *[(128, 8, 8)] * 4]
+    shares = [cost.dense / costs.dense for cost in costs.blocks]
+    assert max(shares) < 1.3 * min(shares)
+
+
+@pytest.mark.parametrize("name", ["resnet8", "resnet18", "resnet14-wide"])
 def test_a_forward_pass_is_stem_blocks_pool_and_head(name: str) -> None:
     backbone, images = tiny_backbone(name), noise()
     x = backbone.stem(images)
+    if name == "resnet14-wide":
+        normalised = normalize(images.float() / 255, MEAN, STD)
+        convolved = F.relu(backbone.stem.bn(F.conv2d(normalised, backbone.stem.conv.weight, padding=1)))
+        torch.testing.assert_close(x, F.max_pool2d(convolved, 2), rtol=1e-5, atol=1e-5)
     for block in backbone.blocks:
         hidden = F.relu(block.bn1(block.conv1(x)))
         x = F.relu(block.shortcut(x) + block.bn2(block.conv2(hidden)))

@@ -24,7 +24,7 @@ from lcnet_rl.prune import prune
 from lcnet_rl.weights import load_backbone, load_model, save_backbone, save_model
 
 
-@pytest.mark.parametrize("name", ["resnet14", "resnet18"])
+@pytest.mark.parametrize("name", ["resnet14", "resnet18", "resnet14-wide"])
 @pytest.mark.parametrize("share", [0.9, 0.5])
 def test_it_costs_just_less_than_what_was_asked_for(name: str, share: float) -> None:
     backbone = lively(name).backbone

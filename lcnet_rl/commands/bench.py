@@ -51,9 +51,9 @@ class Bench:
     threads: int | None = None
     """CPU threads; all cores when not given."""
     backbone: str = "resnet20"
-    """Of env and train: resnet8/14/20/32/44/56/110, resnet18 or resnet16-late."""
+    """Of env and train: resnet8/14/20/32/44/56/110, resnet18, resnet16-late or resnet14-wide."""
     width: int | None = None
-    """Of env and train: filters of the first stage; the usual width when not given."""
+    """Of env and train: filters of the stem; the usual width when not given."""
     images: int | None = None
     """Of env and train: images at a time, by default 512 and 128."""
     precision: Precision = "auto"

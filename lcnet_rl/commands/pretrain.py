@@ -30,9 +30,9 @@ class Pretrain:
     dataset: str = "cifar10"
     """cifar10, shapes, or folder:PATH."""
     backbone: str = "resnet20"
-    """resnet8/14/20/32/44/56/110, resnet18 or resnet16-late."""
+    """resnet8/14/20/32/44/56/110, resnet18, resnet16-late or resnet14-wide."""
     width: int | None = None
-    """Filters of the first stage; the usual width when not given."""
+    """Filters of the stem; the usual width when not given."""
     init: str | None = None
     """Start from these weights: a file, a pretrain run, or 'akamaster'."""
     prune: float | None = None

@@ -53,9 +53,9 @@ class Train:
     dataset: str = "cifar10"
     """cifar10, shapes, or folder:PATH."""
     backbone: str = "resnet20"
-    """resnet8/14/20/32/44/56/110, resnet18 or resnet16-late."""
+    """resnet8/14/20/32/44/56/110, resnet18, resnet16-late or resnet14-wide."""
     width: int | None = None
-    """Filters of the first stage; the usual width when not given."""
+    """Filters of the stem; the usual width when not given."""
     init: str = "auto"
     """Starting weights: a file, a pretrain run, akamaster, scratch, or auto (what comes with the
     project: for cifar10 resnet20, resnet16-late, and resnet18 of width 32; for shapes resnet14 of width 8). Or a run of

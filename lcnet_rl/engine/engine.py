@@ -69,7 +69,7 @@ class Engine(LCNet):
         self.backbone.stem.conv.to(dtype)
         self.backbone.blocks.to(dtype)
         grouped = self.has_c_net and max(self.group_counts) <= MOST_GROUPS
-        self.packed, size = [], IMAGE_SIZE
+        self.packed, size = [], IMAGE_SIZE // self.backbone.stem.stride
         for t in range(self.depth):
             block = self.backbone.block(t)
             size //= block.stride
@@ -97,7 +97,7 @@ class Engine(LCNet):
         """
         if batch < 1:
             raise UserError(f"tune for batches of at least one image, got {batch}")
-        size, inputs = IMAGE_SIZE, []
+        size, inputs = IMAGE_SIZE // self.backbone.stem.stride, []
         for packed in self.packed:
             channels = packed.block.in_channels
             x = torch.randn(batch, channels, size, size, device=self.price.device, dtype=self.dtype)

@@ -28,8 +28,8 @@ class Layout(Protocol):
     def padded(self, filters: int) -> int:
         """How many filters a convolution with ``filters`` of them really has; the further ones are 0."""
 
-    def stem(self, graph: Graph, images: str, weight: Tensor, bias: Tensor) -> str:
-        """ReLU of a convolution on normalised images (1, 3, H, W)."""
+    def stem(self, graph: Graph, images: str, weight: Tensor, bias: Tensor, stride: int) -> str:
+        """ReLU of a convolution on normalised images (1, 3, H, W), then max-pooling where ``stride`` is above 1."""
 
     def conv(self, graph: Graph, x: str, weight: Tensor, bias: Tensor, stride: int, relu: bool) -> str:
         """A convolution (O, I, k, k) with bias, padded so that it keeps the size, but for its stride."""
@@ -80,8 +80,9 @@ class Standard:
     def padded(self, filters: int) -> int:
         return filters
 
-    def stem(self, graph: Graph, images: str, weight: Tensor, bias: Tensor) -> str:
-        return self.conv(graph, images, weight, bias, 1, relu=True)
+    def stem(self, graph: Graph, images: str, weight: Tensor, bias: Tensor, stride: int) -> str:
+        x = self.conv(graph, images, weight, bias, 1, relu=True)
+        return x if stride == 1 else graph.op("MaxPool", x, **_window(stride))
 
     def conv(self, graph: Graph, x: str, weight: Tensor, bias: Tensor, stride: int, relu: bool) -> str:
         y = graph.op("Conv", x, graph.constant(weight), graph.constant(bias), **_geometry(weight, stride))
@@ -132,11 +133,12 @@ class Blocked:
     def padded(self, filters: int) -> int:
         return -(-filters // self.size) * self.size
 
-    def stem(self, graph: Graph, images: str, weight: Tensor, bias: Tensor) -> str:
+    def stem(self, graph: Graph, images: str, weight: Tensor, bias: Tensor, stride: int) -> str:
         self._check(weight.shape[0])
         packed = weight.unflatten(0, (-1, self.size)).permute(0, 2, 3, 4, 1).reshape(weight.shape)
         inputs = images, graph.constant(packed), graph.constant(bias)
-        return self._op(graph, "Conv", *inputs, **_geometry(weight, 1), activation="Relu")
+        x = self._op(graph, "Conv", *inputs, **_geometry(weight, 1), activation="Relu")
+        return x if stride == 1 else self._op(graph, "MaxPool", x, **_window(stride))
 
     def conv(self, graph: Graph, x: str, weight: Tensor, bias: Tensor, stride: int, relu: bool) -> str:
         missing = self.padded(len(weight)) - len(weight)
@@ -202,6 +204,11 @@ class Blocked:
                 f"the blocked layout needs channels in multiples of {self.size}, and this network has {channels}; "
                 "use --layout standard"
             )
+
+
+def _window(side: int) -> dict[str, Any]:
+    """The attributes of pooling over squares that do not overlap."""
+    return {"kernel_shape": [side, side], "strides": [side, side]}
 
 
 def _geometry(weight: Tensor, stride: int) -> dict[str, Any]:

@@ -40,7 +40,7 @@ included; decisions, bool (blocks, 1 + groups), true = kept: L-Net's bit, then C
 def dense_model(backbone: Backbone, batch: int = 1) -> onnx.ModelProto:
     """The plain backbone, ``image`` uint8 (batch, 3, 32, 32) to ``logits``: what skipping is compared with."""
     network, graph, layout = folded(backbone), Graph("dense"), Standard()
-    x = layout.stem(graph, normalised(graph), *parameters(network.stem.conv))
+    x = layout.stem(graph, normalised(graph), *parameters(network.stem.conv), network.stem.stride)
     for block in map(network.block, range(len(network.blocks))):
         hidden = layout.conv(graph, x, *parameters(block.conv1), block.stride, relu=True)
         y = layout.conv(graph, hidden, *parameters(block.conv2), 1, relu=False)
@@ -70,7 +70,7 @@ def dynamic_model(model: LCNet, layout: Layout, classes: Sequence[str] = ()) -> 
     threshold = graph.constant(torch.full((1, 1), 0.5), "threshold")
     # A keep logit exceeds the threshold's logit where its probability exceeds the threshold.
     cut = graph.op("Log", graph.op("Div", threshold, graph.op("Sub", graph.constant(1.0), threshold)))
-    x = layout.stem(graph, normalised(graph), *parameters(backbone.stem.conv))
+    x = layout.stem(graph, normalised(graph), *parameters(backbone.stem.conv), backbone.stem.stride)
     place, rows = Place(x, layout.pool(graph, x), graph.constant(torch.zeros(1, 1))), []
     for t in range(model.depth):
         place, row = Step(model, layout, backbone.block(t), t, place, price, cut).write(graph)
