@@ -61,7 +61,8 @@ def torch_macs(backbone: Backbone) -> int:
 @pytest.mark.parametrize("name", BACKBONES)
 def test_every_registered_backbone_maps_images_to_logits(name: str) -> None:
     backbone = meta_backbone(name)
-    assert backbone.spec == BackboneSpec(name, 10, {"resnet18": 64, "resnet16-late": 24, "resnet14-wide": 64}.get(name, 16))
+    widths = {"resnet18": 64, "resnet16-late": 24, "resnet14-wide": 64}
+    assert backbone.spec == BackboneSpec(name, 10, widths.get(name, 16))
     logits = backbone(torch.zeros(2, 3, 32, 32, dtype=torch.uint8, device="meta"))
     assert logits.shape == (2, 10)
     assert logits.dtype == torch.float32
