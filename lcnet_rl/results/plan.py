@@ -11,10 +11,10 @@ from pathlib import Path
 
 from lcnet_rl.errors import UserError
 from lcnet_rl.files import read_json
-from lcnet_rl.results.rows import TIMES, evaluations, is_dense, typed
-from lcnet_rl.runs import CHECKPOINT, CONFIG, METRICS, MODEL, read_config
+from lcnet_rl.results.rows import TIMES, evaluations, is_dense, origin, typed
+from lcnet_rl.runs import CHECKPOINT, METRICS, MODEL, read_config
 from lcnet_rl.sweep.records import dotted
-from lcnet_rl.weights import BACKBONE, pretrained
+from lcnet_rl.weights import BACKBONE
 
 PLACES = ("init", "teacher", "run", "runs", "resume", "data_root", "device")
 """Settings in which a run and the same made again may differ."""
@@ -40,18 +40,8 @@ class Reproduction:
     @property
     def starts_from(self) -> dict[str, Path]:
         """The committed runs whose networks it starts from or is taught by, by option, as far as they are such."""
-        settings, found = read_config(self.reference), {}
-        for option in ("init", "teacher"):
-            source = settings.get(option)
-            if source == "auto":
-                source = pretrained(settings["dataset"], settings["backbone"], settings["width"])
-            if source is not None:
-                path = self._path(str(source))
-                path = path.parent if path.is_file() else path
-                is_sibling = path.parent == self.reference.parent.resolve() and path.name != self.reference.name
-                if is_sibling and (path / CONFIG).is_file():
-                    found[f"--{option}"] = self.reference.parent / path.name
-        return found
+        init, teacher = origin(self.reference, "init"), origin(self.reference, "teacher")
+        return {option: run for option, run in (("--init", init), ("--teacher", teacher)) if run is not None}
 
     def training(self) -> list[str] | None:
         """Arguments of ``lcnet-rl`` that train it, or go on training it; None when that is done.

@@ -16,6 +16,7 @@ from lcnet_rl.policies import LAYER_POLICIES
 from lcnet_rl.runs import CONFIG, METRICS, RUN, read_config
 from lcnet_rl.sweep.published import CIFAR10
 from lcnet_rl.sweep.records import Group, Record, evaluation_files, of_run
+from lcnet_rl.weights import pretrained
 
 TIMES = "times.json"
 """What ``bench --json`` wrote into a run folder, to be committed."""
@@ -62,23 +63,33 @@ def is_rival(run: Path) -> bool:
 
 def is_pruned(run: Path) -> bool:
     """Whether a run folder is of ``pretrain``, with a network that was pruned, here or in the run it goes on from."""
-    return is_dense(run) and (read_config(run).get("prune") is not None or any(map(is_pruned, origin(run))))
+    source = origin(run)
+    pruned_before = source is not None and is_pruned(source)
+    return is_dense(run) and (pruned_before or read_config(run).get("prune") is not None)
 
 
-def origin(run: Path) -> list[Path]:
-    """The run folder beside this one that it starts from, or nothing."""
-    init = Path(read_config(run).get("init") or "")
-    source = run.parent / init.name
-    beside = init.parent.name == run.parent.name and source != run
-    return [source] if beside and (source / CONFIG).is_file() else []
+def origin(run: Path, option: Literal["init", "teacher"] = "init") -> Path | None:
+    """The run folder beside this one whose network it starts from, or is taught by; None where there is no such."""
+    settings = read_config(run)
+    named = settings.get(option)
+    if named == "auto":
+        named = pretrained(settings["dataset"], settings["backbone"], settings["width"])
+    path = Path(named or "")
+    path = path.parent if path.suffix else path  # a file of weights in a run folder
+    source = run.parent / path.name
+    beside = path.parent.name == run.resolve().parent.name and path.name != run.name
+    return source if beside and (source / CONFIG).is_file() else None
 
 
 def epochs(run: Path) -> float | None:
     """Passes over the training images since the network was dense; None for agents that do not count them."""
     settings = read_config(run)
     own: float | None = settings["recipe"]["epochs"] if is_dense(run) else settings["agent"].get("epochs")
-    earlier = [epochs(source) for source in origin(run) if is_pruned(source) or not is_dense(source)]
-    return None if own is None or None in earlier else own + sum(filter(None, earlier))
+    source = origin(run)
+    if source is None or (is_dense(source) and not is_pruned(source)):
+        return own
+    earlier = epochs(source)
+    return None if own is None or earlier is None else own + earlier
 
 
 def evaluations(run: Path) -> list[Path]:
