@@ -24,18 +24,25 @@ MOST = 0.9
 """Largest share of a block's filters that is dropped."""
 
 
-def prune(backbone: Backbone, share: float) -> Backbone:
+def prune(backbone: Backbone, share: float, multiple: int = 1) -> Backbone:
     """A narrower copy of ``backbone`` that costs at most ``share`` of its MACs.
 
     Args:
         backbone: trained; it is not changed.
         share: of the dense MACs, in (0, 1].
+        multiple: every block is left with a multiple of so many filters, which as many groups of C-Net can then share.
 
     Raises:
-        UserError: for a share that is not reached even with a tenth of the filters.
+        UserError: for a share that is not reached even with a tenth of the filters, or a multiple that does not divide
+            the filters of all blocks.
     """
     if not 0 < share <= 1:
         raise UserError(f"prune to a share of the dense MACs in (0, 1], got {share}")
+    counts = [backbone.block(t).filters for t in range(len(backbone.blocks))]
+    if multiple < 1 or any(count % multiple for count in counts):
+        raise UserError(f"blocks have {counts} filters, which are no multiples of {multiple}")
+    # A block loses a whole multiple for the first filter of it, so one is taken at a time.
+    steps = STEPS if multiple == 1 else sum(counts)
     narrow, budget = copy.deepcopy(backbone).cpu(), share * dense_macs(backbone)
     blocks = [narrow.block(t) for t in range(len(narrow.blocks))]
     pruned = {id(block.conv1) for block in blocks}
@@ -47,10 +54,11 @@ def prune(backbone: Backbone, share: float) -> Backbone:
         global_pruning=True,
         pruning_ratio=MOST,
         max_pruning_ratio=MOST,
-        iterative_steps=STEPS,
+        round_to=None if multiple == 1 else multiple,
+        iterative_steps=steps,
         ignored_layers=others,
     )
-    for step in range(STEPS + 1):
+    for step in range(steps + 1):
         if step:
             pruner.step()
         filters = tuple(block.conv1.out_channels for block in blocks)

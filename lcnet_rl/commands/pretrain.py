@@ -37,6 +37,8 @@ class Pretrain:
     """Start from these weights: a file, a pretrain run, or 'akamaster'."""
     prune: float | None = None
     """First drop filters of --init, for all images, until this share of its MACs is left (Torch-Pruning)."""
+    prune_multiple: int = 1
+    """Filters that --prune leaves in a block are a multiple of this, so that as many groups of C-Net can share them."""
     teacher: str | None = None
     """Learn this network's soft labels too, with weight --recipe.distill: weights as for --init."""
     recipe: Recipe = field(default_factory=Recipe)
@@ -56,6 +58,8 @@ class Pretrain:
     def __post_init__(self) -> None:
         if self.prune is not None and self.init is None:
             raise UserError("--prune drops filters of trained weights: name them with --init")
+        if self.prune is None and self.prune_multiple != 1:
+            raise UserError("--prune-multiple goes with --prune")
         if (self.teacher is None) != (self.recipe.distill == 0):
             raise UserError("--teacher and --recipe.distill (above 0) go together")
 
@@ -107,7 +111,7 @@ def starting_backbone(config: Pretrain, classes: int) -> Backbone:
     if not config.init:
         return create_backbone(config.backbone, classes, config.width)
     backbone = load_backbone(config.init, config.backbone, classes, config.width)
-    return backbone if config.prune is None else prune(backbone, config.prune)
+    return backbone if config.prune is None else prune(backbone, config.prune, config.prune_multiple)
 
 
 def save_results(
