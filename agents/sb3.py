@@ -130,12 +130,21 @@ def create_algorithm(
     if isinstance(config, PPOConfig):
         return PPO(
             **common,
-            batch_size=largest_divisor(config.num_envs * config.episodes * model.depth, config.minibatch),
+            batch_size=minibatch(config, model.depth),
             n_epochs=config.passes,
             clip_range=config.clip,
             target_kl=config.target_kl,
         )
     return A2C(**common, use_rms_prop=False)
+
+
+def minibatch(config: PPOConfig, depth: int) -> int:
+    """Rows of PPO's minibatches, for a network of ``depth`` blocks.
+
+    Raises:
+        UserError: when the settings allow far smaller ones only than they ask for.
+    """
+    return largest_divisor(config.num_envs * config.episodes * depth, config.minibatch)
 
 
 def largest_divisor(rows: int, most: int) -> int:

@@ -125,6 +125,8 @@ def meet_budget(
     """
     if not 0 < budget < math.inf:
         raise UserError(f"budget is a share of dense MACs > 0, got {budget}")
+    if budget > (most := model.costs.ceiling / model.costs.dense):
+        raise UserError(f"budget is a share of dense MACs; keeping everything costs {most:.4g}, got {budget:g}")
     if not prices.is_one:
         model.price.fill_(calibrate_price(model, val, budget, prices, device))
         return f"budget {budget:g}: met on validation images at price {float(model.price):.3g}"

@@ -26,7 +26,7 @@ def resolve_device(name: str) -> torch.device:
     """The device for ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
-        UserError: for a name torch does not know, or CUDA on a machine without it.
+        UserError: for a name torch does not know, or a GPU that is not there.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -38,6 +38,10 @@ def resolve_device(name: str) -> torch.device:
         raise UserError(f"device {name!r} is not supported; use auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"device {name!r} was asked for, but torch finds no CUDA here; use --device cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"device {name!r} was asked for, but there are {torch.cuda.device_count()} GPUs, from cuda:0 on"
+        )
     return device
 
 

@@ -33,8 +33,8 @@ def prune(backbone: Backbone, share: float, multiple: int = 1) -> Backbone:
         multiple: every block is left with a multiple of so many filters, which as many groups of C-Net can then share.
 
     Raises:
-        UserError: for a share that is not reached even with a tenth of the filters, or a multiple that does not divide
-            the filters of all blocks.
+        UserError: for a share that is not reached with as few filters as may be left (a tenth, and one multiple), or a
+            multiple that does not divide the filters of all blocks.
     """
     if not 0 < share <= 1:
         raise UserError(f"prune to a share of the dense MACs in (0, 1], got {share}")
@@ -44,6 +44,7 @@ def prune(backbone: Backbone, share: float, multiple: int = 1) -> Backbone:
     # A block loses a whole multiple for the first filter of it, so one is taken at a time.
     steps = STEPS if multiple == 1 else sum(counts)
     narrow, budget = copy.deepcopy(backbone).cpu(), share * dense_macs(backbone)
+    spec = narrow.spec.name, narrow.spec.classes, narrow.spec.width
     blocks = [narrow.block(t) for t in range(len(narrow.blocks))]
     pruned = {id(block.conv1) for block in blocks}
     others = [m for m in narrow.modules() if isinstance(m, nn.Conv2d | nn.Linear) and id(m) not in pruned]
@@ -61,10 +62,14 @@ def prune(backbone: Backbone, share: float, multiple: int = 1) -> Backbone:
     for step in range(steps + 1):
         if step:
             pruner.step()
-        filters = tuple(block.conv1.out_channels for block in blocks)
-        result = create_backbone(narrow.spec.name, narrow.spec.classes, narrow.spec.width, filters)
-        if dense_macs(result) <= budget:
+        network = (*spec, tuple(block.conv1.out_channels for block in blocks))
+        with torch.device("meta"):
+            cost = dense_macs(create_backbone(*network))
+        if cost <= budget:
+            result = create_backbone(*network)
             result.load_state_dict(narrow.state_dict())
             return result
-    least = dense_macs(result) / dense_macs(backbone)
-    raise UserError(f"cannot prune to {share}: with a tenth of its filters it still costs {least:.3f} of its MACs")
+    least = cost / dense_macs(backbone)
+    raise UserError(
+        f"cannot prune to {share}: with the fewest filters that may be left it costs {least:.3f} of its MACs"
+    )

@@ -26,7 +26,7 @@ def summarize(
         model: the network.
         dataset: N images, with their known difficulty if there is one.
         policy: the greedy policy's results on them.
-        dense_accuracy: of the backbone that the run started from, all of it, on the same images.
+        dense_accuracy: of the backbone that the run started from (pruned or not), all of it, on the same images.
         controls: results of the controls, by name.
 
     Returns:
@@ -49,6 +49,7 @@ def summarize(
         "distinct_paths": len(paths),
         "backbone": model.spec.backbone.name,
         "width": model.spec.backbone.width,
+        "pruned": model.spec.backbone.filters is not None,
         "decides": model.spec.decides,
         "groups": model.spec.groups,
         "confidence": model.spec.confidence,

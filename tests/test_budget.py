@@ -99,6 +99,14 @@ def test_a_model_that_keeps_less_at_a_higher_price_meets_a_budget_by_it() -> Non
         calibrate_price(model, data, 0.01, prices, CPU)
 
 
+def test_a_budget_beyond_everything_is_refused_as_percent_would_be() -> None:
+    model, data = undecided_lcnet(), tiny_set()
+    most = model.costs.ceiling / model.costs.dense
+    meet_budget(model, data, data, most, PriceRange(0.3, 0.3), CPU)
+    with pytest.raises(UserError, match=rf"keeping everything costs {most:.4g}, got 50"):
+        meet_budget(model, data, data, 50, PriceRange(0.3, 0.3), CPU)
+
+
 def test_a_budget_that_is_met_stays_with_the_model() -> None:
     model, data = undecided_lcnet(), tiny_set()
     usual = evaluate(model, data, model.greedy(), CPU).macs_ratio

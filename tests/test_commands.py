@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 import lcnet_rl
@@ -60,6 +61,10 @@ def failing(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (("train", "--reward", "quadratic"), "--cost-gradient sampled"),
         (("train", "--dataset", "shapes", "--backbone", "resnet21", "--init", "scratch"), "or resnet20?"),
         (("train", "--dataset", "shapes"), "lcnet-rl pretrain --dataset shapes"),
+        (("train", "--dataset", "shapes", "--backbone", "resnet14"), "of that width for shapes"),
+        (("train", "--dataset", "shapes", "--backbone", "resnet14"), "there is one of --width 8"),
+        (("train", "--dataset", "shapes", "--backbone", "resnet14", "--width", "4"), "--backbone resnet14 --width 4'"),
+        (("pretrain", "--prune-multiple", "4"), "goes with --prune"),
         (("train", "--dataset", "cifar11"), "did you mean cifar10"),
         (("train", "--dataset", "shapes", "--init", "/nowhere.safetensors"), "no weights file"),
         (("train", "--resume", "/nowhere"), "no run folder"),
@@ -84,6 +89,44 @@ def test_a_mistake_gets_one_clear_line_and_exit_code_2(
     capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
 ) -> None:
     assert message in failing(capsys, *arguments)
+
+
+def test_minibatches_that_ppo_cannot_have_are_refused_before_there_is_a_folder(
+    capsys: pytest.CaptureFixture[str], images: str, tmp_path: Path
+) -> None:
+    arguments = ["train", "--algo", "ppo", "--dataset", images, "--backbone", "resnet8", "--width", "4", "--init"]
+    arguments += [
+        "scratch",
+        "--batch-size",
+        "8",
+        "--num-envs",
+        "251",
+        "--minibatch",
+        "200",
+        "--run",
+        str(tmp_path / "x"),
+    ]
+    assert "choose another --num-envs or --minibatch" in failing(capsys, *arguments)
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("command", ["pretrain", "train"])
+def test_a_run_can_go_on_elsewhere_but_not_otherwise(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, images: str, tmp_path: Path, command: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    run, agents = tmp_path / "run", command == "train"
+    options = ["--batch-size", "8", "--epochs", "1", "--init", "scratch"]
+    if not agents:
+        options = ["--recipe.batch-size", "8", "--recipe.epochs", "1"]
+    network = ["--dataset", images, "--backbone", "resnet8", "--width", "4"]
+    assert main([command, *network, *options, "--run", str(run)]) == 0
+    config = run / CONFIG
+    config.write_text(config.read_text().replace("device: auto", "device: cuda:1"))
+    resume = [command, "--resume", str(run)]
+    assert "torch finds no CUDA here" in failing(capsys, *resume)
+    assert "leave options other than --device" in failing(capsys, *resume, "--device", "cpu", "--seed", "5")
+    assert main([*resume, "--device", "cpu"]) == 0
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(

@@ -38,13 +38,10 @@ def test_it_costs_just_less_than_what_was_asked_for(name: str, share: float) -> 
 @pytest.mark.parametrize("multiple", [4, 8])
 def test_filters_left_in_multiples_can_be_grouped(multiple: int) -> None:
     backbone = lively("resnet14", width=16).backbone
-    narrow, free = prune(backbone, 0.5, multiple), prune(backbone, 0.5)
+    narrow = prune(backbone, 0.5, multiple)
     assert 0.45 < dense_macs(narrow) / dense_macs(backbone) <= 0.5
     assert narrow.spec.filters is not None
-    assert free.spec.filters is not None
     assert all(left % multiple == 0 for left in narrow.spec.filters)
-    # The same ranking, so never further from what is left without that rule than rounding and its knock-on take it.
-    assert max(abs(a - b) for a, b in zip(narrow.spec.filters, free.spec.filters, strict=True)) <= 2 * multiple
     assert LCNet(narrow, "both", groups=multiple).group_counts == (multiple,) * 6
     with pytest.raises(UserError, match="no multiples of 5"):
         prune(backbone, 0.5, 5)

@@ -48,6 +48,13 @@ def test_what_starts_from_no_committed_run_is_made_by_its_command_alone(
     assert run.training() == ["train", "--seed", "1", "--run", str(tmp_path / "other")]
 
 
+def test_a_dot_in_a_name_is_no_file(reference: Path, tmp_path: Path) -> None:
+    write(reference / "price-1.7", "lcnet-rl train", init="runs/reference/second", agent={})
+    run = write(reference / "later", "lcnet-rl train", init="runs/reference/price-1.7", agent={})
+    order = in_order([Reproduction(run, tmp_path)])
+    assert [run.reference.name for run in order] == ["first", "second", "price-1.7", "later"]
+
+
 def test_a_teacher_is_made_before_its_pupil(reference: Path, tmp_path: Path) -> None:
     settings = {"init": "runs/reference/first", "teacher": "runs/reference/second"}
     write(reference / "pupil", "lcnet-rl pretrain --teacher runs/reference/second", **settings)

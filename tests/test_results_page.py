@@ -45,6 +45,9 @@ def test_pruned_backbones_are_static_rows_with_a_table_of_their_own(reference: P
     text = page(rows, [], [])
     assert text.index("| first |") < text.index("## Pruned") < text.index("| narrow |")
     assert "## Pruned" not in page(rows[:1], [], [])
+    assert [row.width for row in rows] == [16, 16]
+    (narrow / "metrics.json").write_text(json.dumps({**figures, "width": 8}))
+    assert [row.width for row in dense_rows([narrow], "cifar10")] == [8], "as --init has it"
 
 
 def test_what_starts_from_a_pruned_network_counts_its_epochs_too(reference: Path) -> None:

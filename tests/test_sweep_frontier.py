@@ -106,11 +106,11 @@ def runs(tmp_path: Path) -> list[str]:
 def test_a_run_from_before_a_setting_existed_is_grouped_with_those_that_have_its_default() -> None:
     old = {"algo": "reinforce", "seed": 0, "agent.price": 1.0}
     new = {"algo": "reinforce", "seed": 1, "agent.price": 1.0, "confidence": True}
-    records = [with_defaults(Record("x", settings, summary(0.9, 0.5))) for settings in (old, new)]
-    assert len(grouped(records)) == 1
-    other = with_defaults(Record("x", {**new, "confidence": False}, summary(0.9, 0.5)))
-    assert differing(grouped([*records, other])) == {"confidence": [True, False]}
-    foreign = Record("x", {"algo": "theirs"}, summary(0.9, 0.5))
+    records = [Record("x", settings, summary(0.9, 0.5)) for settings in (old, new)]
+    assert len(grouped(records, with_defaults)) == 1
+    other = Record("x", {**new, "confidence": False}, summary(0.9, 0.5))
+    assert differing(grouped([*records, other], with_defaults)) == {"confidence": [True, False]}
+    foreign = {"algo": "theirs"}
     assert with_defaults(foreign) == foreign
 
 
@@ -134,6 +134,10 @@ def test_networks_to_start_from_that_differ_in_their_seed_only_are_no_other_sett
     inits = [str(tmp_path / "a"), str(tmp_path / "b" / "backbone.safetensors"), str(tmp_path / "c"), "scratch"]
     records = [Record("x", {"seed": seed, "init": init}, summary(0.9, 0.5)) for seed, init in enumerate(inits)]
     assert [len(group.records) for group in grouped(records)] == [2, 1, 1]
+    newer = tmp_path / "b" / "config.yaml"
+    newer.write_text(yaml.safe_dump(yaml.safe_load(newer.read_text()) | {"prune_multiple": 1}))
+    assert [len(group.records) for group in grouped(records)] == [1, 1, 1, 1]
+    assert [len(group.records) for group in grouped(records, with_defaults)] == [2, 1, 1]
 
 
 def test_frontier_of_runs_with_seeds(capsys: pytest.CaptureFixture[str], runs: list[str], tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def run(config: Compare) -> None:
         raise UserError("give at least two run folders")
     records = [record for path in config.runs for record in of_run(path, config.split)]
     dataset = one_data_set(records)
-    groups = grouped(map(with_defaults, records))
+    groups = grouped(records, with_defaults)
     for name, group in zip(labels(len(groups)), groups, strict=True):
         seeds = ", ".join(f"{record.name}{record.at} (seed {record.settings.get('seed')})" for record in group.records)
         console.print(f"[bold]{name}[/]  {escape(seeds)}", soft_wrap=True, highlight=False)

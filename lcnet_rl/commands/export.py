@@ -18,7 +18,7 @@ from lcnet_rl.export.layout import Blocked, Layout, Standard
 from lcnet_rl.files import replacing
 from lcnet_rl.progress import console
 from lcnet_rl.rewards import price_range
-from lcnet_rl.runs import BEST, MODEL, data_root, read_config
+from lcnet_rl.runs import BEST, MODEL, check_classes, data_root, read_config
 from lcnet_rl.weights import load_model
 
 
@@ -55,6 +55,7 @@ def run(config: Export) -> None:
         raise UserError(f"--out {path} is a folder; name a file in it")
     root = data_root(config.data_root, settings)
     val = load_dataset(settings["dataset"], "val", root)
+    check_classes(config.run, model.classes, val.name, val.classes)
     if config.budget is not None:
         train, prices = load_dataset(settings["dataset"], "train", root), price_range(settings["agent"]["price"])
         console.print(meet_budget(model, train, val, config.budget, prices, torch.device("cpu")), soft_wrap=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ import tyro
 from rich.markup import escape
 from rich.table import Table
 
+from lcnet_rl.commands.pretrain import Pretrain
 from lcnet_rl.commands.train import ALGOS
 from lcnet_rl.errors import UserError
 from lcnet_rl.progress import console
@@ -71,7 +72,7 @@ def show(records: Sequence[Record], split: str, reference: str, out: Path) -> No
         UserError: for records on different data sets, or none.
     """
     dataset = one_data_set(records)
-    groups = grouped(map(with_defaults, records))
+    groups = grouped(records, with_defaults)
     points = [group.point for group in groups]
     front = pareto(points)
     dense = dense_backbones(records)
@@ -88,9 +89,11 @@ def show(records: Sequence[Record], split: str, reference: str, out: Path) -> No
     published = CIFAR10 if reference in ("all", "published") and dataset == "cifar10" else ()
     if reference == "published" and not published:
         raise UserError(f"there are published results for cifar10 only, not for {dataset}")
-    title = f"{dataset}/{split}: accuracy and compute" + (
-        ", bars: standard deviation over seeds" if any(len(group.records) > 1 for group in groups) else ""
-    )
+    title = f"{dataset}/{split}: accuracy and compute"
+    if any(len(group.records) > 1 for group in groups):
+        title += ", bars: standard deviation over seeds"
+    if published and split == "val":
+        title += "; published ones are of test images"
     picture, figures = out / f"frontier-{split}.png", out / f"frontier-{split}.json"
     plot_frontier(groups, front, beside, published, title, picture)
     content = {
@@ -108,10 +111,10 @@ def show(records: Sequence[Record], split: str, reference: str, out: Path) -> No
     console.print(f"figures: {figures}", soft_wrap=True)
 
 
-def with_defaults(record: Record) -> Record:
-    """A record with the settings that there were not yet when it was made, as if they had had their defaults."""
-    kind = ALGOS.get(record.settings.get("algo", ""))
-    return record if kind is None else replace(record, settings=experiment(plain(kind())) | record.settings)
+def with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a run, and those that there were not yet when it was made, as if they had had their defaults."""
+    kind = Pretrain if "recipe.epochs" in settings else ALGOS.get(settings.get("algo", ""))
+    return dict(settings) if kind is None else {**experiment(plain(kind())), **settings}
 
 
 def print_frontier(groups: Sequence[Group], front: Sequence[int], title: str) -> None:
@@ -150,14 +153,14 @@ def worded(value: Any) -> str:
 
 
 def dense_backbones(records: Sequence[Record]) -> dict[str, tuple[float, float]]:
-    """MACs and accuracy of the dense backbones that the records started from, by a name that says what they are."""
-    distinct: dict[tuple[str, int, float], tuple[float, float]] = {}
+    """MACs and accuracy of the backbones that the records started from, by a name that says what they are."""
+    points = {}
     for record in records:
         of = record.summary
-        distinct[of["backbone"], of["width"], of["dense_accuracy"]] = (of["dense_macs"], of["dense_accuracy"])
-    return {
-        f"dense {name}, width {width} ({accuracy:.2%})": point for (name, width, accuracy), point in distinct.items()
-    }
+        kind = "pruned" if of.get("pruned") else "dense"
+        name = f"{kind} {of['backbone']}, width {of['width']} ({of['dense_accuracy']:.2%})"
+        points[name] = (of["dense_macs"], of["dense_accuracy"])
+    return points
 
 
 def _figures(group: Group, on_frontier: bool) -> dict[str, Any]:

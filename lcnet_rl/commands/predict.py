@@ -19,6 +19,7 @@ from lcnet_rl.device import resolve_device
 from lcnet_rl.drawing import Trace, draw_trace, tile, trace
 from lcnet_rl.engine import Engine
 from lcnet_rl.errors import UserError
+from lcnet_rl.files import replacing
 from lcnet_rl.progress import console
 from lcnet_rl.rewards import price_range
 from lcnet_rl.runs import BEST, MODEL, check_classes, data_root, read_config, write_json
@@ -50,7 +51,7 @@ class Predict:
     data_root: Path | None = None
     """Where data sets are kept, of which the classes' names come; by default where the run had them."""
     picture: Path | None = None
-    """A PNG to draw every image and what ran for it into."""
+    """A PNG (by its name's end) to draw every image and what ran for it into."""
     json: Path | None = None
     """A file to write the figures to."""
 
@@ -61,6 +62,8 @@ def run(config: Predict) -> None:
         raise UserError("which images? lcnet-rl predict RUN IMAGE [IMAGE ...]")
     if not 0 < config.threshold < 1:
         raise UserError(f"--threshold is between 0 and 1, got {config.threshold}")
+    if config.picture is not None and config.picture.suffix.lower() != ".png":
+        raise UserError(f"--picture is a PNG: give it a name that ends in .png, not {config.picture.name}")
     settings = read_config(config.run)
     model = load_model(config.run / (MODEL if config.which == "final" else BEST))
     if config.price is not None:
@@ -133,4 +136,6 @@ def draw(images: Tensor, rows: list[dict[str, Any]], traces: list[Trace], depth:
         draw_trace(image.numpy(), kept, depth, f"{row['class']} {row['probability']:.0%}, {row['macs_ratio']:.0%} MACs")
         for image, row, kept in zip(images, rows, traces, strict=True)
     ]
-    Image.fromarray(tile(pictures, min(COLUMNS, len(pictures)))).save(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        Image.fromarray(tile(pictures, min(COLUMNS, len(pictures)))).save(temporary, "png")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shlex import quote
 
@@ -68,12 +68,17 @@ def run(config: Pretrain) -> None:
     """Train, then measure and save; under torchrun, as one of its processes."""
     resumed = config.resume
     if resumed is not None:
-        if config != Pretrain(resume=resumed):
-            raise UserError(f"--resume goes on with the settings in {resumed / CONFIG}; leave the other options away")
+        if config != Pretrain(resume=resumed, device=config.device, data_root=config.data_root):
+            raise UserError(
+                f"--resume goes on with the settings in {resumed / CONFIG}; leave options other than --device and "
+                "--data-root away"
+            )
         values = read_config(resumed)
         if "agent" in values:
             raise UserError(f"{resumed} trains an agent; to go on: lcnet-rl train --resume {quote(str(resumed))}")
-        config = from_dict(Pretrain, values, str(resumed / CONFIG))
+        recorded = from_dict(Pretrain, values, str(resumed / CONFIG))
+        where = recorded.device if config.device == "auto" else config.device
+        config = replace(recorded, device=where, data_root=config.data_root or recorded.data_root)
     check_seed(config.seed)
     with joined(config.device) as device:
         run_on(config, device, resumed)
@@ -128,6 +133,7 @@ def save_results(
         "val_accuracy": dense_accuracy(backbone, val, device),
         "test_accuracy": dense_accuracy(backbone, test, device),
         "macs": dense_macs(backbone),
+        "width": backbone.spec.width,
         "seed": config.seed,
         "train_images": len(train),
     }

@@ -196,5 +196,5 @@ def write_results(runs: Sequence[Path]) -> None:
 
 def collect(runs: Sequence[Path]) -> tuple[list[Row], list[Group], list[Row]]:
     """Dense and pruned backbones, policies and rivals grouped over seeds, and published results, on CIFAR-10."""
-    groups = grouped(map(with_defaults, agent_records(runs, "cifar10")))
+    groups = grouped(agent_records(runs, "cifar10"), with_defaults)
     return dense_rows(runs, "cifar10"), groups, published_rows()

@@ -20,7 +20,7 @@ from agents.reinforce_config import ReinforceConfig
 from agents.rivals.blockdrop import BlockDrop, BlockDropConfig
 from agents.rivals.convnet_aig import ConvNetAIG, ConvNetAIGConfig
 from agents.rivals.skipnet import SkipNet, SkipNetConfig
-from agents.sb3 import train_sb3
+from agents.sb3 import minibatch, train_sb3
 from agents.sb3_config import A2CConfig, PPOConfig
 from lcnet_rl.backbones import Backbone, create_backbone
 from lcnet_rl.data import Dataset, load_dataset
@@ -35,7 +35,7 @@ from lcnet_rl.rewards import price_range
 from lcnet_rl.runs import CONFIG, START, TEACHER, create_run, read_config
 from lcnet_rl.settings import from_dict, read_preset
 from lcnet_rl.spec import DEFAULT_GROUPS, Decides
-from lcnet_rl.weights import load_backbone, load_model, pretrained, save_backbone
+from lcnet_rl.weights import PRETRAINED, load_backbone, load_model, pretrained, save_backbone
 
 ENV_NAMES = {"layers": "LayerSkip", "channels": "ChannelSkip", "both": "LayerChannelSkip"}
 
@@ -172,9 +172,17 @@ def parse(arguments: Sequence[str], prog: str) -> AnyTrain:
     kind = ALGOS[algo]
     default = from_dict(kind, values, resume or preset or "settings")
     config = tyro.cli(kind, args=list(arguments), prog=prog, default=default)
-    if resume is not None and replace(config, resume=default.resume) != default:
-        raise UserError(f"--resume goes on with the settings in {Path(resume) / CONFIG}; leave the other options away")
+    if resume is not None and _elsewhere(config, default) != default:
+        raise UserError(
+            f"--resume goes on with the settings in {Path(resume) / CONFIG}; leave options other than --device and "
+            "--data-root away"
+        )
     return config
+
+
+def _elsewhere(config: AnyTrain, default: AnyTrain) -> AnyTrain:
+    """``config``, but for the settings in which a run that goes on may differ."""
+    return replace(config, resume=default.resume, device=default.device, data_root=default.data_root)
 
 
 def _option(arguments: Sequence[str], name: str) -> str | None:
@@ -227,6 +235,8 @@ def start_run(
     Pricing(config.agent, starting_agent(config, backbone), 1.0)
     teacher = choose_teacher(config, backbone)
     TrainingBatches(train, config.agent.batch_size, config.seed)
+    if isinstance(config.agent, PPOConfig):
+        minibatch(config.agent, len(backbone.blocks))
     env = ENV_NAMES[config.decides]
     folder = from_main(lambda: create_run(config.runs, env, config.algo, config.seed, config, config.run))
     by_main(save_backbone)(backbone, folder / START)
@@ -247,10 +257,13 @@ def starting_backbone(config: AnyTrain, classes: int) -> Backbone:
     if init == "auto":
         weights = pretrained(config.dataset, config.backbone, config.width)
         if weights is None:
+            widths = [width for data, name, width in PRETRAINED if (data, name) == (config.dataset, config.backbone)]
+            known = f" (there is one of --width {widths[0]})" if widths else ""
+            width = "" if config.width is None else f" --width {config.width}"
             raise UserError(
-                f"no pretrained {config.backbone} for {config.dataset} comes with the project; train one with "
-                f"'lcnet-rl pretrain --dataset {config.dataset} --backbone {config.backbone}' and give it with --init, "
-                "or start untrained with --init scratch"
+                f"no pretrained {config.backbone} of that width for {config.dataset} comes with the project{known}; "
+                f"train one with 'lcnet-rl pretrain --dataset {config.dataset} --backbone {config.backbone}{width}' "
+                "and give it with --init, or start untrained with --init scratch"
             )
         init = str(weights)
     return load_backbone(init, config.backbone, classes, config.width)

@@ -37,7 +37,7 @@ class Row:
     seeds: list[int] = field(default_factory=list)
     """Of the training; none for published rows."""
     width: int = 0
-    """Filters of the backbone's first stage; 0 for published rows."""
+    """Filters of the backbone's stem; 0 for published rows."""
     epochs: float | None = None
     """Passes over the training images since the network was dense (of a dense one, its own); None where not counted."""
     command: str = ""
@@ -75,7 +75,7 @@ def origin(run: Path, option: Literal["init", "teacher"] = "init") -> Path | Non
     if named == "auto":
         named = pretrained(settings["dataset"], settings["backbone"], settings["width"])
     path = Path(named or "")
-    path = path.parent if path.suffix else path  # a file of weights in a run folder
+    path = path.parent if path.suffix == ".safetensors" else path  # a file of weights in a run folder
     source = run.parent / path.name
     beside = path.parent.name == run.resolve().parent.name and path.name != run.name
     return source if beside and (source / CONFIG).is_file() else None
@@ -107,7 +107,8 @@ def dense_rows(runs: Iterable[Path], dataset: str) -> list[Row]:
             kind: Kind = "static" if is_pruned(run) else "dense"
             # Runs from before there was pruning name no MACs, and are whole.
             macs = metrics.get("macs") or dense_macs(create_backbone(name, 10, settings["width"]))
-            width = settings["width"] or BACKBONES[name].width
+            # Nor their width, where it was the one of --init.
+            width = metrics.get("width") or settings["width"] or BACKBONES[name].width
             accuracy, seeds = metrics["test_accuracy"], [metrics["seed"]]
             rows.append(Row(run.name, kind, name, accuracy, macs, seeds, width, epochs(run), typed(run)))
     return rows

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
 from typing import Any, Literal
@@ -21,6 +21,8 @@ from lcnet_rl.sweep.space import NOT_SEARCHED
 from lcnet_rl.sweep.study import OUTCOME
 from lcnet_rl.weights import pretrained
 
+Fill = Callable[[Mapping[str, Any]], dict[str, Any]]
+"""Completes settings by dotted name."""
 SEED = "seed"
 EVALUATE = "evaluate."
 """Begins the names of settings of an evaluation, not of a training."""
@@ -162,20 +164,26 @@ def dotted(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def grouped(records: Iterable[Record]) -> list[Group]:
+def grouped(records: Iterable[Record], filled: Fill = dict) -> list[Group]:
     """Records by all settings but the seed, in order; of two with the same seed, the later one.
 
     Starting from networks that were trained alike, with other seeds, is the same setting.
+
+    Args:
+        records: what to group.
+        filled: completes settings by dotted name, of a record or of the run it starts from, with the defaults of what
+            was no setting yet when it was made.
     """
     groups: dict[str, dict[Any, Record]] = {}
     for record in records:
+        record = replace(record, settings=filled(record.settings))
         rest = {name: value for name, value in record.settings.items() if name != SEED}
-        rest["init"] = lineage(record.settings)
+        rest["init"] = lineage(record.settings, filled)
         groups.setdefault(json.dumps(rest, sort_keys=True), {})[record.settings.get(SEED)] = record
     return [Group(tuple(seeds.values())) for seeds in groups.values()]
 
 
-def lineage(settings: Mapping[str, Any]) -> Any:
+def lineage(settings: Mapping[str, Any], filled: Fill) -> Any:
     """How the network was trained that a run starts from, but for the seed; where that is not known, its name."""
     init = settings.get("init")
     known = pretrained(settings["dataset"], settings["backbone"], settings.get("width")) if init == "auto" else None
@@ -183,8 +191,8 @@ def lineage(settings: Mapping[str, Any]) -> Any:
     run = path.parent if path.is_file() else path
     if init is None or not (run / CONFIG).is_file():
         return init
-    how = {name: value for name, value in experiment(read_config(run)).items() if name != SEED}
-    return {**how, "init": lineage(how)}
+    how = {name: value for name, value in filled(experiment(read_config(run))).items() if name != SEED}
+    return {**how, "init": lineage(how, filled)}
 
 
 def differing(groups: Sequence[Group]) -> dict[str, list[Any]]:
