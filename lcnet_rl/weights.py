@@ -31,6 +31,7 @@ PRETRAINED = {
     ("cifar10", "resnet20", 16): "resnet20",
     ("cifar10", "resnet18", 32): "resnet18-32",
     ("cifar10", "resnet16-late", 24): "resnet16-late",
+    ("cifar10", "resnet14-wide", 64): "resnet14-wide",
     ("shapes", "resnet14", 8): "shapes-resnet14",
 }
 """Dense backbones that come with the project, in ``REFERENCE``, by data set, backbone and width."""

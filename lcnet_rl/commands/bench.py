@@ -49,7 +49,7 @@ class Bench:
     trials: int | None = None
     """Counted trials of each; 100 for a run, 40 and 8 for the standard cases at batch 1 and 128, else 12."""
     threads: int | None = None
-    """CPU threads; all cores when not given."""
+    """CPU threads; as many as torch takes when not given (OMP_NUM_THREADS, else all cores)."""
     backbone: str = "resnet20"
     """Of env and train: resnet8/14/20/32/44/56/110, resnet18, resnet16-late or resnet14-wide."""
     width: int | None = None

@@ -57,8 +57,8 @@ class Train:
     width: int | None = None
     """Filters of the stem; the usual width when not given."""
     init: str = "auto"
-    """Starting weights: a file, a pretrain run, akamaster, scratch, or auto (what comes with the
-    project: for cifar10 resnet20, resnet16-late, and resnet18 of width 32; for shapes resnet14 of width 8). Or a run of
+    """Starting weights: a file, a pretrain run, akamaster, scratch, or auto (what comes with the project: for cifar10
+    resnet20, resnet16-late, resnet14-wide, and resnet18 of width 32; for shapes resnet14 of width 8). Or a run of
     train, whose agent then goes on learning, with the settings of this one."""
     teacher: str | None = None
     """A dense network whose soft labels are learned, with weight --distill, in the place of the starting one's: a file,

@@ -35,8 +35,8 @@ same number of epochs; each module in `agents/rivals` says what was simplified.
 EQUAL = """Policies and rivals that skip at least 5 % of the MACs, beside networks of the same backbone from this
 harness that compute the same for every image, pruned or narrower from the start, at MACs within 5 %; policies without
 such a network are left out. Epochs are those since the network was dense (a policy that starts from a pruned network
-has that one's too), and all that a narrower network had. Two accuracies on 10,000 images differ by 0.8 points by chance
-alone in one of twenty cases (twice the standard error near 91 %, images drawn anew).
+has that one's too), and those of a narrower network's own run. Two accuracies on 10,000 images differ by 0.8 points by
+chance alone in one of twenty cases (twice the standard error near 91 %, images drawn anew).
 """
 TIME = """What `lcnet-rl bench RUN --json RUN/times.json` measured, where it was run: greedy decisions on validation
 images, against the fastest dense network in the same runtime (a ratio below 1 is faster). Medians of trials in turn,
