@@ -16,12 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agents.alarms import warn_if_collapsed, warn_if_missed
+from agents.alarms import warn_if_missed
 from agents.estimators import decision_information, policy_entropy, policy_loss
 from agents.finetune import Finetuner, OnValidation, greedy_keeps, random_keeps
 from agents.pricing import Pricing
 from agents.reinforce_config import ReinforceConfig, Schedule
 from agents.rollout import Rollout, mean_field, running_statistics_kept, sample
+from agents.validation import Validation
 from agents.window import Window
 from lcnet_rl import distributed
 from lcnet_rl.backbones import Backbone
@@ -31,13 +32,13 @@ from lcnet_rl.data import Dataset
 from lcnet_rl.data.sampler import TrainingBatches
 from lcnet_rl.device import Stream, autocast, step_generator
 from lcnet_rl.errors import UserError
-from lcnet_rl.evaluate import Results, evaluate, recalibrate, spread_prices
+from lcnet_rl.evaluate import evaluate, recalibrate, spread_prices
 from lcnet_rl.interrupt import Interrupted, deferred_interrupt
 from lcnet_rl.model import LCNet, Observation
 from lcnet_rl.optim import triangle
 from lcnet_rl.progress import Progress
 from lcnet_rl.rewards import create_reward, judge
-from lcnet_rl.runs import BEST, CHECKPOINT, MODEL, MetricsLog, restoring
+from lcnet_rl.runs import CHECKPOINT, MODEL, MetricsLog, restoring
 from lcnet_rl.tree import load_tree, save_tree
 from lcnet_rl.weights import save_model
 
@@ -82,7 +83,7 @@ class Reinforce:
         self.pricing = Pricing(config, model, self.schedule.ramp)
         self.held: float | None = None
         self.step = 0
-        self.best: Results | None = None
+        self.validation = Validation(model, config, train, val, run, device)
         self.window = Window()
 
     def train(self, on_validation: OnValidation | None = None) -> None:
@@ -278,31 +279,9 @@ class Reinforce:
         return self.held if abs(share - self.held) > DRIFT else None
 
     def validate(self, calibrated: bool = False) -> dict[str, float]:
-        """Evaluate greedily on validation images, keep the best model, and sound the alarm on collapsed decisions.
-
-        Args:
-            calibrated: whether BatchNorm already has the statistics of the greedy policy.
-        """
-        model, precision, prices = self.model, self.config.precision, self.pricing.now
-        if not calibrated:
-            recalibrate(model, self.train_set, model.greedy(), self.device, precision, images=2000, prices=prices)
-            distributed.share_weights(model)
-        seen = spread_prices(prices, len(self.val_set))
-        results = evaluate(model, self.val_set, model.greedy(), self.device, precision, seen)
-        # Rewards compare at one price only: those of a price still ramping up would win for being cheap.
+        """Scalars of a validation; see ``agents.validation``."""
         settled = self.step - self.schedule.policy >= self.schedule.ramp
-        reward = results.reward(self.reward, seen)
-        if settled and (self.best is None or reward >= self.best.reward(self.reward, seen)):
-            self.best = results
-            distributed.by_main(save_model)(model, self.run / BEST)
-        collapsed = settled and warn_if_collapsed(self.step, results.spread, results.macs_ratio)
-        return {
-            "eval/accuracy": results.accuracy,
-            "eval/macs_ratio": results.macs_ratio,
-            "eval/macs_spread": results.spread,
-            "eval/mean_reward": reward,
-            "eval/collapsed": float(collapsed),
-        }
+        return self.validation.validate(self.pricing.now, self.step, settled, calibrated)
 
     @distributed.by_main
     def save(self) -> None:
@@ -314,7 +293,7 @@ class Reinforce:
             "step": self.step,
             "pricing": self.pricing.state(),
             "held": self.held,
-            "best": None if self.best is None else vars(self.best),
+            "best": self.validation.state(),
             "window": self.window.state(),
         }
         save_tree(state, self.run / CHECKPOINT)
@@ -333,7 +312,7 @@ class Reinforce:
             self.pricing.restore(state["pricing"])
             self.held = state["held"]
             self.step = state["step"]
-            self.best = None if state["best"] is None else Results(**state["best"])
+            self.validation.restore(state["best"])
             self.window.restore(state["window"])
 
     def diverged(self, what: str) -> UserError:

@@ -12,26 +12,24 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from agents.alarms import warn_if_collapsed, warn_if_missed
+from agents.alarms import warn_if_missed
 from agents.finetune import Finetuner, OnValidation, random_keeps
 from agents.pricing import Pricing
 from agents.random_state import get_random_state, set_random_state
 from agents.rollout import sample
 from agents.sb3_config import SB3Config
+from agents.validation import Validation
 from envs.sb3 import SB3VecEnv
 from lcnet_rl.backbones import Backbone
 from lcnet_rl.data import Dataset
 from lcnet_rl.data.sampler import TrainingBatches
 from lcnet_rl.device import Stream, autocast, step_generator
 from lcnet_rl.errors import UserError
-from lcnet_rl.evaluate import Results, evaluate, recalibrate, spread_prices
 from lcnet_rl.interrupt import Interrupt, Interrupted
 from lcnet_rl.model import LCNet
 from lcnet_rl.progress import Progress
-from lcnet_rl.rewards import create_reward
-from lcnet_rl.runs import BEST, CHECKPOINT, restoring
+from lcnet_rl.runs import CHECKPOINT, restoring
 from lcnet_rl.tree import save_tree
-from lcnet_rl.weights import save_model
 
 
 class JointFinetuning(BaseCallback):
@@ -49,15 +47,14 @@ class JointFinetuning(BaseCallback):
         teacher: Backbone | None = None,
     ) -> None:
         super().__init__()
-        self.lcnet, self.config, self.train_set, self.val_set = model, config, train, val
+        self.lcnet, self.config = model, config
         self.run, self.seed, self.device = run, seed, device
         self.finetuner = Finetuner(model, config, teacher)
         self.batches = TrainingBatches(train, config.batch_size, seed, device, config.augmentation)
-        self.reward = create_reward(config.reward)
         rollout = config.num_envs * config.episodes * model.depth
         self.pricing = Pricing(config, model, config.ramp * config.timesteps / rollout)
         self.step, self.rollouts = 0, 0
-        self.best: Results | None = None
+        self.validation = Validation(model, config, train, val, run, device)
         self.interrupt = Interrupt()
         self.bar: Progress | None = None
         self.on_validation: OnValidation | None = None
@@ -160,31 +157,9 @@ class JointFinetuning(BaseCallback):
             self.bar.advance(self.config.num_envs * self.config.episodes * self.lcnet.depth)
 
     def validate(self, calibrated: bool = False) -> None:
-        """Evaluate greedily on validation images, log it, and keep the best model once the price has settled.
-
-        Args:
-            calibrated: whether BatchNorm already has the statistics of the greedy policy.
-        """
-        model, config, prices = self.lcnet, self.config, self.pricing.now
-        if not calibrated:
-            recalibrate(
-                model, self.train_set, model.greedy(), self.device, config.precision, images=2000, prices=prices
-            )
-        seen = spread_prices(prices, len(self.val_set))
-        results = evaluate(model, self.val_set, model.greedy(), self.device, config.precision, seen)
-        reward = results.reward(self.reward, seen)
-        settled = self.done >= config.ramp
-        if settled and (self.best is None or reward >= self.best.reward(self.reward, seen)):
-            self.best = results
-            save_model(model, self.run / BEST)
-        collapsed = settled and warn_if_collapsed(self.num_timesteps, results.spread, results.macs_ratio)
-        scalars = {
-            "eval/accuracy": results.accuracy,
-            "eval/macs_ratio": results.macs_ratio,
-            "eval/macs_spread": results.spread,
-            "eval/mean_reward": reward,
-            "eval/collapsed": float(collapsed),
-        }
+        """Log a validation; see ``agents.validation``."""
+        settled = self.done >= self.config.ramp
+        scalars = self.validation.validate(self.pricing.now, self.num_timesteps, settled, calibrated)
         for name, value in scalars.items():
             self.logger.record(name, value)
         self.logger.dump(self.num_timesteps)
@@ -207,7 +182,7 @@ class JointFinetuning(BaseCallback):
             "step": self.step,
             "rollouts": self.rollouts,
             "timesteps": self.num_timesteps,
-            "best": None if self.best is None else vars(self.best),
+            "best": self.validation.state(),
             "random": get_random_state(env),
         }
         save_tree(state, self.run / CHECKPOINT)
@@ -227,6 +202,6 @@ class JointFinetuning(BaseCallback):
             self.pricing.restore(state["pricing"])
             self.step, self.rollouts = state["step"], state["rollouts"]
             algorithm.num_timesteps = self.num_timesteps = state["timesteps"]
-            self.best = None if state["best"] is None else Results(**state["best"])
+            self.validation.restore(state["best"])
             # Before the first rollout, those that the seed gives are the right ones.
             self._random_state = state["random"] if self.rollouts else {}

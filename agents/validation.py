@@ -1,0 +1,80 @@
+"""Validation while an agent trains: how its greedy decisions do, the best model so far, an alarm when they collapse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from agents.alarms import warn_if_collapsed
+from agents.pricing import PricingConfig
+from lcnet_rl import distributed
+from lcnet_rl.data import Dataset
+from lcnet_rl.evaluate import Results, evaluate, recalibrate, spread_prices
+from lcnet_rl.model import LCNet
+from lcnet_rl.rewards import PriceRange, create_reward
+from lcnet_rl.runs import BEST
+from lcnet_rl.weights import save_model
+
+
+class Validation:
+    """All validations of one training run; its state is which was the best."""
+
+    def __init__(
+        self, model: LCNet, config: PricingConfig, train: Dataset, val: Dataset, run: Path, device: torch.device
+    ) -> None:
+        """Prepare to validate ``model``.
+
+        Args:
+            model: the network that is trained.
+            config: the settings, for reward and precision.
+            train: training images, for BatchNorm's statistics.
+            val: validation images, which choose the best model.
+            run: an existing run folder, which gets the best model.
+            device: where to compute.
+        """
+        self.model, self.config, self.train, self.val = model, config, train, val
+        self.run, self.device = run, device
+        self.reward = create_reward(config.reward)
+        self.best: Results | None = None
+
+    def validate(self, prices: PriceRange, step: int, settled: bool, calibrated: bool = False) -> dict[str, float]:
+        """Evaluate greedily, and save the model if it earns the highest reward so far.
+
+        Args:
+            prices: those it is trained for by now.
+            step: of the training, for the alarm.
+            settled: whether the price's ramp is over: rewards compare at one price only, and those of a price still
+                ramping up would win for being cheap.
+            calibrated: whether BatchNorm already has the statistics of the greedy policy.
+
+        Returns:
+            Scalars for the log.
+        """
+        model, precision = self.model, self.config.precision
+        if not calibrated:
+            recalibrate(model, self.train, model.greedy(), self.device, precision, images=2000, prices=prices)
+            distributed.share_weights(model)
+        seen = spread_prices(prices, len(self.val))
+        results = evaluate(model, self.val, model.greedy(), self.device, precision, seen)
+        reward = results.reward(self.reward, seen)
+        if settled and (self.best is None or reward >= self.best.reward(self.reward, seen)):
+            self.best = results
+            distributed.by_main(save_model)(model, self.run / BEST)
+        collapsed = settled and warn_if_collapsed(step, results.spread, results.macs_ratio)
+        return {
+            "eval/accuracy": results.accuracy,
+            "eval/macs_ratio": results.macs_ratio,
+            "eval/macs_spread": results.spread,
+            "eval/mean_reward": reward,
+            "eval/collapsed": float(collapsed),
+        }
+
+    def state(self) -> dict[str, Any] | None:
+        """For a checkpoint."""
+        return None if self.best is None else vars(self.best)
+
+    def restore(self, state: dict[str, Any] | None) -> None:
+        """From a checkpoint."""
+        self.best = None if state is None else Results(**state)
