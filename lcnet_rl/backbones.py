@@ -14,6 +14,8 @@ Images go in as uint8; scaling and normalisation are the first thing a backbone 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
+from operator import floordiv
 from typing import cast
 
 import torch
@@ -169,6 +171,11 @@ class Backbone(nn.Module):
     def block(self, index: int) -> Block:
         """Block number ``index``, counted from the stem."""
         return cast(Block, self.blocks[index])
+
+    def sizes(self, image_size: int = IMAGE_SIZE) -> list[int]:
+        """Height and width of every block's input, and at last of the head's, in pixels."""
+        strides = (self.stem.stride, *(self.block(index).stride for index in range(len(self.blocks))))
+        return list(accumulate(strides, floordiv, initial=image_size))[1:]
 
     def classify(self, features: Tensor) -> Tensor:
         """Logits (B, classes) from the last block's output (B, C, H, W); in float32, or autocast's type."""

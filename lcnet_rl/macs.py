@@ -113,12 +113,12 @@ def cost_table(
         start: MACs of what decides before the first block.
         image_size: height and width of the images, in pixels.
     """
-    size, blocks = image_size // backbone.stem.stride, []
-    for index, (l_net, c_net) in enumerate(zip(always, if_kept, strict=True)):
-        block = backbone.block(index)
-        size //= block.stride
-        blocks.append(block_cost(block, size, l_net, c_net))
-    return CostTable(convolution_macs(backbone.stem.conv, image_size), tuple(blocks), linear_macs(backbone.head), start)
+    outputs = backbone.sizes(image_size)[1:]
+    blocks = tuple(
+        block_cost(backbone.block(index), *costs)
+        for index, costs in enumerate(zip(outputs, always, if_kept, strict=True))
+    )
+    return CostTable(convolution_macs(backbone.stem.conv, image_size), blocks, linear_macs(backbone.head), start)
 
 
 def dense_macs(backbone: Backbone) -> int:

@@ -134,6 +134,7 @@ def test_the_wide_network_pools_early_and_spends_alike_on_all_blocks() -> None:
         x = module(x)
         shapes.append(tuple(x.shape[1:]))
     assert shapes == [*[(64, 16, 16)] * 3, *[(128, 8, 8)] * 4]
+    assert backbone.sizes() == [size for _, size, _ in shapes]
     shares = [cost.dense / costs.dense for cost in costs.blocks]
     assert max(shares) < 1.3 * min(shares)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lcnet_rl.backbones import IMAGE_SIZE, pool
+from lcnet_rl.backbones import pool
 from lcnet_rl.engine.crossover import Crossover, measure
 from lcnet_rl.engine.fold import folded
 from lcnet_rl.engine.packed import Chunk, PackedBlock, as_rows, count, take
@@ -69,11 +69,10 @@ class Engine(LCNet):
         self.backbone.stem.conv.to(dtype)
         self.backbone.blocks.to(dtype)
         grouped = self.has_c_net and max(self.group_counts) <= MOST_GROUPS
-        self.packed, size = [], IMAGE_SIZE // self.backbone.stem.stride
-        for t in range(self.depth):
-            block = self.backbone.block(t)
-            size //= block.stride
-            self.packed.append(PackedBlock(block, self.group_counts[t] if grouped else 1, size))
+        self.packed = [
+            PackedBlock(self.backbone.block(t), self.group_counts[t] if grouped else 1, size)
+            for t, size in enumerate(self.backbone.sizes()[1:])
+        ]
         self.crossover: Crossover | None = None
         self._observed: tuple[State, Observation] | None = None
 
@@ -97,12 +96,11 @@ class Engine(LCNet):
         """
         if batch < 1:
             raise UserError(f"tune for batches of at least one image, got {batch}")
-        size, inputs = IMAGE_SIZE // self.backbone.stem.stride, []
-        for packed in self.packed:
+        inputs = []
+        for packed, size in zip(self.packed, self.backbone.sizes()[:-1], strict=True):
             channels = packed.block.in_channels
             x = torch.randn(batch, channels, size, size, device=self.price.device, dtype=self.dtype)
             inputs.append(x.contiguous(memory_format=torch.channels_last))
-            size //= packed.block.stride
         self.crossover = measure(self.packed, inputs)
 
     @torch.no_grad()
