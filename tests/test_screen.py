@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from networks import images, lively
@@ -11,6 +13,7 @@ from lcnet_rl import progress, report
 from lcnet_rl.benchmark import record
 from lcnet_rl.data import Dataset
 from lcnet_rl.evaluate import evaluate
+from lcnet_rl.model import LCNet
 
 
 @pytest.fixture
@@ -22,11 +25,23 @@ def screen(monkeypatch: pytest.MonkeyPatch) -> Console:
     return console
 
 
-def test_every_block_of_a_deep_network_is_shown(screen: Console) -> None:
-    model = lively("resnet56", width=4)
+def summary_of(model: LCNet) -> dict[str, Any]:
     data = Dataset("noise", "val", images(6), torch.zeros(6, dtype=torch.int64), tuple("abcdefghij"))
     results = evaluate(model, data, model.greedy(), torch.device("cpu"))
-    summary = report.summarize(model, data, results, 0.1, {"shuffled": results})
+    return report.summarize(model, data, results, 0.1, {"shuffled": results})
+
+
+def test_what_was_pruned_before_is_not_called_dense(screen: Console) -> None:
+    report.print_summary(summary_of(lively(filters=(4, 8, 16))))
+    text = screen.export_text()
+    assert "pruned backbone, no gates" in text
+    assert "dense" not in text
+    report.print_summary(summary_of(lively()))
+    assert "dense backbone, no gates" in screen.export_text()
+
+
+def test_every_block_of_a_deep_network_is_shown(screen: Console) -> None:
+    summary = summary_of(lively("resnet56", width=4))
     report.print_summary(summary)
     lines = [line.strip("│ ").split() for line in screen.export_text().splitlines()]
     for block, shares in enumerate(zip(summary["kept_blocks"], summary["kept_filters"], strict=True)):
