@@ -24,7 +24,8 @@ def get_random_state(env: SB3VecEnv) -> dict[str, Any]:
 def set_random_state(env: SB3VecEnv, state: dict[str, Any]) -> None:
     """Put back what ``get_random_state`` returned."""
     torch.set_rng_state(state["torch"])
-    torch.cuda.set_rng_state_all(state["cuda"])
+    for index, cuda in enumerate(state["cuda"][: torch.cuda.device_count()]):  # the run may have begun with more GPUs
+        torch.cuda.set_rng_state(cuda, index)
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
     env.env.np_random.bit_generator.state = state["env"]
