@@ -5,8 +5,7 @@ He's CIFAR networks (He et al., 2016, "Deep Residual Learning for Image Recognit
 (3x3 stem, no max-pooling, 64-128-256-512 filters, 1x1 projection where the shape changes). ResNet-16-late is
 this project's own, meant for skipping: three blocks lead quickly to 8x8 features, and most of the compute comes after
 that, in four more blocks of that shape, where decisions about it can be informed. ResNet-14-wide is this project's
-own too: its stem halves the features by max-pooling, and few, wide blocks of about equal cost follow, so that blocks
-and filters are large enough for skipping them to save time.
+own too: its stem halves the features by max-pooling, and few, wide blocks of about equal cost follow.
 
 Images go in as uint8; scaling and normalisation are the first thing a backbone does, so nobody else needs to know them.
 """
