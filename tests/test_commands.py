@@ -95,19 +95,9 @@ def test_minibatches_that_ppo_cannot_have_are_refused_before_there_is_a_folder(
     capsys: pytest.CaptureFixture[str], images: str, tmp_path: Path
 ) -> None:
     arguments = ["train", "--algo", "ppo", "--dataset", images, "--backbone", "resnet8", "--width", "4", "--init"]
-    arguments += [
-        "scratch",
-        "--batch-size",
-        "8",
-        "--num-envs",
-        "251",
-        "--minibatch",
-        "200",
-        "--run",
-        str(tmp_path / "x"),
-    ]
-    assert "choose another --num-envs or --minibatch" in failing(capsys, *arguments)
-    assert not (tmp_path / "x").exists()
+    arguments += ["scratch", "--batch-size", "8", "--num-envs", "251", "--minibatch", "200"]
+    assert "choose another --num-envs or --minibatch" in failing(capsys, *arguments, "--run", str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("command", ["pretrain", "train"])

@@ -136,6 +136,5 @@ def draw(images: Tensor, rows: list[dict[str, Any]], traces: list[Trace], depth:
         draw_trace(image.numpy(), kept, depth, f"{row['class']} {row['probability']:.0%}, {row['macs_ratio']:.0%} MACs")
         for image, row, kept in zip(images, rows, traces, strict=True)
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         Image.fromarray(tile(pictures, min(COLUMNS, len(pictures)))).save(temporary, "png")
