@@ -85,7 +85,7 @@ def fill(model: LCNet, priority: Tensor, budget: float) -> Tensor:
         block, bit = divmod(index, model.action_size)
         if bit >= model.bits[block]:
             continue
-        if model.has_l_net and model.has_c_net and bit < first:
+        if model.has_l_net and model.decides_filters(block) and bit < first:
             continue  # a block comes with its first filter group; without any it would do nothing and still ask C-Net
         trial = path.clone()
         trial[block, 0, bit] = 1

@@ -53,6 +53,7 @@ def repeat_state(state: State, times: int) -> State:
         state.spent.repeat(times),
         state.price.repeat(times),
         None if state.memory is None else state.memory.repeat(times, 1),
+        None if state.images is None else state.images.repeat(times, 1, 1, 1),
     )
 
 

@@ -16,14 +16,12 @@ After the last block nothing is left to decide: ``pooled`` and ``block`` are zer
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
 
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lcnet_rl.backbones import Block
 from lcnet_rl.gates import Probe
 from lcnet_rl.model import LCNet
 from lcnet_rl.observation import Observation, gate_input
@@ -44,12 +42,7 @@ def observation_space(model: LCNet) -> spaces.Dict:
 
 def widest_input(model: LCNet) -> int:
     """Channels of the widest block input, which ``pooled`` is padded to."""
-    return max(input_channels(model, block) for block in range(model.depth))
-
-
-def input_channels(model: LCNet, block: int) -> int:
-    """Channels of a block's input."""
-    return cast(Block, model.backbone.blocks[block]).in_channels
+    return max(model.input_channels)
 
 
 def encode(model: LCNet, observation: Observation) -> Arrays:
@@ -88,7 +81,7 @@ def block_numbers(observation: Mapping[str, Tensor]) -> Tensor:
 
 def gate_features(model: LCNet, observation: Mapping[str, Tensor], block: int) -> Tensor:
     """The input of the gates of ``block``, (B, I), from rows that all are about to decide that block."""
-    pooled = observation["pooled"][:, : input_channels(model, block)]
+    pooled = observation["pooled"][:, : model.input_channels[block]]
     confidence = observation["confidence"] if model.has_confidence else pooled[:, :0]
     return gate_input(pooled, confidence, observation["spent"][:, 0], observation["price"][:, 0])
 

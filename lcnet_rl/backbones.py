@@ -5,7 +5,10 @@ He's CIFAR networks (He et al., 2016, "Deep Residual Learning for Image Recognit
 (3x3 stem, no max-pooling, 64-128-256-512 filters, 1x1 projection where the shape changes). ResNet-16-late is
 this project's own, meant for skipping: three blocks lead quickly to 8x8 features, and most of the compute comes after
 that, in four more blocks of that shape, where decisions about it can be informed. ResNet-14-wide is this project's
-own too: its stem halves the features by max-pooling, and few, wide blocks of about equal cost follow.
+own too: its stem halves the features by max-pooling, and few, wide blocks of about equal cost follow. ResNet-11-pool
+is made for short trainings, after cifar10-airbench (Jordan, 2024, "94% on CIFAR-10 in 3.29 seconds on a single GPU",
+arXiv 2404.00498, section 3.1): a stage begins with a convolution at the size of the stage before it, then max-pooling;
+here one residual block follows.
 
 Images go in as uint8; scaling and normalisation are the first thing a backbone does, so nobody else needs to know them.
 """
@@ -42,8 +45,26 @@ class PaddedShortcut(nn.Module):
         return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.padding, self.padding))
 
 
+class ConvPool(nn.Module):
+    """A 3x3 convolution, BatchNorm, ReLU and 2x2 max-pooling: how a stage begins where no block halves the features."""
+
+    stride = 2
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+        self.bn: nn.Module = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C_in, H, W) to (B, C_out, H / 2, W / 2)."""
+        return F.max_pool2d(F.relu(self.bn(self.conv(x))), 2)
+
+
 class Stem(nn.Module):
-    """Normalisation, a 3x3 convolution, BatchNorm and ReLU; then, where ``stride`` is 2, 2x2 max-pooling."""
+    """Normalisation, a 3x3 convolution, BatchNorm and ReLU; then, where ``stride`` is 2, 2x2 max-pooling.
+
+    ``exit`` leads to the first stage, where that begins with a convolution of its own.
+    """
 
     mean: Tensor
     std: Tensor
@@ -51,17 +72,21 @@ class Stem(nn.Module):
     def __init__(self, out_channels: int, stride: int = 1) -> None:
         super().__init__()
         self.stride = stride
+        self.exit: nn.Module = nn.Identity()
         self.conv = nn.Conv2d(3, out_channels, 3, padding=1, bias=False)
         self.bn: nn.Module = nn.BatchNorm2d(out_channels)
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
 
+    def normalised(self, images: Tensor) -> Tensor:
+        """What the convolution sees of uint8 images (B, 3, H, W): the same shape, with about unit variance."""
+        return (images.to(self.mean.dtype) / 255 - self.mean) / self.std
+
     def forward(self, images: Tensor) -> Tensor:
         """Map uint8 images (B, 3, 32, 32) to features (B, C, 32 / stride, 32 / stride)."""
-        x = (images.to(self.mean.dtype) / 255 - self.mean) / self.std
-        x = x.to(self.conv.weight.dtype, memory_format=torch.channels_last)
+        x = self.normalised(images).to(self.conv.weight.dtype, memory_format=torch.channels_last)
         x = F.relu(self.bn(self.conv(x)))
-        return x if self.stride == 1 else F.max_pool2d(x, self.stride)
+        return self.exit(x if self.stride == 1 else F.max_pool2d(x, self.stride))
 
 
 class Block(nn.Module):
@@ -69,6 +94,9 @@ class Block(nn.Module):
 
     ``F(x; g) = BN2(conv2(g * ReLU(BN1(conv1(x)))))`` (LC-Net, section 3): ``g`` multiplies after the ReLU, so a
     filter with ``g = 0`` hands zeros to the second convolution and needs no arithmetic in either.
+
+    ``exit`` follows the block for every image, kept or not, and leads to the next stage, where that begins with a
+    convolution of its own.
     """
 
     def __init__(
@@ -81,6 +109,7 @@ class Block(nn.Module):
         self.bn1: nn.Module = nn.BatchNorm2d(self.filters)
         self.conv2 = nn.Conv2d(self.filters, out_channels, 3, padding=1, bias=False)
         self.bn2: nn.Module = nn.BatchNorm2d(out_channels)
+        self.exit: nn.Module = nn.Identity()
         self.shortcut: nn.Module
         if stride == 1 and in_channels == out_channels:
             self.shortcut = nn.Identity()
@@ -114,7 +143,7 @@ class Block(nn.Module):
         residual = self.residual(x)
         if keep is not None:
             residual = scale_channels(residual, keep[:, None])
-        return F.relu(self.shortcut(x) + residual)
+        return self.exit(F.relu(self.shortcut(x) + residual))
 
 
 @dataclass(frozen=True)
@@ -126,6 +155,8 @@ class BackboneSpec:
     width: int
     filters: tuple[int, ...] | None = None
     """Of each block's first convolution, in a pruned network; None is as many as the block has outputs."""
+    second: BackboneSpec | None = None
+    """Of the network that is one more layer behind this one, if there is one: see ``lcnet_rl.second``."""
 
 
 @dataclass(frozen=True)
@@ -142,10 +173,15 @@ class Family:
     """Filters of each stage, as multiples of the stem's."""
     stem_stride: int = 1
     """2 where the stem halves the features by max-pooling."""
+    pooled: bool = False
+    """Whether every stage, the first too, begins with a ``ConvPool`` instead of a block that changes the shape."""
 
 
 class Backbone(nn.Module):
-    """Stem, residual blocks and a linear head over globally pooled features."""
+    """Stem, residual blocks and a linear head over globally pooled features.
+
+    Where there is a ``second`` network, which has no head of its own, the head reads the pooled features of both.
+    """
 
     def __init__(self, spec: BackboneSpec, family: Family) -> None:
         super().__init__()
@@ -155,12 +191,21 @@ class Backbone(nn.Module):
         channels = spec.width
         for stage, count in enumerate(family.stages):
             out_channels = spec.width * family.growth[stage]
+            if family.pooled:
+                before = blocks[-1] if blocks else self.stem
+                before.exit = ConvPool(channels, out_channels)
+                channels = out_channels
             for index in range(count):
-                stride = 2 if stage > 0 and index == 0 else 1
+                stride = 2 if stage > 0 and index == 0 and not family.pooled else 1
                 filters = None if spec.filters is None else spec.filters[len(blocks)]
                 blocks.append(Block(channels, out_channels, stride, family.projection, filters))
                 channels = out_channels
         self.blocks: nn.ModuleList = nn.ModuleList(blocks)
+        self.second = None if spec.second is None else Backbone(spec.second, BACKBONES[spec.second.name])
+        self.channels = channels
+        if self.second is not None:
+            self.second.head = cast(nn.Linear, nn.Identity())
+            channels += self.second.channels
         self.head = nn.Linear(channels, spec.classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
@@ -173,12 +218,16 @@ class Backbone(nn.Module):
 
     def sizes(self, image_size: int = IMAGE_SIZE) -> list[int]:
         """Height and width of every block's input, and at last of the head's, in pixels."""
-        strides = (self.stem.stride, *(self.block(index).stride for index in range(len(self.blocks))))
+        parts = (self.stem, *(self.block(index) for index in range(len(self.blocks))))
+        strides = (part.stride * getattr(part.exit, "stride", 1) for part in parts)
         return list(accumulate(strides, floordiv, initial=image_size))[1:]
 
-    def classify(self, features: Tensor) -> Tensor:
-        """Logits (B, classes) from the last block's output (B, C, H, W); in float32, or autocast's type."""
-        return self.head(pool(features))
+    def features(self, images: Tensor, keeps: Tensor | None = None) -> Tensor:
+        """Pooled features (B, C) of the stem and the blocks, for ``forward``'s arguments."""
+        x = self.stem(images)
+        for index, block in enumerate(self.blocks):
+            x = block(x, None if keeps is None else keeps[index])
+        return pool(x)
 
     def forward(self, images: Tensor, keeps: Tensor | None = None) -> Tensor:
         """The network without gates: uint8 images (B, 3, 32, 32) to logits (B, classes).
@@ -186,10 +235,10 @@ class Backbone(nn.Module):
         With ``keeps`` (blocks, B), 1 or 0, images do without the blocks for which they have 0, for LayerDrop in
         training: what an ``LCNet`` with scales of 1 makes of the same decisions.
         """
-        x = self.stem(images)
-        for index, block in enumerate(self.blocks):
-            x = block(x, None if keeps is None else keeps[index])
-        return self.classify(x)
+        pooled = self.features(images, keeps)
+        if self.second is not None:
+            pooled = torch.cat((pooled, self.second.features(images)), 1)
+        return self.head(pooled)
 
 
 def scale_channels(features: Tensor, scale: Tensor) -> Tensor:
@@ -209,20 +258,26 @@ BACKBONES = {f"resnet{depth}": Family(((depth - 2) // 6,) * 3, False, 16) for de
 BACKBONES["resnet18"] = Family((2, 2, 2, 2), True, 64)
 BACKBONES["resnet16-late"] = Family((1, 1, 5), True, 24, (1, 2, 6))
 BACKBONES["resnet14-wide"] = Family((2, 4), True, 64, (1, 2), stem_stride=2)
+BACKBONES["resnet11-pool"] = Family((1, 1, 1), True, 32, (2, 4, 8), pooled=True)
 
 
 def create_backbone(
-    name: str, classes: int = 10, width: int | None = None, filters: tuple[int, ...] | None = None
+    name: str,
+    classes: int = 10,
+    width: int | None = None,
+    filters: tuple[int, ...] | None = None,
+    second: BackboneSpec | None = None,
 ) -> Backbone:
     """Build a backbone with fresh weights.
 
     Args:
-        name: ``resnet8/14/20/32/44/56/110`` (He's CIFAR networks), ``resnet18``, ``resnet16-late`` or
-            ``resnet14-wide``.
+        name: ``resnet8/14/20/32/44/56/110`` (He's CIFAR networks), ``resnet18``, ``resnet16-late``,
+            ``resnet14-wide`` or ``resnet11-pool``.
         classes: number of classes of the head.
         width: filters of the stem; None is the usual width (16 for He's networks, 64 for ``resnet18`` and
-            ``resnet14-wide``, 24 for ``resnet16-late``).
+            ``resnet14-wide``, 24 for ``resnet16-late``, 32 for ``resnet11-pool``).
         filters: of each block's first convolution, for a pruned network.
+        second: of the network that is one more layer behind this one.
 
     Raises:
         UserError: for an unknown name, or a width, class count or filters that no such network can have.
@@ -236,5 +291,9 @@ def create_backbone(
     family = BACKBONES[name]
     if filters is not None and (len(filters) != sum(family.stages) or min(filters) < 1):
         raise UserError(f"{name} has {sum(family.stages)} blocks of at least one filter each, got {filters}")
-    spec = BackboneSpec(name, classes, family.width if width is None else width, filters)
-    return Backbone(spec, family)
+    return build(BackboneSpec(name, classes, family.width if width is None else width, filters, second))
+
+
+def build(spec: BackboneSpec) -> Backbone:
+    """The backbone of a ``spec`` that was checked before, with fresh weights."""
+    return Backbone(spec, BACKBONES[spec.name])

@@ -36,7 +36,7 @@ def trace(model: LCNet, rows: Iterable[Tensor]) -> list[tuple[bool, list[bool]]]
     for block, row in enumerate(rows):
         bits = [bool(bit) for bit in row[: model.bits[block]]]
         keep = bits.pop(0) if model.has_l_net else True
-        groups = bits if model.has_c_net else [True]
+        groups = bits or [True]
         kept.append((keep and any(groups), [keep and bit for bit in groups]))
     return kept
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from lcnet_rl.backbones import IMAGE_SIZE, Backbone, Block
+from lcnet_rl.backbones import IMAGE_SIZE, Backbone, Block, ConvPool
 
 
 @dataclass(frozen=True)
@@ -19,11 +19,11 @@ class BlockCost:
     """MACs of one block's parts."""
 
     shortcut: int
-    """Always runs; a projection costs, an identity or padding does not."""
+    """Always runs: a projection, and the convolution that leads to the next stage, where there are such."""
     filter: int
     """One filter kept: its share of the first convolution and of the second one's input."""
     filters: int
-    """How many filters the first convolution has."""
+    """How many filters the first convolution has; 1 for a second network, which runs whole or not at all."""
     l_net: int
     """The gates that always run: L-Net, and the probe whose confidence the gates read, as far as there are such."""
     c_net: int
@@ -81,8 +81,13 @@ def linear_macs(module: nn.Module) -> int:
     return sum(m.in_features * m.out_features for m in module.modules() if isinstance(m, nn.Linear))
 
 
+def exit_macs(module: nn.Module, size: int) -> int:
+    """MACs of what leads from features of ``size`` by ``size`` to the next stage."""
+    return convolution_macs(module.conv, size) if isinstance(module, ConvPool) else 0
+
+
 def block_cost(block: Block, size: int, l_net: int, c_net: int) -> BlockCost:
-    """The costs of ``block`` when its output is (C_out, size, size).
+    """The costs of ``block`` when its output, before its exit, is (C_out, size, size).
 
     Args:
         block: the residual block.
@@ -93,7 +98,7 @@ def block_cost(block: Block, size: int, l_net: int, c_net: int) -> BlockCost:
     both = convolution_macs(block.conv1, size) + convolution_macs(block.conv2, size)
     projections = [m for m in block.shortcut.modules() if isinstance(m, nn.Conv2d)]
     return BlockCost(
-        shortcut=sum(convolution_macs(conv, size) for conv in projections),
+        shortcut=sum(convolution_macs(conv, size) for conv in projections) + exit_macs(block.exit, size),
         filter=both // block.filters,
         filters=block.filters,
         l_net=l_net,
@@ -108,20 +113,24 @@ def cost_table(
 
     Args:
         backbone: the network.
-        always: per block, MACs of the gates that always run.
-        if_kept: per block, MACs of the gates that run where the block is kept.
+        always: per block, and at last for a second network, MACs of the gates that always run.
+        if_kept: the same of the gates that run where the block is kept.
         start: MACs of what decides before the first block.
         image_size: height and width of the images, in pixels.
     """
-    outputs = backbone.sizes(image_size)[1:]
-    blocks = tuple(
-        block_cost(backbone.block(index), *costs)
-        for index, costs in enumerate(zip(outputs, always, if_kept, strict=True))
-    )
-    return CostTable(convolution_macs(backbone.stem.conv, image_size), blocks, linear_macs(backbone.head), start)
+    each = zip(backbone.sizes(image_size)[:-1], always, if_kept, strict=False)
+    blocks = []
+    for index, (size, l_net, c_net) in enumerate(each):
+        block = backbone.block(index)
+        blocks.append(block_cost(block, size // block.stride, l_net, c_net))
+    if backbone.second is not None:
+        blocks.append(BlockCost(0, dense_macs(backbone.second), 1, always[-1], if_kept[-1]))
+    stem = convolution_macs(backbone.stem.conv, image_size)
+    stem += exit_macs(backbone.stem.exit, image_size // backbone.stem.stride)
+    return CostTable(stem, tuple(blocks), linear_macs(backbone.head), start)
 
 
 def dense_macs(backbone: Backbone) -> int:
     """The plain backbone, all of it, for a CIFAR image."""
-    no_gates = [0] * len(backbone.blocks)
+    no_gates = [0] * (len(backbone.blocks) + (backbone.second is not None))
     return cost_table(backbone, no_gates, no_gates).dense

@@ -13,14 +13,15 @@ it computes every block for all images and zeroes what was dropped, which is wha
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import astuple, replace
+from dataclasses import replace
 from typing import cast, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lcnet_rl.backbones import IMAGE_SIZE, Backbone, create_backbone, pool, scale_channels
+from lcnet_rl.backbones import IMAGE_SIZE, Backbone, build, pool, scale_channels
+from lcnet_rl.decisions import Decisions
 from lcnet_rl.errors import UserError, unknown_name
 from lcnet_rl.gates import CNet, Gate, LNet, Probe, Standardize
 from lcnet_rl.macs import cost_table, linear_macs
@@ -39,16 +40,15 @@ part of what saved weights mean: another reach needs new training.
 """
 
 
-class LCNet(nn.Module):
+class LCNet(Decisions):
     """A backbone whose blocks and filters are kept or dropped, image by image.
 
     An action is a row of ``action_size`` numbers, 1 = keep: L-Net's bit (unless ``decides="channels"``), then C-Net's
     bits, one a group (unless ``decides="layers"``). With ``groups=0`` the row is as long as the widest block needs, and
-    narrower blocks ignore the rest; ``action_mask`` says which bits a block has.
+    narrower blocks ignore the rest. A second network counts as one more block, with L-Net's bit only.
     """
 
     price: Tensor
-    action_mask: Tensor
 
     def __init__(
         self,
@@ -73,7 +73,8 @@ class LCNet(nn.Module):
 
         Raises:
             UserError: for an unknown ``decides`` or ``policy``, groups that do not divide a block's filters, or a
-                rival's policy that is to decide about more than layers, read confidence or serve several prices.
+                rival's policy that is to decide about more than layers, read confidence or serve several prices; or
+                a second network without an L-Net, or with a rival's policy.
         """
         super().__init__()
         if decides not in get_args(Decides):
@@ -87,27 +88,34 @@ class LCNet(nn.Module):
         several = None if prices is None or prices.is_one else prices
         if policy != "lc" and (decides != "layers" or confidence or several):
             raise UserError(f"{policy} decides layers only, without confidence (--no-confidence), at a single price")
+        second = backbone.second is not None
+        if second and (decides == "channels" or policy != "lc"):
+            raise UserError("a second network runs or not by L-Net's decision: use --decides both or layers with it")
         self.spec = ModelSpec(backbone.spec, decides, groups, confidence, several, policy)
         # Set while a pass in train mode must not count towards the running statistics of the gates' inputs.
         self.statistics_kept = False
         self.backbone = backbone
-        self.depth = len(blocks)
-        self.group_counts = tuple(groups or block.filters for block in blocks)
+        self.depth = len(blocks) + second
+        self.input_channels = (*(block.in_channels for block in blocks), *([backbone.channels] if second else []))
+        self.filter_counts = (*(block.filters for block in blocks), *([1] if second else []))
+        self.group_counts = (*(groups or block.filters for block in blocks), *([0] if second else []))
         self.has_l_net, self.has_c_net = decides != "channels", decides != "layers"
         self.has_confidence = confidence
         self.action_size = int(self.has_l_net) + (max(self.group_counts) if self.has_c_net else 0)
         self.classes = backbone.spec.classes
-        self.probes = nn.ModuleList(Probe(block.in_channels, self.classes) for block in blocks)
+        self.probes = nn.ModuleList(Probe(channels, self.classes) for channels in self.input_channels)
         extras = 2 + (Probe.measures if confidence else 0)
         # The price is the one input that training sets: it is left as it is, or scaled by the range it comes from.
-        self.standardizers = nn.ModuleList(Standardize(block.in_channels + extras - 1) for block in blocks)
+        self.standardizers = nn.ModuleList(Standardize(channels + extras - 1) for channels in self.input_channels)
         self.policy = None if policy == "lc" else LAYER_POLICIES[policy](backbone, keep_bias)
         self.l_nets = nn.ModuleList(
-            LNet(block.in_channels + extras, keep_bias) for block in blocks if self.has_l_net and self.policy is None
+            LNet(channels + extras, keep_bias)
+            for channels in self.input_channels
+            if self.has_l_net and self.policy is None
         )
         self.c_nets = nn.ModuleList(
             CNet(block.in_channels + extras, count, block.filters, keep_bias)
-            for block, count in zip(blocks, self.group_counts, strict=True)
+            for block, count in zip(blocks, self.group_counts, strict=False)
             if self.has_c_net
         )
         rival, billed = self.policy, [self.l_nets, *([self.probes] if confidence else [])]
@@ -141,7 +149,8 @@ class LCNet(nn.Module):
         )
         prices = prices_of(self.price if price is None else price, len(images), images.device)
         memory = self.policy.begin(images) if self.policy else None
-        return State(features, pool(features), 0, spent, prices, memory)
+        later = images if self.backbone.second is not None else None
+        return State(features, pool(features), 0, spent, prices, memory, later)
 
     def observe(self, state: State) -> Observation:
         """What the policy may see before the next block. The confidence comes from the block's probe."""
@@ -183,36 +192,10 @@ class LCNet(nn.Module):
         parts = []
         if self.has_l_net:
             parts.append(self._l_net(block).logits(features))
-        if self.has_c_net:
+        if self.decides_filters(block):
             parts.append(self._c_net(block).logits(features))
         logits = torch.cat(parts, 1)
         return F.pad(logits, (0, self.action_size - logits.shape[1]))
-
-    def split(self, action: Tensor, block: int) -> tuple[Tensor, Tensor]:
-        """An action's parts, with ones where there is no gate.
-
-        Args:
-            action: (B, action_size), in {0, 1}, or [0, 1] for a mean-field pass.
-            block: which block.
-
-        Returns:
-            L-Net's bit (B,) and the filters' bits (B, filters).
-        """
-        filters, groups = self.backbone.block(block).filters, self.group_counts[block]
-        keep = action[:, 0] if self.has_l_net else action.new_ones(action.shape[0])
-        if not self.has_c_net:
-            return keep, action.new_ones(action.shape[0], filters)
-        return keep, action[:, int(self.has_l_net) : self.bits[block]].repeat_interleave(filters // groups, 1)
-
-    def bill(self, action: Tensor, block: int) -> Tensor:
-        """MACs that ``action`` costs in ``block``: (B, action_size) to (B,), float64.
-
-        Linear in every bit, so with keep probabilities in place of bits it is the exact expected bill of independent
-        decisions.
-        """
-        keep, filters = self.split(action.double(), block)
-        cost = self.costs.blocks[block]
-        return cost.shortcut + cost.l_net + keep * (cost.c_net + cost.filter * filters.sum(1))
 
     def advance(self, state: State, action: Tensor) -> State:
         """Run or skip the next block for every image; masked, so all of it is computed whatever is kept.
@@ -224,7 +207,6 @@ class LCNet(nn.Module):
             action: (B, action_size), 1 = keep; numbers between 0 and 1 give a mean-field pass, with gradients to them.
         """
         t = state.block
-        block = self.backbone.block(t)
         keep, filters = self.split(action, t)
         raw = self.observe(state).gate_input
         if self.training and torch.is_grad_enabled() and not self.statistics_kept:
@@ -233,10 +215,37 @@ class LCNet(nn.Module):
         scale = keep * (filters.detach().amax(1) > 0)
         if self.l_nets:
             scale = scale * self._l_net(t).scales(features)[:, 0]
+        if t == len(self.backbone.blocks):
+            return self.ask_second(state, action, keep, scale)
         filter_scale = filters * self._c_net(t).scales(features) if self.has_c_net else None
+        block = self.backbone.block(t)
         residual = scale_channels(block.residual(state.features, filter_scale), scale[:, None])
-        x = F.relu(block.shortcut(state.features) + residual)
-        return State(x, pool(x), t + 1, state.spent + self.bill(action, t), state.price, self.remember(state))
+        x = block.exit(F.relu(block.shortcut(state.features) + residual))
+        return self.after(state, action, x, pool(x))
+
+    def ask_second(self, state: State, action: Tensor, keep: Tensor, scale: Tensor) -> State:
+        """Let the second network, the last layer, see the images that keep it, in training too.
+
+        Its pooled features (B, C_2), times L-Net's scale and 0 where it does not run, join those of the first.
+
+        Args:
+            state: before it.
+            action: (B, action_size).
+            keep: L-Net's bit (B,); in a mean-field pass a number between 0 and 1, with gradients to it.
+            scale: the same times L-Net's scale.
+        """
+        second, images, rows = self.backbone.second, state.images, keep.detach().nonzero()[:, 0]
+        assert second is not None and images is not None
+        seen = state.pooled.new_zeros(len(images), second.channels)
+        if len(rows):
+            seen = seen.index_copy(0, rows, second.features(images[rows])) * scale[:, None]
+        return self.after(state, action, state.features, torch.cat((state.pooled, seen), 1))
+
+    def after(self, state: State, action: Tensor, features: Tensor, pooled: Tensor, excess: int = 0) -> State:
+        """The state after the block of ``state``, from what came out of it and ``action`` (B, action_size)."""
+        t, total = state.block, state.excess + excess
+        spent = state.spent + self.bill(action, t)
+        return State(features, pooled, t + 1, spent, state.price, self.remember(state), state.images, total)
 
     def remember(self, state: State) -> Tensor | None:
         """What a rival's policy notes as it decides about the next block, (B, M); None for L-Net and C-Net."""
@@ -274,34 +283,6 @@ class LCNet(nn.Module):
     def keep_everything(self, observation: Observation) -> Tensor:
         """All ones (B, action_size): the whole backbone, with its scales."""
         return torch.ones(observation.pooled.shape[0], self.action_size, device=observation.pooled.device)
-
-    def consulted(self, action: Tensor, block: int) -> Tensor:
-        """Which bits of an action (B, action_size) were decisions: 1 or 0.
-
-        Those are the block's own bits, and of them C-Net's only where L-Net kept the block. Any device will do.
-        """
-        asked = (torch.arange(self.action_size, device=action.device) < self.bits[block]).float().expand_as(action)
-        if self.has_l_net and self.has_c_net:
-            asked = torch.cat((asked[:, :1], asked[:, 1:] * action[:, :1]), 1)
-        return asked
-
-    def executed(self, actions: Tensor) -> Tensor:
-        """``actions`` (depth, B, action_size) without the bits that changed nothing, so a path has one spelling."""
-        return torch.stack([action * self.consulted(action, t) for t, action in enumerate(actions)])
-
-    def kept(self, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """What ran under ``actions`` (depth, B, action_size).
-
-        Returns:
-            Whether each block ran, (depth, B), and the share of its filters that ran (0 where it did not), (depth, B).
-        """
-        ran, shares = [], []
-        for t, action in enumerate(actions):
-            keep, filters = self.split(action, t)
-            share = keep * filters.mean(1)
-            ran.append((share > 0).float())
-            shares.append(share)
-        return torch.stack(ran), torch.stack(shares)
 
     def norms(self) -> list[nn.BatchNorm2d]:
         """The BatchNorms whose statistics depend on the decisions: the backbone's."""
@@ -344,7 +325,6 @@ class LCNet(nn.Module):
 
 def create_model(spec: ModelSpec) -> LCNet:
     """An LCNet of ``spec`` with fresh weights, to load a file into."""
-    backbone = create_backbone(*astuple(spec.backbone))
     return LCNet(
-        backbone, spec.decides, spec.groups, confidence=spec.confidence, prices=spec.prices, policy=spec.policy
+        build(spec.backbone), spec.decides, spec.groups, confidence=spec.confidence, prices=spec.prices, policy=spec.policy
     )

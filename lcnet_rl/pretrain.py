@@ -35,6 +35,7 @@ from lcnet_rl.optim import KernelMuon, decayed, triangle
 from lcnet_rl.progress import Progress
 from lcnet_rl.runs import CHECKPOINT, MetricsLog, restoring
 from lcnet_rl.tree import load_tree, save_tree
+from lcnet_rl.whitening import whiten
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ class Recipe:
     layer_drop: float = 0.0
     """Highest rate at which an image does without blocks; each image has its own, uniform between 0 and this. Prepares
     for skipping (LayerDrop)."""
+    whiten: bool = False
+    """Let the stem's filters be the principal components of the training images' patches, and do not train them."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     precision: Precision = "auto"
     """bf16 (autocast), fp32, or auto: bf16 where the hardware has matrix units for it."""
@@ -92,7 +95,7 @@ class Recipe:
 
 def create_optimizers(backbone: Backbone, recipe: Recipe) -> dict[str, torch.optim.Optimizer]:
     """The optimisers of a recipe, by name; together they train every parameter."""
-    parameters = list(backbone.parameters())
+    parameters = [p for p in backbone.parameters() if p.requires_grad]
     if recipe.optimizer == "sgd":
         return {"optimizer": _sgd(parameters, recipe)}
     kernels = [p for p in parameters if p.ndim == 4]
@@ -138,6 +141,9 @@ def train_dense(
         Interrupted: after Ctrl-C, with the checkpoint saved.
     """
     keep_freed_memory()
+    if recipe.whiten:
+        whiten(backbone.stem, train.images)
+        backbone.stem.conv.requires_grad_(False)
     backbone.to(device)
     prepare(backbone)
     if teacher is not None:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, astuple, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lcnet_rl.backbones import BACKBONES, Backbone, BackboneSpec, create_backbone
+from lcnet_rl.backbones import BACKBONES, Backbone, BackboneSpec, build
 from lcnet_rl.errors import UserError
 from lcnet_rl.files import read_tensors, write_tensors
 from lcnet_rl.model import LCNet, create_model
@@ -114,7 +114,7 @@ def load_backbone(init: str, name: str | None = None, classes: int = 10, width: 
     if expected != spec:
         hint = f"; for that give --backbone {spec.name} --width {spec.width}" if spec.classes == classes else ""
         raise UserError(f"{init} holds {_describe(spec)}, but {_describe(expected)} was asked for{hint}")
-    backbone = create_backbone(*astuple(spec))
+    backbone = build(spec)
     _load_state(backbone, state, init)
     if init == "akamaster" or Path(init).suffix == ".th":
         console.print(
@@ -173,8 +173,9 @@ def _architecture(header: str, path: Path) -> BackboneSpec:
 
 
 def _spec(values: dict[str, Any]) -> BackboneSpec:
-    spec = BackboneSpec(**values)
-    return replace(spec, filters=None if spec.filters is None else tuple(spec.filters))
+    filters, second = values.get("filters"), values.get("second")
+    changes = {"filters": filters and tuple(filters), "second": second and _spec(second)}
+    return BackboneSpec(**{**values, **changes})
 
 
 def _from_akamaster(content: dict[str, Tensor], source: str) -> tuple[dict[str, Tensor], BackboneSpec]:

@@ -14,7 +14,7 @@ from torch._inductor.exc import InductorError
 
 from lcnet_rl.backbones import Backbone
 from lcnet_rl.engine import Engine
-from lcnet_rl.engine.fold import folded
+from lcnet_rl.engine.fold import folded, set_type
 from lcnet_rl.errors import UserError
 from lcnet_rl.export import dense_model, dynamic_model, layouts_here, open_session
 from lcnet_rl.model import LCNet, Observation
@@ -65,8 +65,7 @@ def dense_contestants(
         UserError: when ``torch.compile`` does not work here.
     """
     network = folded(backbone).to(images.device)
-    network.stem.conv.to(dtype)
-    network.blocks.to(dtype)
+    set_type(network, dtype)
 
     def eager() -> tuple[Run, float]:
         return torch.no_grad()(network), _megabytes(network)

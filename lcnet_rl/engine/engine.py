@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lcnet_rl.backbones import pool
 from lcnet_rl.engine.crossover import Crossover, measure
-from lcnet_rl.engine.fold import folded
+from lcnet_rl.engine.fold import folded, set_type
 from lcnet_rl.engine.packed import Chunk, PackedBlock, as_rows, count, take
 from lcnet_rl.errors import UserError
 from lcnet_rl.model import LCNet, Observation
@@ -66,12 +66,11 @@ class Engine(LCNet):
         self.load_state_dict({**self.state_dict(), **gates})
         self.to(model.price.device).eval().requires_grad_(False)
         self.dtype = dtype
-        self.backbone.stem.conv.to(dtype)
-        self.backbone.blocks.to(dtype)
+        set_type(self.backbone, dtype)
         grouped = self.has_c_net and max(self.group_counts) <= MOST_GROUPS
         self.packed = [
             PackedBlock(self.backbone.block(t), self.group_counts[t] if grouped else 1, size)
-            for t, size in enumerate(self.backbone.sizes()[1:])
+            for t, size in enumerate(self.backbone.sizes()[:-1])
         ]
         self.crossover: Crossover | None = None
         self._observed: tuple[State, Observation] | None = None
@@ -133,25 +132,29 @@ class Engine(LCNet):
         keep, filters = self.split(action, t)
         features = self._standardized(t, self.observe(state).gate_input)
         scale = keep * self._l_net(t).scales(features)[:, 0] if self.l_nets else keep
+        if t == len(self.packed):
+            return self.ask_second(state, action, keep, scale)
         filter_scale = None
         if self.has_c_net:
             asked = keep.nonzero()[:, 0]
             filter_scale = torch.zeros_like(filters)
             filter_scale[asked] = filters[asked] * self._c_net(t).scales(features[asked])
         plan = self._plan(self._kept_sets(action, t), t)
-        x = self._run(state.features, plan, filter_scale, scale, t)
+        x = self.packed[t].block.exit(self._run(state.features, plan, filter_scale, scale, t))
         ran = sum(chunk.images * self.packed[t].filters(chunk.groups) for chunk in plan.chunks)
         excess = (ran - int((keep[:, None] * filters).sum())) * self.costs.blocks[t].filter
-        spent = state.spent + self.bill(action, t)
-        return State(x, pool(x), t + 1, spent, state.price, self.remember(state), state.excess + excess)
+        return self.after(state, action, x, pool(x), excess)
 
     def greedy(self, threshold: float = 0.5) -> Callable[[Observation], Tensor]:
         """As ``LCNet.greedy``, but C-Net is asked only about the images whose L-Net keeps the block."""
+        usual = super().greedy(threshold)
         if not (self.has_l_net and self.has_c_net):
-            return super().greedy(threshold)
+            return usual
 
         def decide(observation: Observation) -> Tensor:
             t = observation.block
+            if not self.decides_filters(t):
+                return usual(observation)
             features = self._standardized(t, observation.gate_input)
             keep = self._l_net(t).logits(features).sigmoid() > threshold
             rows = keep[:, 0].nonzero()[:, 0]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from lcnet_rl.backbones import Backbone
+from lcnet_rl.backbones import Backbone, ConvPool
 
 
 def folded(backbone: Backbone) -> Backbone:
@@ -17,8 +18,13 @@ def folded(backbone: Backbone) -> Backbone:
     The same function as the original's in eval mode, up to float32 rounding.
     """
     result = copy.deepcopy(backbone).eval()
+    if result.second is not None:
+        result.second = folded(result.second)
     stem = result.stem
     stem.conv, stem.bn = _fused(stem.conv, stem.bn), nn.Identity()
+    for module in (stem.exit, *(result.block(index).exit for index in range(len(result.blocks)))):
+        if isinstance(module, ConvPool):
+            module.conv, module.bn = _fused(module.conv, module.bn), nn.Identity()
     for index in range(len(result.blocks)):
         block = result.block(index)
         block.conv1, block.bn1 = _fused(block.conv1, block.bn1), nn.Identity()
@@ -26,6 +32,14 @@ def folded(backbone: Backbone) -> Backbone:
         if isinstance(block.shortcut, nn.Sequential):
             block.shortcut = _fused(*block.shortcut)
     return result
+
+
+def set_type(backbone: Backbone, dtype: torch.dtype) -> None:
+    """Let all convolutions of a ``folded`` backbone compute in ``dtype``; normalisation and head stay float32."""
+    for network in (backbone, backbone.second):
+        if network is not None:
+            for part in (network.stem.conv, network.stem.exit, network.blocks):
+                part.to(dtype)
 
 
 def parameters(conv: nn.Module) -> tuple[Tensor, Tensor]:

@@ -59,10 +59,11 @@ class PackedBlock:
         Args:
             block: its weights are used as they are now.
             groups: filter groups, which divide the filters.
-            size: height and width of the block's output.
+            size: height and width of the block's input.
         """
         self.block, self.groups = block, groups
-        self.most = max(1, CACHED // (block.filters * size * size * block.conv1.weight.element_size()))
+        pixels = (size // block.stride) ** 2
+        self.most = max(1, CACHED // (block.filters * pixels * block.conv1.weight.element_size()))
         """Images of a chunk."""
         self.all = (1 << groups) - 1
         self._weights = functools.lru_cache(SETS_KEPT)(self._pack)

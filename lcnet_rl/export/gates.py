@@ -78,9 +78,9 @@ def kept_costs(model: LCNet, block: int) -> Tensor:
     """MACs that each bit of a row of decisions adds, float64 (action_size, 1); the bill is linear in executed bits."""
     cost, costs = model.costs.blocks[block], torch.zeros(model.action_size, 1, dtype=torch.float64)
     first, groups = int(model.has_l_net), model.group_counts[block]
-    filters = cost.filter * cost.filters
+    filters, has_c_net = cost.filter * cost.filters, model.decides_filters(block)
     if model.has_l_net:
-        costs[0] = cost.c_net if model.has_c_net else filters
-    if model.has_c_net:
+        costs[0] = cost.c_net if has_c_net else filters
+    if has_c_net:
         costs[first : first + groups] = filters // groups
     return costs

@@ -28,8 +28,11 @@ class Layout(Protocol):
     def padded(self, filters: int) -> int:
         """How many filters a convolution with ``filters`` of them really has; the further ones are 0."""
 
-    def stem(self, graph: Graph, images: str, weight: Tensor, bias: Tensor, stride: int) -> str:
-        """ReLU of a convolution on normalised images (1, 3, H, W), then max-pooling where ``stride`` is above 1."""
+    def stem(self, graph: Graph, images: str, weight: Tensor, bias: Tensor) -> str:
+        """ReLU of a convolution on normalised images (1, 3, H, W)."""
+
+    def max_pool(self, graph: Graph, x: str, side: int) -> str:
+        """Max-pooling over squares of ``side`` pixels that do not overlap."""
 
     def conv(self, graph: Graph, x: str, weight: Tensor, bias: Tensor, stride: int, relu: bool) -> str:
         """A convolution (O, I, k, k) with bias, padded so that it keeps the size, but for its stride."""
@@ -80,9 +83,11 @@ class Standard:
     def padded(self, filters: int) -> int:
         return filters
 
-    def stem(self, graph: Graph, images: str, weight: Tensor, bias: Tensor, stride: int) -> str:
-        x = self.conv(graph, images, weight, bias, 1, relu=True)
-        return x if stride == 1 else graph.op("MaxPool", x, **_window(stride))
+    def stem(self, graph: Graph, images: str, weight: Tensor, bias: Tensor) -> str:
+        return self.conv(graph, images, weight, bias, 1, relu=True)
+
+    def max_pool(self, graph: Graph, x: str, side: int) -> str:
+        return graph.op("MaxPool", x, **_window(side))
 
     def conv(self, graph: Graph, x: str, weight: Tensor, bias: Tensor, stride: int, relu: bool) -> str:
         y = graph.op("Conv", x, graph.constant(weight), graph.constant(bias), **_geometry(weight, stride))
@@ -133,12 +138,14 @@ class Blocked:
     def padded(self, filters: int) -> int:
         return -(-filters // self.size) * self.size
 
-    def stem(self, graph: Graph, images: str, weight: Tensor, bias: Tensor, stride: int) -> str:
+    def stem(self, graph: Graph, images: str, weight: Tensor, bias: Tensor) -> str:
         self._check(weight.shape[0])
         packed = weight.unflatten(0, (-1, self.size)).permute(0, 2, 3, 4, 1).reshape(weight.shape)
         inputs = images, graph.constant(packed), graph.constant(bias)
-        x = self._op(graph, "Conv", *inputs, **_geometry(weight, 1), activation="Relu")
-        return x if stride == 1 else self._op(graph, "MaxPool", x, **_window(stride))
+        return self._op(graph, "Conv", *inputs, **_geometry(weight, 1), activation="Relu")
+
+    def max_pool(self, graph: Graph, x: str, side: int) -> str:
+        return self._op(graph, "MaxPool", x, **_window(side))
 
     def conv(self, graph: Graph, x: str, weight: Tensor, bias: Tensor, stride: int, relu: bool) -> str:
         missing = self.padded(len(weight)) - len(weight)
@@ -207,7 +214,7 @@ class Blocked:
 
 
 def _window(side: int) -> dict[str, Any]:
-    """The attributes of pooling over squares that do not overlap."""
+    """The attributes of pooling over squares that do not overlap, which the size is a multiple of."""
     return {"kernel_shape": [side, side], "strides": [side, side]}
 
 

@@ -9,19 +9,21 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import cast
 
 import onnx
 import torch
 from onnx import TensorProto, helper
 
 import lcnet_rl
-from lcnet_rl.backbones import IMAGE_SIZE, MEAN, STD, Backbone
+from lcnet_rl.backbones import IMAGE_SIZE, MEAN, STD, Backbone, Stem
 from lcnet_rl.engine.fold import folded, parameters
 from lcnet_rl.errors import UserError
 from lcnet_rl.export import gates
 from lcnet_rl.export.builder import BOOL, DOUBLE, FLOAT, Graph, Type
 from lcnet_rl.export.layout import BLOCKED_DOMAIN, Layout, Standard
-from lcnet_rl.export.step import Place, Step, shortcut
+from lcnet_rl.export.step import Place, Step, shortcut, write_exit
+from lcnet_rl.gates import LNet
 from lcnet_rl.model import LCNet
 
 OPSET, IR_VERSION = 18, 10
@@ -40,12 +42,10 @@ included; decisions, bool (blocks, 1 + groups), true = kept: L-Net's bit, then C
 def dense_model(backbone: Backbone, batch: int = 1) -> onnx.ModelProto:
     """The plain backbone, ``image`` uint8 (batch, 3, 32, 32) to ``logits``: what skipping is compared with."""
     network, graph, layout = folded(backbone), Graph("dense"), Standard()
-    x = layout.stem(graph, normalised(graph), *parameters(network.stem.conv), network.stem.stride)
-    for block in map(network.block, range(len(network.blocks))):
-        hidden = layout.conv(graph, x, *parameters(block.conv1), block.stride, relu=True)
-        y = layout.conv(graph, hidden, *parameters(block.conv2), 1, relu=False)
-        x = graph.op("Relu", graph.op("Add", shortcut(graph, layout, block, x), y))
-    gates.linear(graph, layout.pool(graph, x), network.head.weight, network.head.bias, name="logits")
+    pooled = write_features(graph, layout, network)
+    if network.second is not None:
+        pooled = graph.op("Concat", pooled, write_features(graph, layout, network.second), axis=1)
+    gates.linear(graph, pooled, network.head.weight, network.head.bias, name="logits")
     outputs = [("logits", (FLOAT, [batch, network.spec.classes]))]
     return finished(graph.build([image(batch)], outputs), {"backbone": json.dumps(asdict(network.spec))})
 
@@ -70,10 +70,13 @@ def dynamic_model(model: LCNet, layout: Layout, classes: Sequence[str] = ()) -> 
     threshold = graph.constant(torch.full((1, 1), 0.5), "threshold")
     # A keep logit exceeds the threshold's logit where its probability exceeds the threshold.
     cut = graph.op("Log", graph.op("Div", threshold, graph.op("Sub", graph.constant(1.0), threshold)))
-    x = layout.stem(graph, normalised(graph), *parameters(backbone.stem.conv), backbone.stem.stride)
+    x = write_stem(graph, layout, backbone.stem)
     place, rows = Place(x, layout.pool(graph, x), graph.constant(torch.zeros(1, 1))), []
-    for t in range(model.depth):
+    for t in range(len(backbone.blocks)):
         place, row = Step(model, layout, backbone.block(t), t, place, price, cut).write(graph)
+        rows.append(row)
+    if backbone.second is not None:
+        place, row = write_second(graph, model, layout, backbone.second, place, price, cut)
         rows.append(row)
     gates.linear(graph, place.pooled, backbone.head.weight, backbone.head.bias, name="logits")
     decisions = graph.op("Concat", *rows, axis=0)
@@ -99,6 +102,59 @@ def dynamic_model(model: LCNet, layout: Layout, classes: Sequence[str] = ()) -> 
 def image(batch: int) -> tuple[str, Type]:
     """The input."""
     return "image", (TensorProto.UINT8, [batch, 3, IMAGE_SIZE, IMAGE_SIZE])
+
+
+def write_features(graph: Graph, layout: Layout, network: Backbone) -> str:
+    """The pooled features (1, C) of a network whose BatchNorms are folded, all of it."""
+    x = write_stem(graph, layout, network.stem)
+    for block in map(network.block, range(len(network.blocks))):
+        hidden = layout.conv(graph, x, *parameters(block.conv1), block.stride, relu=True)
+        beside = shortcut(graph, layout, block, x)
+        x = layout.finish(graph, beside, hidden, *parameters(block.conv2), None, None)
+        x = write_exit(graph, layout, block.exit, x)
+    return layout.pool(graph, x)
+
+
+def write_second(
+    graph: Graph, model: LCNet, layout: Layout, second: Backbone, place: Place, price: str, cut: str
+) -> tuple[Place, str]:
+    """The last layer, a whole network, as an ``If``: the place after it, and its row of decisions.
+
+    Args:
+        graph: gets the nodes.
+        model: whose last decision it is.
+        layout: of the features.
+        second: the network, with BatchNorm folded.
+        place: before it.
+        price: (1, 1).
+        cut: (1, 1), the logit that a keep logit must exceed.
+    """
+    t = model.depth - 1
+    gate_input = gates.gate_input(graph, model, t, place.pooled, place.above, price)
+    l_net = cast(LNet, model.l_nets[t])
+    keep = gates.linear(graph, gate_input, *gates.folded(model, t, l_net.keep))
+
+    def run(branch: Graph) -> list[str]:
+        scale = gates.relu1(branch, gates.linear(branch, gate_input, *gates.folded(model, t, l_net.scale)))
+        return [
+            branch.op("Mul", write_features(branch, layout, second), scale),
+            branch.constant(model.action_mask[t : t + 1].float()),
+        ]
+
+    def leave(branch: Graph) -> list[str]:
+        return [branch.constant(torch.zeros(1, size)) for size in (second.channels, model.action_size)]
+
+    types: list[Type] = [(FLOAT, [1, size]) for size in (second.channels, model.action_size)]
+    seen, row = graph.branch(graph.op("Greater", keep, cut), run, leave, types)
+    return Place(place.x, graph.op("Concat", place.pooled, seen, axis=1), place.above), row
+
+
+def write_stem(graph: Graph, layout: Layout, stem: Stem) -> str:
+    """A stem whose BatchNorms are folded, with what leads to the first stage."""
+    x = layout.stem(graph, normalised(graph), *parameters(stem.conv))
+    if stem.stride > 1:
+        x = layout.max_pool(graph, x, stem.stride)
+    return write_exit(graph, layout, stem.exit, x)
 
 
 def normalised(graph: Graph) -> str:

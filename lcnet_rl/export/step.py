@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from lcnet_rl.backbones import Block, PaddedShortcut
+from lcnet_rl.backbones import Block, ConvPool, PaddedShortcut
 from lcnet_rl.engine.fold import parameters
 from lcnet_rl.export import gates
 from lcnet_rl.export.builder import FLOAT, Graph, Type
@@ -53,11 +53,8 @@ class Step:
         beside = shortcut(graph, self.layout, self.block, place.x)
         if l_net := self._folded(model.l_nets, "keep"):
             keep = gates.linear(graph, gate_input, *l_net)
-            types: list[Type] = [
-                (FLOAT, None),
-                (FLOAT, [1, self.block.out_channels]),
-                (FLOAT, [1, model.action_size]),
-            ]
+            pooled_type: Type = (FLOAT, [1, self.block.out_channels])
+            types: list[Type] = [(FLOAT, None), pooled_type, (FLOAT, [1, model.action_size])]
             x, pooled, row = graph.branch(
                 graph.op("Greater", keep, self.cut),
                 lambda branch: self._keep(branch, beside, gate_input),
@@ -66,6 +63,9 @@ class Step:
             )
         else:
             x, pooled, row = self._keep(graph, beside, gate_input)
+        if isinstance(self.block.exit, ConvPool):
+            x = write_exit(graph, self.layout, self.block.exit, x)
+            pooled = self.layout.pool(graph, x)
         shares = gates.kept_costs(model, self.t) / model.costs.dense
         above = graph.op("Gemm", row, graph.constant(shares.float()), place.above)
         return Place(x, pooled, above), row
@@ -122,3 +122,11 @@ def shortcut(graph: Graph, layout: Layout, block: Block, x: str) -> str:
     if isinstance(module, nn.Conv2d):
         return layout.conv(graph, x, *parameters(module), block.stride, relu=False)
     return x
+
+
+def write_exit(graph: Graph, layout: Layout, module: nn.Module, x: str) -> str:
+    """What leads to the next stage: a convolution and max-pooling, or nothing."""
+    if not isinstance(module, ConvPool):
+        return x
+    y = layout.conv(graph, x, *parameters(module.conv), 1, relu=True)
+    return layout.max_pool(graph, y, module.stride)

@@ -1,0 +1,89 @@
+"""What the bits of an action mean in each block of a network, and what they cost."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from lcnet_rl.macs import CostTable
+
+
+class Decisions(nn.Module):
+    """The part of an ``LCNet`` that knows its actions: L-Net's bit, then C-Net's, one a group, as far as there are any.
+
+    An action is a row of ``action_size`` numbers, 1 = keep, as long as the block with the most bits needs; others
+    ignore the rest. ``action_mask`` says which bits a block has.
+    """
+
+    costs: CostTable
+    depth: int
+    """How many blocks are decided; a second network is one more, the last."""
+    has_l_net: bool
+    has_c_net: bool
+    filter_counts: tuple[int, ...]
+    """Filters of every block; a second network counts as one."""
+    group_counts: tuple[int, ...]
+    """Filter groups of every block; a second network has none."""
+    action_size: int
+    bits: tuple[int, ...]
+    """How many bits of an action every block has."""
+    action_mask: Tensor
+
+    def split(self, action: Tensor, block: int) -> tuple[Tensor, Tensor]:
+        """An action's parts, with ones where there is no gate.
+
+        Args:
+            action: (B, action_size), in {0, 1}, or [0, 1] for a mean-field pass.
+            block: which block.
+
+        Returns:
+            L-Net's bit (B,) and the filters' bits (B, filters).
+        """
+        filters = self.filter_counts[block]
+        keep = action[:, 0] if self.has_l_net else action.new_ones(action.shape[0])
+        if not self.decides_filters(block):
+            return keep, action.new_ones(action.shape[0], filters)
+        bits = action[:, int(self.has_l_net) : self.bits[block]]
+        return keep, bits.repeat_interleave(filters // self.group_counts[block], 1)
+
+    def decides_filters(self, block: int) -> bool:
+        """Whether there is a C-Net for the block."""
+        return self.bits[block] > int(self.has_l_net)
+
+    def bill(self, action: Tensor, block: int) -> Tensor:
+        """MACs that ``action`` costs in ``block``: (B, action_size) to (B,), float64.
+
+        Linear in every bit, so with keep probabilities in place of bits it is the exact expected bill of independent
+        decisions.
+        """
+        keep, filters = self.split(action.double(), block)
+        cost = self.costs.blocks[block]
+        return cost.shortcut + cost.l_net + keep * (cost.c_net + cost.filter * filters.sum(1))
+
+    def consulted(self, action: Tensor, block: int) -> Tensor:
+        """Which bits of an action (B, action_size) were decisions: 1 or 0.
+
+        Those are the block's own bits, and of them C-Net's only where L-Net kept the block. Any device will do.
+        """
+        asked = (torch.arange(self.action_size, device=action.device) < self.bits[block]).float().expand_as(action)
+        if self.has_l_net and self.has_c_net:
+            asked = torch.cat((asked[:, :1], asked[:, 1:] * action[:, :1]), 1)
+        return asked
+
+    def executed(self, actions: Tensor) -> Tensor:
+        """``actions`` (depth, B, action_size) without the bits that changed nothing, so a path has one spelling."""
+        return torch.stack([action * self.consulted(action, t) for t, action in enumerate(actions)])
+
+    def kept(self, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """What ran under ``actions`` (depth, B, action_size).
+
+        Returns:
+            Whether each block ran, (depth, B), and the share of its filters that ran (0 where it did not), (depth, B).
+        """
+        ran, shares = [], []
+        for t, action in enumerate(actions):
+            keep, filters = self.split(action, t)
+            share = keep * filters.mean(1)
+            ran.append((share > 0).float())
+            shares.append(share)
+        return torch.stack(ran), torch.stack(shares)

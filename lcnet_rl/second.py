@@ -1,0 +1,42 @@
+"""A second network behind the first, as one more layer that an image may do without.
+
+Wang et al., 2022, "Wisdom of Committees: An Overlooked Approach To Faster and More Accurate Models", arXiv 2012.01988:
+a small network classifies every image, and a larger one those of which it is not sure. Here both are one residual
+network: the second one's pooled features are added to what the head reads, as a block's work is added to its shortcut,
+and L-Net decides image by image, by what the first network has seen, whether it runs at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from lcnet_rl.backbones import Backbone, build
+from lcnet_rl.errors import UserError
+
+
+@torch.no_grad()
+def with_second(first: Backbone, second: Backbone) -> Backbone:
+    """Both networks, with their weights, as one; its logits are the sum of theirs.
+
+    Args:
+        first: whose blocks are decided one by one.
+        second: what runs as a whole, from the image on, or not at all.
+
+    Raises:
+        UserError: when they tell different numbers of classes apart, or one has a second network already.
+    """
+    if first.spec.classes != second.spec.classes:
+        raise UserError(f"the networks tell {first.spec.classes} and {second.spec.classes} classes apart")
+    if first.second is not None or second.second is not None:
+        raise UserError("one of the networks has a second one already: there can be two in all")
+    both = build(replace(first.spec, second=second.spec))
+    assert both.second is not None
+    both.stem.load_state_dict(first.stem.state_dict())
+    both.blocks.load_state_dict(first.blocks.state_dict())
+    both.second.stem.load_state_dict(second.stem.state_dict())
+    both.second.blocks.load_state_dict(second.blocks.state_dict())
+    both.head.weight.copy_(torch.cat((first.head.weight, second.head.weight), 1))
+    both.head.bias.copy_(first.head.bias + second.head.bias)
+    return both

@@ -1,0 +1,42 @@
+"""A stem that whitens: its filters are the directions in which small patches of the training images vary most.
+
+As the frozen first layer of cifar10-airbench (Jordan, 2024, arXiv 2404.00498, section 3.2), after Page, "How to train
+your ResNet", part 8. Here it keeps its BatchNorm, which scales every filter's output to unit variance.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lcnet_rl.backbones import Stem
+from lcnet_rl.errors import UserError
+
+IMAGES = 5000
+"""How many images' patches are looked at."""
+
+
+@torch.no_grad()
+def whiten(stem: Stem, images: Tensor) -> None:
+    """Set the filters of the stem's convolution.
+
+    Half of the filters are the first principal components of its patches, the other half the same negated: ReLU then
+    loses nothing of them.
+
+    Args:
+        stem: changed in place.
+        images: training images, uint8 (N, 3, H, W), of which the first ``IMAGES`` are used.
+
+    Raises:
+        UserError: for a stem with more filters than twice a patch's numbers, 3 * 3 * 3.
+    """
+    weight = stem.conv.weight
+    half, patch = weight.shape[0] // 2, weight[0].numel()
+    if half > patch:
+        raise UserError(f"a whitening stem has at most {2 * patch} filters, and this one has {2 * half}")
+    patches = F.unfold(stem.normalised(images[:IMAGES]), weight.shape[-1]).mT.flatten(0, 1).double()
+    patches -= patches.mean(0)
+    variances, directions = torch.linalg.eigh(patches.mT @ patches / len(patches))
+    components = (directions / variances.sqrt()).mT.flip(0)[:half].view(half, *weight.shape[1:])
+    weight.copy_(torch.cat((components, -components)))
