@@ -48,8 +48,6 @@ class PaddedShortcut(nn.Module):
 class ConvPool(nn.Module):
     """A 3x3 convolution, BatchNorm, ReLU and 2x2 max-pooling: how a stage begins where no block halves the features."""
 
-    stride = 2
-
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
@@ -158,6 +156,11 @@ class BackboneSpec:
     second: BackboneSpec | None = None
     """Of the network that is one more layer behind this one, if there is one: see ``lcnet_rl.second``."""
 
+    @property
+    def title(self) -> str:
+        """The name, and that of the second network."""
+        return self.name if self.second is None else f"{self.name} + {self.second.name}"
+
 
 @dataclass(frozen=True)
 class Family:
@@ -206,7 +209,7 @@ class Backbone(nn.Module):
         if self.second is not None:
             self.second.head = cast(nn.Linear, nn.Identity())
             channels += self.second.channels
-        self.head = nn.Linear(channels, spec.classes)
+        self.head: nn.Linear = nn.Linear(channels, spec.classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight)
@@ -218,9 +221,13 @@ class Backbone(nn.Module):
 
     def sizes(self, image_size: int = IMAGE_SIZE) -> list[int]:
         """Height and width of every block's input, and at last of the head's, in pixels."""
-        parts = (self.stem, *(self.block(index) for index in range(len(self.blocks))))
-        strides = (part.stride * getattr(part.exit, "stride", 1) for part in parts)
+        parts: list[Stem | Block] = [self.stem, *(self.block(index) for index in range(len(self.blocks)))]
+        strides = (part.stride * (2 if isinstance(part.exit, ConvPool) else 1) for part in parts)
         return list(accumulate(strides, floordiv, initial=image_size))[1:]
+
+    def feature_channels(self) -> list[int]:
+        """Channels of the features that the stem's convolution and every block make."""
+        return [self.spec.width, *(self.block(index).out_channels for index in range(len(self.blocks)))]
 
     def features(self, images: Tensor, keeps: Tensor | None = None) -> Tensor:
         """Pooled features (B, C) of the stem and the blocks, for ``forward``'s arguments."""
@@ -284,16 +291,30 @@ def create_backbone(
     """
     if name not in BACKBONES:
         raise unknown_name("backbone", name, BACKBONES)
-    if width is not None and (width < 2 or width % 2):
-        raise UserError(f"width must be an even number >= 2, got {width}")
-    if classes < 2:
-        raise UserError(f"a classifier needs at least 2 classes, got {classes}")
-    family = BACKBONES[name]
-    if filters is not None and (len(filters) != sum(family.stages) or min(filters) < 1):
-        raise UserError(f"{name} has {sum(family.stages)} blocks of at least one filter each, got {filters}")
-    return build(BackboneSpec(name, classes, family.width if width is None else width, filters, second))
+    usual = BACKBONES[name].width
+    return build(BackboneSpec(name, classes, usual if width is None else width, filters, second))
 
 
 def build(spec: BackboneSpec) -> Backbone:
-    """The backbone of a ``spec`` that was checked before, with fresh weights."""
+    """The backbone of a ``spec``, with fresh weights.
+
+    Raises:
+        UserError: for a name, width, class count or filters that no such network can have.
+    """
+    check(spec)
     return Backbone(spec, BACKBONES[spec.name])
+
+
+def check(spec: BackboneSpec) -> None:
+    """Raise UserError for what ``build`` refuses."""
+    if spec.name not in BACKBONES:
+        raise unknown_name("backbone", spec.name, BACKBONES)
+    if spec.width < 2 or spec.width % 2:
+        raise UserError(f"width must be an even number >= 2, got {spec.width}")
+    if spec.classes < 2:
+        raise UserError(f"a classifier needs at least 2 classes, got {spec.classes}")
+    blocks, filters = sum(BACKBONES[spec.name].stages), spec.filters
+    if filters is not None and (len(filters) != blocks or min(filters) < 1):
+        raise UserError(f"{spec.name} has {blocks} blocks of at least one filter each, got {filters}")
+    if spec.second is not None:
+        check(spec.second)

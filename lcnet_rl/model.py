@@ -105,6 +105,10 @@ class LCNet(Decisions):
         self.classes = backbone.spec.classes
         self.probes = nn.ModuleList(Probe(channels, self.classes) for channels in self.input_channels)
         extras = 2 + (Probe.measures if confidence else 0)
+        if second:  # what the first network knows is what its head reads
+            probe = cast(Probe, self.probes[-1]).classifier
+            probe.weight.data.copy_(backbone.head.weight[:, : backbone.channels])
+            probe.bias.data.copy_(backbone.head.bias)
         # The price is the one input that training sets: it is left as it is, or scaled by the range it comes from.
         self.standardizers = nn.ModuleList(Standardize(channels + extras - 1) for channels in self.input_channels)
         self.policy = None if policy == "lc" else LAYER_POLICIES[policy](backbone, keep_bias)
@@ -235,7 +239,8 @@ class LCNet(Decisions):
             scale: the same times L-Net's scale.
         """
         second, images, rows = self.backbone.second, state.images, keep.detach().nonzero()[:, 0]
-        assert second is not None and images is not None
+        assert second is not None
+        assert images is not None
         seen = state.pooled.new_zeros(len(images), second.channels)
         if len(rows):
             seen = seen.index_copy(0, rows, second.features(images[rows])) * scale[:, None]
@@ -325,6 +330,7 @@ class LCNet(Decisions):
 
 def create_model(spec: ModelSpec) -> LCNet:
     """An LCNet of ``spec`` with fresh weights, to load a file into."""
+    backbone = build(spec.backbone)
     return LCNet(
-        build(spec.backbone), spec.decides, spec.groups, confidence=spec.confidence, prices=spec.prices, policy=spec.policy
+        backbone, spec.decides, spec.groups, confidence=spec.confidence, prices=spec.prices, policy=spec.policy
     )

@@ -33,9 +33,11 @@ def prune(backbone: Backbone, share: float, multiple: int = 1) -> Backbone:
         multiple: every block is left with a multiple of so many filters, which as many groups of C-Net can then share.
 
     Raises:
-        UserError: for a share that is not reached with as few filters as may be left (a tenth, and one multiple), or a
-            multiple that does not divide the filters of all blocks.
+        UserError: for a share that is not reached with as few filters as may be left (a tenth, and one multiple), a
+            multiple that does not divide the filters of all blocks, or a backbone with a second network.
     """
+    if backbone.second is not None:
+        raise UserError("prune a network before another one is put behind it")
     if not 0 < share <= 1:
         raise UserError(f"prune to a share of the dense MACs in (0, 1], got {share}")
     counts = [backbone.block(t).filters for t in range(len(backbone.blocks))]

@@ -47,7 +47,7 @@ def summarize(
         "dense_macs": model.costs.dense,
         "gate_macs": model.costs.gates,
         "distinct_paths": len(paths),
-        "backbone": model.spec.backbone.name,
+        "backbone": model.spec.backbone.title,
         "width": model.spec.backbone.width,
         "pruned": model.spec.backbone.filters is not None,
         "decides": model.spec.decides,

@@ -173,9 +173,9 @@ def _architecture(header: str, path: Path) -> BackboneSpec:
 
 
 def _spec(values: dict[str, Any]) -> BackboneSpec:
-    filters, second = values.get("filters"), values.get("second")
-    changes = {"filters": filters and tuple(filters), "second": second and _spec(second)}
-    return BackboneSpec(**{**values, **changes})
+    spec, second = BackboneSpec(**values), values.get("second")
+    filters = None if spec.filters is None else tuple(spec.filters)
+    return replace(spec, filters=filters, second=None if second is None else _spec(second))
 
 
 def _from_akamaster(content: dict[str, Tensor], source: str) -> tuple[dict[str, Tensor], BackboneSpec]:

@@ -17,6 +17,13 @@ IMAGES = 5000
 """How many images' patches are looked at."""
 
 
+def check_whitens(stem: Stem) -> None:
+    """Raise UserError for a stem with more filters than twice a patch's numbers, 3 * 3 * 3."""
+    filters, most = len(stem.conv.weight), 2 * stem.conv.weight[0].numel()
+    if filters > most:
+        raise UserError(f"a whitening stem has at most {most} filters, and this one has {filters}")
+
+
 @torch.no_grad()
 def whiten(stem: Stem, images: Tensor) -> None:
     """Set the filters of the stem's convolution.
@@ -29,12 +36,11 @@ def whiten(stem: Stem, images: Tensor) -> None:
         images: training images, uint8 (N, 3, H, W), of which the first ``IMAGES`` are used.
 
     Raises:
-        UserError: for a stem with more filters than twice a patch's numbers, 3 * 3 * 3.
+        UserError: for a stem with too many filters.
     """
+    check_whitens(stem)
     weight = stem.conv.weight
-    half, patch = weight.shape[0] // 2, weight[0].numel()
-    if half > patch:
-        raise UserError(f"a whitening stem has at most {2 * patch} filters, and this one has {2 * half}")
+    half = len(weight) // 2
     patches = F.unfold(stem.normalised(images[:IMAGES]), weight.shape[-1]).mT.flatten(0, 1).double()
     patches -= patches.mean(0)
     variances, directions = torch.linalg.eigh(patches.mT @ patches / len(patches))

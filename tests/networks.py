@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lcnet_rl.backbones import create_backbone
+from lcnet_rl.backbones import BackboneSpec, create_backbone
 from lcnet_rl.model import LCNet
 from lcnet_rl.rewards import PriceRange
 from lcnet_rl.spec import Decides
@@ -18,12 +18,17 @@ def lively(
     confidence: bool = True,
     prices: PriceRange | None = None,
     filters: tuple[int, ...] | None = None,
+    second: str | None = None,
 ) -> LCNet:
-    """A model in which nothing is neutral: BatchNorm statistics, gates and scales all differ from their start."""
+    """A model in which nothing is neutral: BatchNorm statistics, gates and scales all differ from their start.
+
+    ``second`` names the backbone of a second network, of width 8.
+    """
     generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        backbone = create_backbone(name, 10, width, filters)
+        behind = None if second is None else BackboneSpec(second, 10, 8)
+        backbone = create_backbone(name, 10, width, filters, behind)
         model = LCNet(backbone, decides, groups, confidence=confidence, prices=prices).eval()
     for gate in model.gates():
         for parameter in gate.parameters():
@@ -53,7 +58,7 @@ def balance(model: LCNet, images: torch.Tensor) -> LCNet:
     for t in range(model.depth):
         observation = model.observe(state)
         middles = model.keep_logits(t, observation.gate_input).quantile(0.5, 0)[: model.bits[t]]
-        gates = [gates[t] for gates in (model.l_nets, model.c_nets) if len(gates)]
+        gates = [gates[t] for gates in (model.l_nets, model.c_nets) if t < len(gates)]
         for gate, middle in zip(gates, middles.split([gate.keep.out_features for gate in gates]), strict=True):
             gate.keep.bias -= middle
         state = model.advance(state, greedy(observation))

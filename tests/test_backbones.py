@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms.functional import normalize
 
-from lcnet_rl.backbones import BACKBONES, MEAN, STD, Backbone, BackboneSpec, create_backbone, pool
+from lcnet_rl.backbones import BACKBONES, MEAN, STD, Backbone, BackboneSpec, ConvPool, create_backbone, pool
 from lcnet_rl.errors import UserError
 from lcnet_rl.macs import CostTable, cost_table
 
@@ -61,7 +61,7 @@ def torch_macs(backbone: Backbone) -> int:
 @pytest.mark.parametrize("name", BACKBONES)
 def test_every_registered_backbone_maps_images_to_logits(name: str) -> None:
     backbone = meta_backbone(name)
-    widths = {"resnet18": 64, "resnet16-late": 24, "resnet14-wide": 64}
+    widths = {"resnet18": 64, "resnet16-late": 24, "resnet14-wide": 64, "resnet11-pool": 32}
     assert backbone.spec == BackboneSpec(name, 10, widths.get(name, 16))
     logits = backbone(torch.zeros(2, 3, 32, 32, dtype=torch.uint8, device="meta"))
     assert logits.shape == (2, 10)
@@ -139,7 +139,29 @@ def test_the_wide_network_pools_early_and_spends_alike_on_all_blocks() -> None:
     assert max(shares) < 1.3 * min(shares)
 
 
-@pytest.mark.parametrize("name", ["resnet8", "resnet18", "resnet14-wide"])
+def test_the_pooled_network_convolves_before_it_halves_and_spends_alike_on_all_of_its_parts() -> None:
+    backbone = meta_backbone("resnet11-pool")
+    x, shapes = torch.zeros(1, 3, 32, 32, dtype=torch.uint8, device="meta"), []
+    for module in (backbone.stem, *backbone.blocks):
+        x = module(x)
+        shapes.append(tuple(x.shape[1:]))
+    assert shapes == [(64, 16, 16), (128, 8, 8), (256, 4, 4), (256, 4, 4)]
+    assert backbone.sizes() == [size for _, size, _ in shapes]
+    costs = gateless_costs(backbone)
+    exits = [cost.shortcut for cost in costs.blocks]
+    residuals = [cost.filter * cost.filters for cost in costs.blocks]
+    assert exits == [residuals[0]] * 2 + [0]
+    assert residuals == [residuals[0]] * 3
+    assert costs.stem == residuals[0] + 3 * 9 * 32 * 32 * 32
+
+
+def test_a_stage_may_begin_with_a_convolution_that_pools() -> None:
+    module, x = ConvPool(2, 4).eval(), torch.randn(2, 2, 6, 6)
+    expected = F.max_pool2d(F.relu(module.bn(F.conv2d(x, module.conv.weight, padding=1))), 2)
+    torch.testing.assert_close(module(x), expected)
+
+
+@pytest.mark.parametrize("name", ["resnet8", "resnet18", "resnet14-wide", "resnet11-pool"])
 def test_a_forward_pass_is_stem_blocks_pool_and_head(name: str) -> None:
     backbone, images = tiny_backbone(name), noise()
     x = backbone.stem(images)
@@ -149,7 +171,7 @@ def test_a_forward_pass_is_stem_blocks_pool_and_head(name: str) -> None:
         torch.testing.assert_close(x, F.max_pool2d(convolved, 2), rtol=1e-5, atol=1e-5)
     for block in backbone.blocks:
         hidden = F.relu(block.bn1(block.conv1(x)))
-        x = F.relu(block.shortcut(x) + block.bn2(block.conv2(hidden)))
+        x = block.exit(F.relu(block.shortcut(x) + block.bn2(block.conv2(hidden))))
     expected = backbone.head(F.adaptive_avg_pool2d(x, 1).flatten(1))
     torch.testing.assert_close(backbone(images), expected, rtol=1e-5, atol=1e-5)
 

@@ -30,7 +30,7 @@ def assert_same(model: LCNet, engine: Engine, actions: torch.Tensor, count: int)
 
 @settings(max_examples=40, deadline=None)
 @given(
-    name=st.sampled_from(["resnet8", "resnet14", "resnet18", "resnet14-wide"]),
+    name=st.sampled_from(["resnet8", "resnet14", "resnet18", "resnet14-wide", "resnet11-pool"]),
     decides=st.sampled_from(["layers", "channels", "both"]),
     groups=st.sampled_from([0, 1, 2, 4]),
     confidence=st.booleans(),

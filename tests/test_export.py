@@ -42,7 +42,7 @@ def assert_same(model: LCNet, expected: Outcome, got: Outcome) -> None:
 
 @settings(max_examples=12, deadline=None)
 @given(
-    name=st.sampled_from(["resnet8", "resnet18", "resnet14-wide"]),
+    name=st.sampled_from(["resnet8", "resnet18", "resnet14-wide", "resnet11-pool"]),
     decides=st.sampled_from(["layers", "channels", "both"]),
     groups=st.sampled_from([0, 1, 2, 4, 8]),
     confidence=st.booleans(),
@@ -132,7 +132,7 @@ def test_a_file_for_a_range_of_prices_reads_them_as_the_model_does(tmp_path: Pat
     assert bills[0] == bills[1] > bills[2] > bills[3] == bills[4]
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet14-wide"])
+@pytest.mark.parametrize("name", ["resnet18", "resnet14-wide", "resnet11-pool"])
 def test_the_dense_file_gives_the_backbones_logits(name: str) -> None:
     model = lively(name, width=8)
     got = open_session(dense_model(model.backbone, 3)).run(None, {"image": images(3).numpy()})[0]
@@ -164,7 +164,7 @@ def test_what_is_dropped_runs_no_convolution(tmp_path: Path, kept: int, groups: 
     assert len(executed_convolutions(dynamic_model(force(model, actions), Standard()), tmp_path)) == convolutions
 
 
-@pytest.mark.parametrize("name", ["resnet8", "resnet18", "resnet14-wide"])
+@pytest.mark.parametrize("name", ["resnet8", "resnet18", "resnet14-wide", "resnet11-pool"])
 @pytest.mark.parametrize("copies", [True, False])
 def test_the_convolutions_executed_are_the_convolutions_billed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, copies: bool

@@ -15,6 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_backbones import noise, tiny_backbone
+from test_commands import failing
 from torch import nn
 
 from lcnet_rl import pretrain
@@ -28,6 +29,7 @@ from lcnet_rl.optim import decayed, triangle
 from lcnet_rl.pretrain import Recipe, dense_accuracy, layer_drop_keeps, train_dense
 from lcnet_rl.runs import CHECKPOINT, PROGRESS
 from lcnet_rl.tree import load_tree, save_tree
+from lcnet_rl.weights import save_backbone
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(epochs=4, batch_size=8, lr=0.1, precision="fp32")
@@ -289,3 +291,32 @@ def test_a_wrong_setting_is_refused_by_name(wrong: dict[str, Any], message: str)
 def test_a_batch_larger_than_the_set_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="batch size 25 exceeds the 24 images"):
         train(fresh(), tmp_path, Recipe(epochs=1, batch_size=25))
+
+
+def test_a_whitening_stem_makes_the_patches_of_an_image_white_and_stays(tmp_path: Path) -> None:
+    data = Dataset("noise", "train", smooth(200), torch.arange(200) % 3, ("a", "b", "c"))
+    backbone = create_backbone("resnet11-pool", classes=3, width=16)
+    recipe = replace(RECIPE, epochs=1, batch_size=100, whiten=True)
+    train_dense(backbone, data, coloured(12, "val"), recipe, tmp_path, 0, CPU)
+    conv, x = backbone.stem.conv, backbone.stem.normalised(data.images)
+    with torch.no_grad():
+        seen = nn.functional.conv2d(x, conv.weight).transpose(0, 1).flatten(1)
+    assert torch.equal(seen[:8], -seen[8:])
+    torch.testing.assert_close(torch.cov(seen[:8]), torch.eye(8), atol=1e-3, rtol=0)
+    assert not conv.weight.requires_grad
+
+
+def smooth(count: int) -> torch.Tensor:
+    """Noise whose neighbouring pixels are alike."""
+    coarse = torch.rand(count, 3, 9, 9, generator=torch.Generator().manual_seed(0))
+    return (255 * nn.functional.interpolate(coarse, 32, mode="bilinear")).to(torch.uint8)
+
+
+def test_a_stem_too_wide_to_whiten_and_one_that_is_trained_already_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["pretrain", "--dataset", "shapes", "--recipe.whiten", "--run", str(tmp_path / "run")]
+    assert "at most 54 filters, and this one has 64" in failing(capsys, *command, "--backbone", "resnet14-wide")
+    save_backbone(fresh(), tmp_path / "fresh.safetensors")
+    assert "leave it away with --init" in failing(capsys, *command, "--init", str(tmp_path / "fresh.safetensors"))
+    assert not (tmp_path / "run").exists()

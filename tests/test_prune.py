@@ -24,8 +24,11 @@ from lcnet_rl.prune import prune
 from lcnet_rl.weights import load_backbone, load_model, save_backbone, save_model
 
 
-@pytest.mark.parametrize("name", ["resnet14", "resnet18", "resnet14-wide"])
-@pytest.mark.parametrize("share", [0.9, 0.5])
+@pytest.mark.parametrize(
+    ("name", "share"),
+    [(name, share) for name in ("resnet14", "resnet18", "resnet14-wide") for share in (0.9, 0.5)]
+    + [("resnet11-pool", 0.7)],
+)
 def test_it_costs_just_less_than_what_was_asked_for(name: str, share: float) -> None:
     backbone = lively(name).backbone
     before = {key: value.clone() for key, value in backbone.state_dict().items()}

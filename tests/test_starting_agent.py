@@ -53,6 +53,26 @@ def test_another_kind_of_agent_is_refused(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_second_network_is_put_behind_the_starting_one(
+    trained: Path, images: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(5)
+    larger, run = create_backbone("resnet14", 2, 6), tmp_path / "two"
+    save_backbone(larger, tmp_path / "larger.safetensors")
+    arguments = ["train", "--dataset", images, *NETWORK, "--second", str(tmp_path / "larger.safetensors")]
+    assert main([*arguments, "--init", "scratch", "--epochs", "2", "--run", str(run)]) == 0
+    start, model = load_backbone(str(run / START), classes=2), load_model(run)
+    assert start.spec == model.spec.backbone
+    assert (start.spec.name, start.spec.second) == ("resnet8", larger.spec)
+    kept = {name.removeprefix("second."): value for name, value in start.state_dict().items() if "second." in name}
+    assert all(torch.equal(value, kept[name]) for name, value in larger.state_dict().items() if "head" not in name)
+    (tmp_path / "larger.safetensors").unlink()
+    (run / "model.safetensors").unlink()
+    assert main(["train", "--resume", str(run)]) == 0, "from the run's own copy"
+    assert main(["train", "--dataset", images, *NETWORK, "--init", str(run), "--run", str(tmp_path / "on")]) == 0
+    assert load_model(tmp_path / "on").spec == model.spec
+
+
 def test_a_teacher_may_be_another_network(images: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(5)
     wider, run = create_backbone("resnet14", 2, 6), tmp_path / "pupil"

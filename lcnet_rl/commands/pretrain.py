@@ -21,6 +21,7 @@ from lcnet_rl.prune import prune
 from lcnet_rl.runs import CONFIG, METRICS, START, TEACHER, create_run, read_config, write_json
 from lcnet_rl.settings import from_dict
 from lcnet_rl.weights import BACKBONE, load_backbone, save_backbone
+from lcnet_rl.whitening import check_whitens
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Pretrain:
     dataset: str = "cifar10"
     """cifar10, shapes, or folder:PATH."""
     backbone: str = "resnet20"
-    """resnet8/14/20/32/44/56/110, resnet18, resnet16-late or resnet14-wide."""
+    """resnet8/14/20/32/44/56/110, resnet18, resnet16-late, resnet14-wide or resnet11-pool."""
     width: int | None = None
     """Filters of the stem; the usual width when not given."""
     init: str | None = None
@@ -62,6 +63,8 @@ class Pretrain:
             raise UserError("--prune-multiple goes with --prune")
         if (self.teacher is None) != (self.recipe.distill == 0):
             raise UserError("--teacher and --recipe.distill (above 0) go together")
+        if self.recipe.whiten and self.init is not None:
+            raise UserError("--recipe.whiten sets the stem's filters anew: leave it away with --init")
 
 
 def run(config: Pretrain) -> None:
@@ -101,6 +104,8 @@ def run_on(config: Pretrain, device: torch.device, resumed: Path | None) -> None
         teacher = load_backbone(str(folder / TEACHER), classes=classes) if config.teacher else None
     else:
         backbone = starting_backbone(config, classes)
+        if config.recipe.whiten:
+            check_whitens(backbone.stem)  # before there is a folder
         teacher = load_backbone(config.teacher, classes=classes) if config.teacher else None
         name = f"{config.backbone}-{config.dataset.replace('/', '_').replace(':', '_')}"
         folder = from_main(lambda: create_run(config.runs, name, "pretrain", config.seed, config, config.run))

@@ -33,6 +33,7 @@ from lcnet_rl.policies import PolicyName
 from lcnet_rl.progress import console
 from lcnet_rl.rewards import price_range
 from lcnet_rl.runs import CONFIG, START, TEACHER, create_run, read_config
+from lcnet_rl.second import with_second
 from lcnet_rl.settings import from_dict, read_preset
 from lcnet_rl.spec import DEFAULT_GROUPS, Decides
 from lcnet_rl.weights import PRETRAINED, load_backbone, load_model, pretrained, save_backbone
@@ -53,13 +54,16 @@ class Train:
     dataset: str = "cifar10"
     """cifar10, shapes, or folder:PATH."""
     backbone: str = "resnet20"
-    """resnet8/14/20/32/44/56/110, resnet18, resnet16-late or resnet14-wide."""
+    """resnet8/14/20/32/44/56/110, resnet18, resnet16-late, resnet14-wide or resnet11-pool."""
     width: int | None = None
     """Filters of the stem; the usual width when not given."""
     init: str = "auto"
     """Starting weights: a file, a pretrain run, akamaster, scratch, or auto (what comes with the project: for cifar10
     resnet20, resnet16-late, resnet14-wide, and resnet18 of width 32; for shapes resnet14 of width 8). Or a run of
-    train, whose agent then goes on learning, with the settings of this one."""
+    train, whose agent then goes on learning, with the settings of this one, and without --second."""
+    second: str | None = None
+    """A dense network that becomes one more layer behind the starting one, which L-Net runs, from the image on, for
+    the images that need it: a file, a pretrain run, or akamaster."""
     teacher: str | None = None
     """A dense network whose soft labels are learned, with weight --distill, in the place of the starting one's: a file,
     a pretrain run, or akamaster."""
@@ -232,11 +236,12 @@ def start_run(
 ) -> Path:
     """Make a run folder for training from ``backbone``, and train; returns the folder."""
     # Faulty settings are refused before there is a folder that a corrected command would find taken.
-    Pricing(config.agent, starting_agent(config, backbone), 1.0)
+    agent = starting_agent(config, backbone)
+    Pricing(config.agent, agent, 1.0)
     teacher = choose_teacher(config, backbone)
     TrainingBatches(train, config.agent.batch_size, config.seed)
     if isinstance(config.agent, PPOConfig):
-        minibatch(config.agent, len(backbone.blocks))
+        minibatch(config.agent, agent.depth)
     env = ENV_NAMES[config.decides]
     folder = from_main(lambda: create_run(config.runs, env, config.algo, config.seed, config, config.run))
     by_main(save_backbone)(backbone, folder / START)
@@ -248,7 +253,13 @@ def start_run(
 
 
 def starting_backbone(config: AnyTrain, classes: int) -> Backbone:
-    """The dense network that --init names, or that a run of train which it names began with."""
+    """The dense network that --init names, or that a run of train which it names began with, and behind it --second."""
+    first = first_backbone(config, classes)
+    return first if config.second is None else with_second(first, load_backbone(config.second, classes=classes))
+
+
+def first_backbone(config: AnyTrain, classes: int) -> Backbone:
+    """The same without --second."""
     if config.init == "scratch":
         return create_backbone(config.backbone, classes, config.width)
     init = config.init

@@ -58,10 +58,9 @@ def blocked_size() -> int:
 def layouts_here(backbone: Backbone) -> list[Layout]:
     """The layouts in which this machine can run ``backbone``: the standard one, and that of its kernels if it fits."""
     size = blocked_size()
-    blocked = size > 1 and all(
-        block.out_channels % size == 0 for block in map(backbone.block, range(len(backbone.blocks)))
-    )
-    return [Standard(), Blocked(size)] if blocked else [Standard()]
+    networks = [network for network in (backbone, backbone.second) if network is not None]
+    fits = all(channels % size == 0 for network in networks for channels in network.feature_channels())
+    return [Standard(), Blocked(size)] if size > 1 and fits else [Standard()]
 
 
 class OnnxNetwork:

@@ -129,4 +129,4 @@ def write_exit(graph: Graph, layout: Layout, module: nn.Module, x: str) -> str:
     if not isinstance(module, ConvPool):
         return x
     y = layout.conv(graph, x, *parameters(module.conv), 1, relu=True)
-    return layout.max_pool(graph, y, module.stride)
+    return layout.max_pool(graph, y, 2)

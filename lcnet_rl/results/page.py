@@ -33,10 +33,11 @@ RIVALS = """Other papers' policies and ways to train them, on the same backbone,
 same number of epochs; each module in `agents/rivals` says what was simplified.
 """
 EQUAL = """Policies and rivals that skip at least 5 % of the MACs, beside networks of the same backbone from this
-harness that compute the same for every image, pruned or narrower from the start, at MACs within 5 %; policies without
-such a network are left out. Epochs are those since the network was dense (a policy that starts from a pruned network
-has that one's too), and those of a narrower network's own run. Two accuracies on 10,000 images differ by 0.8 points by
-chance alone in one of twenty cases (twice the standard error near 91 %, images drawn anew).
+harness that compute the same for every image, pruned or narrower from the start, at MACs within 5 % (policies with a
+second network beside those of any backbone); policies without such a network are left out. Epochs are those since the
+network was dense (a policy that starts from a pruned network has that one's too), and those of a narrower network's own
+run. Two accuracies on 10,000 images differ by 0.8 points by chance alone in one of twenty cases (twice the standard
+error near 91 %, images drawn anew).
 """
 TIME = """What `lcnet-rl bench RUN --json RUN/times.json` measured, where it was run: greedy decisions on validation
 images, against the fastest dense network in the same runtime (a ratio below 1 is faster). Medians of trials in turn,
@@ -111,7 +112,7 @@ def policy_table(groups: Sequence[Group]) -> str:
 
 def equal_costs(groups: Sequence[Group], dense: Sequence[Row]) -> list[tuple[Row, Row]]:
     """Policies (or rivals), each beside every network of its backbone, or a narrower one, that skips nothing and costs
-    about the same.
+    about the same; those with a second network beside every network of about the same cost.
 
     What a policy that skips hardly anything would stand beside is its own backbone, so those are left out.
     """
@@ -120,8 +121,14 @@ def equal_costs(groups: Sequence[Group], dense: Sequence[Row]) -> list[tuple[Row
         (policy, row)
         for policy in (agent_rows(group)[0] for group in skipping)
         for row in dense
-        if row.backbone == policy.backbone and row.width <= policy.width and abs(row.macs / policy.macs - 1) <= ABOUT
+        if comparable(policy, row) and abs(row.macs / policy.macs - 1) <= ABOUT
     ]
+
+
+def comparable(policy: Row, row: Row) -> bool:
+    """Whether a network that skips nothing is one that a policy's network could have been instead."""
+    two_networks = " + " in policy.backbone
+    return two_networks or (row.backbone == policy.backbone and row.width <= policy.width)
 
 
 def equal_table(pairs: Sequence[tuple[Row, Row]]) -> str:

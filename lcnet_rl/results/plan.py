@@ -11,12 +11,12 @@ from pathlib import Path
 
 from lcnet_rl.errors import UserError
 from lcnet_rl.files import read_json
-from lcnet_rl.results.rows import TIMES, evaluations, is_dense, origin, typed
+from lcnet_rl.results.rows import ORIGINS, TIMES, evaluations, is_dense, origin, typed
 from lcnet_rl.runs import CHECKPOINT, METRICS, MODEL, read_config
 from lcnet_rl.sweep.records import dotted
 from lcnet_rl.weights import BACKBONE
 
-PLACES = ("init", "teacher", "run", "runs", "resume", "data_root", "device")
+PLACES = ("init", "second", "teacher", "run", "runs", "resume", "data_root", "device")
 """Settings in which a run and the same made again may differ."""
 
 
@@ -40,8 +40,8 @@ class Reproduction:
     @property
     def starts_from(self) -> dict[str, Path]:
         """The committed runs whose networks it starts from or is taught by, by option, as far as they are such."""
-        init, teacher = origin(self.reference, "init"), origin(self.reference, "teacher")
-        return {option: run for option, run in (("--init", init), ("--teacher", teacher)) if run is not None}
+        found = {f"--{option}": origin(self.reference, option) for option in ORIGINS}
+        return {option: run for option, run in found.items() if run is not None}
 
     def training(self) -> list[str] | None:
         """Arguments of ``lcnet-rl`` that train it, or go on training it; None when that is done.

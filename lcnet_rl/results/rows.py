@@ -20,6 +20,8 @@ from lcnet_rl.weights import pretrained
 
 TIMES = "times.json"
 """What ``bench --json`` wrote into a run folder, to be committed."""
+ORIGINS = ("init", "second", "teacher")
+"""Options that name another network: what a run starts from, what it has behind that, and what it is taught by."""
 Kind = Literal["dense", "static", "policy", "rival", "control", "published"]
 
 
@@ -68,8 +70,8 @@ def is_pruned(run: Path) -> bool:
     return is_dense(run) and (pruned_before or read_config(run).get("prune") is not None)
 
 
-def origin(run: Path, option: Literal["init", "teacher"] = "init") -> Path | None:
-    """The run folder beside this one whose network it starts from, or is taught by; None where there is no such."""
+def origin(run: Path, option: str = "init") -> Path | None:
+    """The run folder beside this one that its ``option``, one of ``ORIGINS``, names; None where there is no such."""
     settings = read_config(run)
     named = settings.get(option)
     if named == "auto":

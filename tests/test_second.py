@@ -1,0 +1,228 @@
+"""A second network as one more layer: the same logits and bills everywhere, and no work for images that skip it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from networks import balance, images, lively
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from agents.controls import bill_of, fill
+from agents.rollout import mean_field, sample
+from envs.observations import encode, observation_space
+from envs.process import Process, Settings
+from lcnet_rl.backbones import Backbone, create_backbone
+from lcnet_rl.engine import Engine
+from lcnet_rl.errors import UserError
+from lcnet_rl.evaluate import replay
+from lcnet_rl.export import dense_model, dynamic_model, layouts_here, open_session
+from lcnet_rl.gates import Probe
+from lcnet_rl.macs import dense_macs, linear_macs
+from lcnet_rl.model import LCNet
+from lcnet_rl.prune import prune
+from lcnet_rl.rewards import create_reward
+from lcnet_rl.second import with_second
+from lcnet_rl.spec import Decides
+from lcnet_rl.weights import load_backbone, load_model, save_backbone, save_model
+
+
+def pair() -> tuple[Backbone, Backbone]:
+    return lively("resnet8").backbone, lively("resnet11-pool").backbone
+
+
+def keep_first_only(model: LCNet, count: int) -> torch.Tensor:
+    actions = torch.ones(model.depth, count, model.action_size)
+    actions[-1] = 0
+    return actions
+
+
+def test_both_networks_together_give_the_sum_of_their_logits() -> None:
+    first, second = pair()
+    both = with_second(first, second).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(both(images(3)), first(images(3)) + second(images(3)), atol=1e-4, rtol=1e-4)
+
+
+def test_it_costs_what_torch_counts_and_its_head_reads_both() -> None:
+    first, second = pair()
+    both = with_second(first, second).eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        both(images(1))
+    assert counter.get_total_flops() == 2 * dense_macs(both)
+    assert dense_macs(both) == dense_macs(first) + dense_macs(second)
+    costs = LCNet(both).costs
+    assert costs.dense == dense_macs(both)
+    assert costs.blocks[-1].filter == dense_macs(second) - linear_macs(second.head)
+
+
+def test_an_image_that_skips_it_gets_the_logits_of_the_first_network() -> None:
+    first, second = pair()
+    model = LCNet(with_second(first, second)).eval()
+    with torch.no_grad():
+        skipped = model.run(images(3), replay(keep_first_only(model, 3)))
+        # Up to the second one's bias, which the head has for all images.
+        torch.testing.assert_close(skipped.logits, first(images(3)) + second.head.bias, atol=1e-4, rtol=1e-4)
+        everything = model.run(images(3), model.keep_everything)
+        torch.testing.assert_close(everything.logits, model.backbone(images(3)), atol=1e-4, rtol=1e-4)
+    assert float(everything.macs[0] - skipped.macs[0]) == model.costs.blocks[-1].filter
+
+
+def test_its_gate_starts_with_the_confidence_of_the_first_network() -> None:
+    first, second = pair()
+    model = LCNet(with_second(first, second)).eval()
+    state = model.begin(images(4))
+    with torch.no_grad():
+        for _ in range(model.depth - 1):
+            state = model.advance(state, torch.ones(4, model.action_size))
+        expected = Probe.confidence(first(images(4)) + second.head.bias)
+        torch.testing.assert_close(model.observe(state).confidence, expected, atol=1e-4, rtol=1e-4)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    name=st.sampled_from(["resnet8", "resnet11-pool"]),
+    decides=st.sampled_from(["layers", "both"]),
+    groups=st.sampled_from([0, 2, 4]),
+    count=st.integers(0, 5),
+    keep=st.floats(0, 1),
+    seed=st.integers(0, 1000),
+)
+def test_the_engine_gives_the_models_logits(
+    name: str, decides: Decides, groups: int, count: int, keep: float, seed: int
+) -> None:
+    model = lively(name, decides, groups, second="resnet11-pool")
+    draws = torch.rand(model.depth, count, model.action_size, generator=torch.Generator().manual_seed(seed))
+    actions = (draws < keep).float()
+    with torch.no_grad():
+        expected = model.run(images(count), replay(actions))
+    got = Engine(model).run(images(count), replay(actions))
+    torch.testing.assert_close(got.logits, expected.logits, atol=1e-4, rtol=1e-4)
+    assert torch.equal(got.macs, expected.macs)
+
+
+@pytest.mark.parametrize("decides", ["layers", "both"])
+def test_the_engine_executes_what_is_billed_and_decides_as_the_model_does(decides: Decides) -> None:
+    model = balance(lively("resnet8", decides, second="resnet11-pool"), images(16))
+    engine = Engine(model)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        outcome = engine.run(images(16), engine.greedy())
+    assert 0 < outcome.actions[-1, :, 0].sum() < 16, "some images need it, and some do not"
+    assert counter.get_total_flops() == 2 * outcome.macs.sum()
+    with torch.no_grad():
+        expected = model.run(images(16), model.greedy())
+    assert torch.equal(outcome.actions, model.executed(expected.actions))
+
+
+@pytest.mark.parametrize("engine", [False, True])
+def test_only_images_that_keep_it_go_through_it(engine: bool) -> None:
+    model = lively(second="resnet8")
+    if engine:
+        model = Engine(model)
+    seen: list[int] = []
+    second = cast(Backbone, model.backbone.second)
+    second.stem.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+    actions = keep_first_only(model, 6)
+    with torch.no_grad():
+        model.run(images(6), replay(actions))
+        assert seen == []
+        actions[-1, [1, 4], 0] = 1
+        model.run(images(6), replay(actions))
+    assert seen == [2]
+
+
+def test_exported_files_decide_and_classify_as_the_model_does() -> None:
+    model = balance(lively("resnet8", width=16, second="resnet18"), images(16))
+    with torch.no_grad():
+        expected = model.run(images(16), model.greedy())
+    assert 0 < expected.actions[-1, :, 0].sum() < 16
+    layouts = layouts_here(model.backbone)
+    for layout in layouts:
+        session = open_session(dynamic_model(model, layout))
+        for index, image in enumerate(images(16).split(1)):
+            logits, macs, decisions = map(torch.from_numpy, session.run(None, {"image": image.numpy()}))
+            here = slice(index, index + 1)
+            torch.testing.assert_close(logits, expected.logits[here], atol=1e-3, rtol=1e-3)
+            assert torch.equal(macs[0], expected.macs[here])
+            assert torch.equal(decisions.float()[:, None], model.executed(expected.actions)[:, here])
+    dense = open_session(dense_model(model.backbone)).run(None, {"image": images(1).numpy()})[0]
+    with torch.no_grad():
+        torch.testing.assert_close(torch.from_numpy(dense), model.backbone(images(1)), atol=1e-4, rtol=1e-4)
+
+
+def test_files_hold_both_networks(tmp_path: Path) -> None:
+    model = lively(second="resnet11-pool")
+    save_model(model, tmp_path / "model.safetensors")
+    save_backbone(model.backbone, tmp_path / "backbone.safetensors")
+    loaded, backbone = load_model(tmp_path / "model.safetensors"), load_backbone(str(tmp_path / "backbone.safetensors"))
+    assert loaded.spec == model.spec
+    assert backbone.spec == model.backbone.spec
+    with torch.no_grad():
+        assert torch.equal(loaded.run(images(2), loaded.greedy()).logits, model.run(images(2), model.greedy()).logits)
+        assert torch.equal(backbone.eval()(images(2)), model.backbone(images(2)))
+
+
+def test_training_reaches_both_networks_and_the_decision_between_them() -> None:
+    model = lively(second="resnet8").train()
+    for gate in model.gates():
+        nn.init.zeros_(gate.keep.weight)
+        nn.init.zeros_(gate.keep.bias)
+    labels = torch.arange(8)
+    rollout = sample(model, images(8), 0.5, 2, 0.03, torch.Generator().manual_seed(0))
+    assert rollout.actions.shape[0] == model.depth
+    nn.functional.cross_entropy(rollout.logits.flatten(0, 1), labels.repeat(2)).backward()
+    second = cast(Backbone, model.backbone.second)
+    for part in (model.backbone.stem, second.stem, model.backbone.head, model.l_nets[-1].scale):  # type: ignore[union-attr]
+        assert all(p.grad is not None and p.grad.any() for p in part.parameters())
+    reward = create_reward("confidence")
+    field = mean_field(model, images(8), labels, 0.5, reward, 0.03)
+    assert field.slopes[-1, :, 0].any()
+    assert not field.slopes[-1, :, 1:].any(), "it has no filters to decide about"
+
+
+def test_environments_decide_about_it_last() -> None:
+    model = lively(second="resnet11-pool")
+    process = Process("both", Settings(dataset="shapes", split="val", model=model))
+    process.begin(process.check_indices([0, 1], 2))
+    space = observation_space(model)
+    for t in range(model.depth):
+        observed = encode(model, model.observe(process.state))
+        assert all(space[key].contains(row[0]) for key, row in observed.items())
+        assert observed["block"].argmax(1).tolist() == [t, t]
+        action = torch.zeros(2, model.action_size)
+        action[0] = 1
+        _, ended, infos = process.step(action.numpy())
+    assert ended
+    assert infos["kept_blocks"].tolist() == [model.depth, 0]
+    assert infos["macs"][0] - infos["macs"][1] > model.costs.blocks[-1].filter
+    assert process.trace(0)[-1] == (True, [True])
+    assert process.trace(1)[-1] == (False, [False])
+
+
+def test_a_static_path_may_keep_it() -> None:
+    model = lively(second="resnet11-pool")
+    priority = torch.zeros(model.depth, model.action_size)
+    priority[-1, 0] = 1
+    least = bill_of(model, torch.zeros(model.depth, 1, model.action_size))
+    assert fill(model, priority, least + model.costs.blocks[-1].filter)[-1, 0, 0] == 1
+    assert fill(model, priority, least + model.costs.blocks[-1].filter - 1)[-1, 0, 0] == 0
+
+
+def test_what_cannot_be_is_refused() -> None:
+    first, second = pair()
+    both = with_second(first, second)
+    with pytest.raises(UserError, match="can be two in all"):
+        with_second(both, second)
+    with pytest.raises(UserError, match="10 and 3 classes"):
+        with_second(first, create_backbone("resnet8", 3, 8))
+    with pytest.raises(UserError, match="before another one is put behind it"):
+        prune(both, 0.5)
+    with pytest.raises(UserError, match="decision: use --decides both or layers"):
+        LCNet(both, "channels")
+    with pytest.raises(UserError, match="decision: use --decides both or layers"):
+        LCNet(both, "layers", confidence=False, policy="skipnet")
