@@ -32,6 +32,7 @@ PRETRAINED = {
     ("cifar10", "resnet18", 32): "resnet18-32",
     ("cifar10", "resnet16-late", 24): "resnet16-late",
     ("cifar10", "resnet14-wide", 64): "resnet14-wide",
+    ("cifar10", "resnet11-pool", 32): "resnet11-pool",
     ("shapes", "resnet14", 8): "shapes-resnet14",
 }
 """Dense backbones that come with the project, in ``REFERENCE``, by data set, backbone and width."""

@@ -73,6 +73,15 @@ def test_a_second_network_is_put_behind_the_starting_one(
     assert load_model(tmp_path / "on").spec == model.spec
 
 
+def test_ppo_decides_about_a_second_network_too(images: str, tmp_path: Path) -> None:
+    save_backbone(create_backbone("resnet8", 2, 4), tmp_path / "larger.safetensors")
+    arguments = ["train", "--algo", "ppo", "--dataset", images, *NETWORK, "--init", "scratch", "--timesteps", "100"]
+    assert main([*arguments, "--second", str(tmp_path / "larger.safetensors"), "--run", str(tmp_path / "run")]) == 0
+    model = load_model(tmp_path / "run")
+    assert model.depth == 4
+    assert model.l_nets[3].keep.weight.any(), "it learned"
+
+
 def test_a_teacher_may_be_another_network(images: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(5)
     wider, run = create_backbone("resnet14", 2, 6), tmp_path / "pupil"

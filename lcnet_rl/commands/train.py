@@ -59,8 +59,8 @@ class Train:
     """Filters of the stem; the usual width when not given."""
     init: str = "auto"
     """Starting weights: a file, a pretrain run, akamaster, scratch, or auto (what comes with the project: for cifar10
-    resnet20, resnet16-late, resnet14-wide, and resnet18 of width 32; for shapes resnet14 of width 8). Or a run of
-    train, whose agent then goes on learning, with the settings of this one, and without --second."""
+    resnet20, resnet16-late, resnet14-wide, resnet11-pool, and resnet18 of width 32; for shapes resnet14 of width 8).
+    Or a run of train, whose agent then goes on learning, with the settings of this one, and without --second."""
     second: str | None = None
     """A dense network that becomes one more layer behind the starting one, which L-Net runs, from the image on, for
     the images that need it: a file, a pretrain run, or akamaster."""
