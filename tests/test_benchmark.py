@@ -19,6 +19,7 @@ from lcnet_rl.benchmark.record import case
 from lcnet_rl.commands import main
 from lcnet_rl.data import load_dataset
 from lcnet_rl.engine import Engine
+from lcnet_rl.macs import dense_macs
 from lcnet_rl.timing import Comparison, race
 from lcnet_rl.weights import save_backbone, save_model
 
@@ -155,3 +156,19 @@ def test_a_runs_benchmark_writes_figures_and_a_picture(tmp_path: Path) -> None:
     assert rivals["ONNX Runtime policy standard, batch 1"] == "dense ONNX Runtime"
     assert rivals["engine policy fp32, batch 8"] in ("dense eager fp32", "dense torch.compile fp32")
     assert (tmp_path / "bench.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_a_run_with_two_networks_is_compared_with_what_a_user_names(tmp_path: Path) -> None:
+    run, other = tmp_path / "run", lively("resnet14").backbone
+    run.mkdir()
+    save_model(lively(second="resnet8"), run / "model.safetensors")
+    save_backbone(other, tmp_path / "other.safetensors")
+    (run / "config.yaml").write_text("dataset: shapes\ndata_root: null\n")
+    against = str(tmp_path / "other.safetensors")
+    assert main(["bench", str(run), "--against", against, "--trials", "2", "--batches", "1"]) == 0
+    figures = json.loads((run / "bench.json").read_text())
+    rivals = {row["name"]: row["rival"] for row in figures["cases"]}
+    assert rivals["ONNX Runtime policy standard, batch 1"] == "other.safetensors ONNX Runtime"
+    dense = figures["latencies"]["other.safetensors ONNX Runtime"]
+    assert (dense["dense"], dense["macs"]) == (True, [float(dense_macs(other))] * 2)

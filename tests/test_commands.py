@@ -75,6 +75,7 @@ def failing(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (("bench", "env", "--trials", "1"), "at least 2"),
         (("bench",), "give one of"),
         (("bench", "env", "--preset", "standard"), "give one of"),
+        (("bench", "env", "--against", "x.safetensors"), "--against is for the policy of a run"),
         (("bench", "/nowhere"), "no run folder"),
         (("bench", "tran"), "did you mean train"),
         (("bench", "env", "--threads", "0"), "at least 1"),

@@ -47,7 +47,7 @@ class Contestant:
 
 
 def dense_contestants(
-    backbone: Backbone, images: Tensor, dtype: torch.dtype, compiled: bool = True
+    backbone: Backbone, images: Tensor, dtype: torch.dtype, compiled: bool = True, name: str = "dense"
 ) -> list[Contestant]:
     """The dense backbone with BatchNorm folded.
 
@@ -56,6 +56,7 @@ def dense_contestants(
         images: as many as it will get, on the device to use.
         dtype: of the convolutions.
         compiled: ``torch.compile`` too, which takes a while.
+        name: of the network.
 
     Returns:
         Eager PyTorch; ``torch.compile`` with ``freezing``, which lays out weights for the machine and fuses what
@@ -76,16 +77,16 @@ def dense_contestants(
         compiled = torch.compile(network, dynamic=False, options={"freezing": True})
         return torch.no_grad()(compiled), _megabytes(network)
 
-    found = [_prepare(f"dense eager {short(dtype)}", "PyTorch", True, images, eager)]
+    found = [_prepare(f"{name} eager {short(dtype)}", "PyTorch", True, images, eager)]
     if compiled:
         try:
-            found.append(_prepare(f"dense torch.compile {short(dtype)}", "PyTorch", True, images, faster))
+            found.append(_prepare(f"{name} torch.compile {short(dtype)}", "PyTorch", True, images, faster))
         except InductorError as error:
             raise UserError(f"torch.compile does not work here (is a C++ compiler installed?): {error}") from error
     if dtype == torch.float32 and images.device.type == "cpu":
         model = dense_model(backbone, len(images))
         build = functools.partial(_session, model)
-        found.append(_prepare("dense ONNX Runtime", "ONNX Runtime", True, images, build))
+        found.append(_prepare(f"{name} ONNX Runtime", "ONNX Runtime", True, images, build))
     return found
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lcnet_rl.backbones import Backbone
 from lcnet_rl.benchmark.contestants import (
     Contestant,
     dense_contestants,
@@ -19,6 +20,7 @@ from lcnet_rl.benchmark.contestants import (
 )
 from lcnet_rl.benchmark.record import case, figures
 from lcnet_rl.engine import Engine
+from lcnet_rl.macs import dense_macs
 from lcnet_rl.model import LCNet
 from lcnet_rl.progress import console
 from lcnet_rl.timing import race
@@ -35,8 +37,9 @@ def trained(
     dtypes: Sequence[torch.dtype],
     trials: int,
     device: torch.device,
+    rival: tuple[str, Backbone] | None = None,
 ) -> dict[str, Any]:
-    """Time the greedy policy beside the dense backbone, every trial on other images.
+    """Time the greedy policy beside a dense network, every trial on other images.
 
     Args:
         model: the network.
@@ -45,19 +48,21 @@ def trained(
         dtypes: of the convolutions in PyTorch, each compared with the dense network in the same one.
         trials: counted trials of each contestant and batch size.
         device: where PyTorch computes.
+        rival: the dense network and its name; None is the model's own backbone.
 
     Returns:
         ``cases``, as of ``record.case``; ``contestants``, as of ``record.figures``; and ``latencies``, for every
         contestant at batch 1: ``macs`` and ``milliseconds`` of each trial's image, and whether it is ``dense``.
     """
     cases, rows, latencies = [], [], {}
+    dense = ("dense", model.backbone) if rival is None else rival
     model = model.to(device).eval()
     for batch in batches:
         parts = [images[torch.arange(start, start + batch) % len(images)] for start in range(0, trials * batch, batch)]
         moved = [part.to(device) for part in parts]
         for dtype in dtypes:
             console.print(f"batch {batch}, {short(dtype)} ...", highlight=False)
-            found = _contestants(model, moved[0], dtype)
+            found = _contestants(model, moved[0], dtype, *dense)
             engine = Engine(model, dtype)
             bills = torch.stack([engine.run(part, engine.greedy()).macs.mean().cpu() for part in moved])
             share = float(bills.mean()) / model.costs.dense
@@ -67,18 +72,18 @@ def trained(
             rows += [figures(one, times[one.name], batch) for one in found]
             for one in found if batch == 1 else ():
                 milliseconds = [1000 * seconds for seconds in times[one.name]]
-                macs = [float(model.costs.dense)] * trials if one.dense else bills.tolist()
+                macs = [float(dense_macs(dense[1]))] * trials if one.dense else bills.tolist()
                 latencies[one.name] = {"dense": one.dense, "macs": macs, "milliseconds": milliseconds}
     return {"cases": cases, "contestants": rows, "latencies": latencies}
 
 
-def _contestants(model: LCNet, images: Tensor, dtype: torch.dtype) -> list[Contestant]:
+def _contestants(model: LCNet, images: Tensor, dtype: torch.dtype, name: str, dense: Backbone) -> list[Contestant]:
     found = engine_contestants(model, images, dtype, {POLICY: None})
     if dtype == torch.float32:
         found.append(masked_contestant(model, images))
         if len(images) == 1 and images.device.type == "cpu" and model.policy is None:  # a rival's cannot be exported
             found += onnx_contestants([model], images, POLICY)
-    return found + dense_contestants(model.backbone, images, dtype)
+    return found + dense_contestants(dense, images, dtype, name=name)
 
 
 def _run(contestant: Contestant, parts: Sequence[Tensor], trial: int) -> None:

@@ -21,7 +21,7 @@ from lcnet_rl.errors import UserError, unknown_name
 from lcnet_rl.plots import plot_latencies
 from lcnet_rl.progress import console
 from lcnet_rl.runs import command_line, data_root, read_config, write_json
-from lcnet_rl.weights import load_model
+from lcnet_rl.weights import load_backbone, load_model
 
 OVERHEADS = {"env": bench_env, "train": bench_train}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -42,6 +42,9 @@ class Bench:
     """standard, instead of a run: forced decisions on random weights, in ONNX Runtime and in the engine."""
     json: Path | None = None
     """Where to write the figures of a run (by default bench.json in its folder) or of the standard cases."""
+    against: str | None = None
+    """Of a run: another dense network than its own backbone to be compared with, that a user might run instead: a
+    pretrain run or a file."""
     batches: tuple[int, ...] = (1, 128)
     """Of a run: images at a time."""
     precisions: tuple[Literal["fp32", "bf16"], ...] = ("fp32",)
@@ -70,6 +73,8 @@ class Bench:
             raise unknown_name("benchmark, and no run folder:", self.what, OVERHEADS)
         if self.json and self.what in OVERHEADS:
             raise UserError(f"bench {self.what} writes no file: leave --json away")
+        if self.against and (self.preset or self.what in OVERHEADS):
+            raise UserError("--against is for the policy of a run")
         for name, least in (("trials", 2), ("images", 2), ("threads", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
@@ -107,7 +112,11 @@ def bench_run(config: Bench, run: Path, device: torch.device) -> None:
     dataset = load_dataset(settings["dataset"], "val", data_root(config.data_root, settings)).sample(IMAGES)
     dtypes = [DTYPES[name] for name in config.precisions]
     figures: dict[str, Any] = {"run": str(run), "dataset": dataset.name, "split": dataset.split, "threshold": 0.5}
-    figures |= trained(model, dataset.images, config.batches, dtypes, config.trials or 100, device)
+    rival = None
+    if config.against is not None:
+        rival = Path(config.against).name, load_backbone(config.against, classes=model.classes)
+        figures["against"] = config.against
+    figures |= trained(model, dataset.images, config.batches, dtypes, config.trials or 100, device, rival)
     print_contestants(figures["contestants"])
     print_cases(figures["cases"])
     images = dataset.images[: max(config.batches)].to(device)
