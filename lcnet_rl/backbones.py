@@ -81,7 +81,7 @@ class Stem(nn.Module):
         return (images.to(self.mean.dtype) / 255 - self.mean) / self.std
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map uint8 images (B, 3, 32, 32) to features (B, C, 32 / stride, 32 / stride)."""
+        """Map uint8 images (B, 3, 32, 32) to features (B, C, 32 / stride, 32 / stride), an exit halves them again."""
         x = self.normalised(images).to(self.conv.weight.dtype, memory_format=torch.channels_last)
         x = F.relu(self.bn(self.conv(x)))
         return self.exit(x if self.stride == 1 else F.max_pool2d(x, self.stride))

@@ -118,19 +118,20 @@ def cost_table(
         start: MACs of what decides before the first block.
         image_size: height and width of the images, in pixels.
     """
-    each = zip(backbone.sizes(image_size)[:-1], always, if_kept, strict=False)
-    blocks = []
-    for index, (size, l_net, c_net) in enumerate(each):
-        block = backbone.block(index)
-        blocks.append(block_cost(block, size // block.stride, l_net, c_net))
+    gates, blocks = list(zip(always, if_kept, strict=True)), []
     if backbone.second is not None:
-        blocks.append(BlockCost(0, dense_macs(backbone.second), 1, always[-1], if_kept[-1]))
+        *gates, (l_net, c_net) = gates
+    for index, (size, costs) in enumerate(zip(backbone.sizes(image_size)[:-1], gates, strict=True)):
+        block = backbone.block(index)
+        blocks.append(block_cost(block, size // block.stride, *costs))
+    if backbone.second is not None:
+        blocks.append(BlockCost(0, dense_macs(backbone.second, image_size), 1, l_net, c_net))
     stem = convolution_macs(backbone.stem.conv, image_size)
     stem += exit_macs(backbone.stem.exit, image_size // backbone.stem.stride)
     return CostTable(stem, tuple(blocks), linear_macs(backbone.head), start)
 
 
-def dense_macs(backbone: Backbone) -> int:
-    """The plain backbone, all of it, for a CIFAR image."""
+def dense_macs(backbone: Backbone, image_size: int = IMAGE_SIZE) -> int:
+    """The plain backbone, all of it."""
     no_gates = [0] * (len(backbone.blocks) + (backbone.second is not None))
-    return cost_table(backbone, no_gates, no_gates).dense
+    return cost_table(backbone, no_gates, no_gates, image_size=image_size).dense

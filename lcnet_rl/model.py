@@ -7,7 +7,8 @@
     logits = model.classify(state)
 
 Environments, agents and evaluation all use these four (LC-Net: arXiv 2007.15151). ``advance`` here is the masked one:
-it computes every block for all images and zeroes what was dropped, which is what training needs and saves no time.
+it computes every block for all images and zeroes what was dropped, which is what training needs and saves no time. Only
+a second network sees the images alone that keep it.
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ class LCNet(Decisions):
         )
         self.c_nets = nn.ModuleList(
             CNet(block.in_channels + extras, count, block.filters, keep_bias)
-            for block, count in zip(blocks, self.group_counts, strict=False)
+            for block, count in zip(blocks, self.group_counts[: len(blocks)], strict=True)
             if self.has_c_net
         )
         rival, billed = self.policy, [self.l_nets, *([self.probes] if confidence else [])]

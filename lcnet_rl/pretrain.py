@@ -94,7 +94,7 @@ class Recipe:
 
 
 def create_optimizers(backbone: Backbone, recipe: Recipe) -> dict[str, torch.optim.Optimizer]:
-    """The optimisers of a recipe, by name; together they train every parameter."""
+    """The optimisers of a recipe, by name; together they train every parameter that is not kept fixed."""
     parameters = [p for p in backbone.parameters() if p.requires_grad]
     if recipe.optimizer == "sgd":
         return {"optimizer": _sgd(parameters, recipe)}

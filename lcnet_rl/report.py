@@ -36,6 +36,8 @@ def summarize(
     blocks, filters = model.kept(policy.actions)
     paths = torch.unique(policy.actions.transpose(0, 1).flatten(1), dim=0)
     quantiles = policy.macs.quantile(torch.tensor(PERCENTILES, dtype=torch.float64))
+    behind = model.spec.backbone.second
+    networks = [model.spec.backbone] if behind is None else [model.spec.backbone, behind]
     summary: dict[str, Any] = {
         "accuracy": policy.accuracy,
         "dense_accuracy": dense_accuracy,
@@ -49,7 +51,8 @@ def summarize(
         "distinct_paths": len(paths),
         "backbone": model.spec.backbone.title,
         "width": model.spec.backbone.width,
-        "pruned": model.spec.backbone.filters is not None,
+        "pruned": any(network.filters is not None for network in networks),
+        "second_width": None if behind is None else behind.width,
         "decides": model.spec.decides,
         "groups": model.spec.groups,
         "confidence": model.spec.confidence,
@@ -106,7 +109,7 @@ def print_summary(summary: dict[str, Any]) -> None:
     """The tables of an evaluation, on the screen."""
     title = f"{summary['backbone']} on {summary['dataset']}/{summary['split']}, {summary['images']:,} images"
     table = Table(title=title, title_justify="left")
-    whole = "pruned" if summary["pruned"] else "dense"
+    whole = "both" if summary["second_width"] else "pruned" if summary["pruned"] else "dense"
     for column in ("who decides", "accuracy", "MMACs/image", f"share of {whole}"):
         table.add_column(column, justify="left" if column == "who decides" else "right")
 
@@ -114,7 +117,8 @@ def print_summary(summary: dict[str, Any]) -> None:
         share = macs / summary["dense_macs"]
         table.add_row(name, f"{accuracy:.2%}", f"{macs / 1e6:.2f}", f"{share:.1%}", style=style)
 
-    row(f"{whole} backbone, no gates", summary["dense_accuracy"], summary["dense_macs"])
+    networks = "both networks" if summary["second_width"] else f"{whole} backbone"
+    row(f"{networks}, no gates", summary["dense_accuracy"], summary["dense_macs"])
     row("policy (greedy)", summary["accuracy"], summary["macs_mean"], "bold")
     for name, control in summary["controls"].items():
         row(f"control: {name}", control["accuracy"], control["macs_mean"])

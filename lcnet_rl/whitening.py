@@ -15,6 +15,8 @@ from lcnet_rl.errors import UserError
 
 IMAGES = 5000
 """How many images' patches are looked at."""
+EPSILON = 5e-4
+"""Added to variances, as there: directions in which patches do not vary, as in grey images, stay small."""
 
 
 def check_whitens(stem: Stem) -> None:
@@ -41,8 +43,12 @@ def whiten(stem: Stem, images: Tensor) -> None:
     check_whitens(stem)
     weight = stem.conv.weight
     half = len(weight) // 2
-    patches = F.unfold(stem.normalised(images[:IMAGES]), weight.shape[-1]).mT.flatten(0, 1).double()
-    patches -= patches.mean(0)
-    variances, directions = torch.linalg.eigh(patches.mT @ patches / len(patches))
-    components = (directions / variances.sqrt()).mT.flip(0)[:half].view(half, *weight.shape[1:])
+    sums, products, count = torch.zeros(()), torch.zeros(()), 0
+    for batch in images[:IMAGES].split(500):
+        patches = F.unfold(stem.normalised(batch), weight.shape[-1]).mT.flatten(0, 1).double()
+        sums, products, count = sums + patches.sum(0), products + patches.mT @ patches, count + len(patches)
+    mean = sums / count
+    variances, directions = torch.linalg.eigh(products / count - mean[:, None] * mean)
+    deviations = (variances.clamp(min=0) + EPSILON).sqrt()
+    components = (directions / deviations).mT.flip(0)[:half].view(half, *weight.shape[1:])
     weight.copy_(torch.cat((components, -components)))

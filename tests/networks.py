@@ -22,12 +22,12 @@ def lively(
 ) -> LCNet:
     """A model in which nothing is neutral: BatchNorm statistics, gates and scales all differ from their start.
 
-    ``second`` names the backbone of a second network, of width 8.
+    ``second`` names the backbone of a second network, of the same width.
     """
     generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        behind = None if second is None else BackboneSpec(second, 10, 8)
+        behind = None if second is None else BackboneSpec(second, 10, width or 8)
         backbone = create_backbone(name, 10, width, filters, behind)
         model = LCNet(backbone, decides, groups, confidence=confidence, prices=prices).eval()
     for gate in model.gates():

@@ -30,6 +30,7 @@ from lcnet_rl.pretrain import Recipe, dense_accuracy, layer_drop_keeps, train_de
 from lcnet_rl.runs import CHECKPOINT, PROGRESS
 from lcnet_rl.tree import load_tree, save_tree
 from lcnet_rl.weights import save_backbone
+from lcnet_rl.whitening import whiten
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(epochs=4, batch_size=8, lr=0.1, precision="fp32")
@@ -304,6 +305,12 @@ def test_a_whitening_stem_makes_the_patches_of_an_image_white_and_stays(tmp_path
     assert torch.equal(seen[:8], -seen[8:])
     torch.testing.assert_close(torch.cov(seen[:8]), torch.eye(8), atol=1e-3, rtol=0)
     assert not conv.weight.requires_grad
+
+
+def test_a_whitening_stem_stays_small_where_patches_do_not_vary() -> None:
+    backbone, grey = create_backbone("resnet11-pool", classes=3), smooth(20)[:, :1].expand(-1, 3, -1, -1)
+    whiten(backbone.stem, grey)
+    assert backbone.stem.conv.weight.abs().max() < 100
 
 
 def smooth(count: int) -> torch.Tensor:

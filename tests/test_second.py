@@ -18,10 +18,11 @@ from agents.rollout import mean_field, sample
 from envs.observations import encode, observation_space
 from envs.process import Process, Settings
 from lcnet_rl.backbones import Backbone, create_backbone
+from lcnet_rl.data import Dataset
 from lcnet_rl.engine import Engine
 from lcnet_rl.errors import UserError
-from lcnet_rl.evaluate import replay
-from lcnet_rl.export import dense_model, dynamic_model, layouts_here, open_session
+from lcnet_rl.evaluate import recalibrate, replay
+from lcnet_rl.export import blocked_size, dense_model, dynamic_model, layouts_here, open_session
 from lcnet_rl.gates import Probe
 from lcnet_rl.macs import dense_macs, linear_macs
 from lcnet_rl.model import LCNet
@@ -119,6 +120,33 @@ def test_the_engine_executes_what_is_billed_and_decides_as_the_model_does(decide
     assert torch.equal(outcome.actions, model.executed(expected.actions))
 
 
+def test_the_engine_computes_both_networks_in_the_precision_asked_for() -> None:
+    model = balance(lively("resnet11-pool", second="resnet11-pool"), images(16))
+    engine = Engine(model, torch.bfloat16)
+    convolutions = [module for module in engine.modules() if isinstance(module, nn.Conv2d)]
+    assert len(convolutions) == 20
+    assert {module.weight.dtype for module in convolutions} == {torch.bfloat16}
+    with torch.no_grad():
+        expected = model.run(images(16), model.keep_everything).logits
+    got = engine.run(images(16), engine.keep_everything).logits
+    torch.testing.assert_close(got, expected, atol=0.1 * float(expected.abs().max()), rtol=0)
+
+
+def test_statistics_of_a_network_that_no_image_keeps_stay() -> None:
+    model = lively(second="resnet8")
+    second = cast(Backbone, model.backbone.second)
+    before = {name: value.clone() for name, value in second.state_dict().items()}
+    first = model.backbone.stem.bn.running_mean.clone()  # type: ignore[union-attr, operator]
+    data = Dataset("noise", "train", images(20), torch.arange(20) % 10, tuple("abcdefghij"))
+    path = keep_first_only(model, 1)
+    recalibrate(model, data, path, torch.device("cpu"))
+    assert all(torch.equal(value, before[name]) for name, value in second.state_dict().items())
+    assert not torch.equal(model.backbone.stem.bn.running_mean, first)
+    path[-1] = 1
+    recalibrate(model, data, path, torch.device("cpu"))
+    assert not torch.equal(second.stem.bn.running_mean, before["stem.bn.running_mean"])
+
+
 @pytest.mark.parametrize("engine", [False, True])
 def test_only_images_that_keep_it_go_through_it(engine: bool) -> None:
     model = lively(second="resnet8")
@@ -136,12 +164,20 @@ def test_only_images_that_keep_it_go_through_it(engine: bool) -> None:
     assert seen == [2]
 
 
-def test_exported_files_decide_and_classify_as_the_model_does() -> None:
-    model = balance(lively("resnet8", width=16, second="resnet18"), images(16))
+@pytest.mark.parametrize(
+    ("name", "decides", "groups", "confidence"),
+    [("resnet8", "both", 4, True), ("resnet8", "layers", 4, False), ("resnet11-pool", "both", 0, True)],
+)
+def test_exported_files_decide_and_classify_as_the_model_does(
+    name: str, decides: Decides, groups: int, confidence: bool
+) -> None:
+    lively_one = lively(name, decides, groups, 16, confidence, second="resnet11-pool")
+    model = balance(lively_one, images(16))
     with torch.no_grad():
         expected = model.run(images(16), model.greedy())
     assert 0 < expected.actions[-1, :, 0].sum() < 16
     layouts = layouts_here(model.backbone)
+    assert len(layouts) == 1 + (blocked_size() in (8, 16))
     for layout in layouts:
         session = open_session(dynamic_model(model, layout))
         for index, image in enumerate(images(16).split(1)):

@@ -71,6 +71,8 @@ def test_a_second_network_is_put_behind_the_starting_one(
     assert main(["train", "--resume", str(run)]) == 0, "from the run's own copy"
     assert main(["train", "--dataset", images, *NETWORK, "--init", str(run), "--run", str(tmp_path / "on")]) == 0
     assert load_model(tmp_path / "on").spec == model.spec
+    assert main([*arguments, "--init", str(run), "--run", str(tmp_path / "third")]) == 2
+    assert "leave --second away" in " ".join(capsys.readouterr().err.split())
 
 
 def test_ppo_decides_about_a_second_network_too(images: str, tmp_path: Path) -> None:

@@ -32,13 +32,14 @@ from lcnet_rl.progress import console
 from lcnet_rl.report import summarize
 from lcnet_rl.rewards import check_price
 from lcnet_rl.runs import command_line, plain, write_json
+from lcnet_rl.second import with_second
 from lcnet_rl.settings import from_dict, read_preset
 from lcnet_rl.sweep.pruning import Pruning
 from lcnet_rl.sweep.records import of_study
 from lcnet_rl.sweep.space import SELECTOR, Space, entries_of, full_name, nested, read_space, scalar, setting_types
 from lcnet_rl.sweep.study import REASON, create_sampler, default_storage, finished, open_study, shown
 from lcnet_rl.sweep.worker import Outcome, Report, Worker
-from lcnet_rl.weights import load_model
+from lcnet_rl.weights import load_backbone, load_model
 
 KIND = "sweep"
 """Presets of sweeps are in a folder of this name."""
@@ -138,12 +139,13 @@ def prepare(config: Sweep) -> Worker:
         return settings_of(base, values, space)
 
     @cache
-    def backbone(name: str, width: int | None) -> Backbone:
-        return create_backbone(name, width=width)
+    def backbone(name: str, width: int | None, second: str | None) -> Backbone:
+        first = create_backbone(name, width=width)
+        return first if second is None else with_second(first, load_backbone(second))
 
     def try_gates(values: dict[str, Any]) -> None:
         settings = build(values)
-        put_gates(settings, backbone(settings.backbone, settings.width))
+        put_gates(settings, backbone(settings.backbone, settings.width, settings.second))
 
     space.check(try_gates)
     resolve_device(config.device)

@@ -211,6 +211,8 @@ def run_on(config: AnyTrain, device: torch.device) -> None:
     """``run``, once it is clear where."""
     if world_size() > 1 and not isinstance(config, TrainReinforce):
         raise UserError(f"--algo {config.algo} trains in one process: start it without torchrun, or use reinforce")
+    if world_size() > 1 and config.second is not None:
+        raise UserError("--second trains in one process: start it without torchrun")
     with main_first():
         train, val = (load_dataset(config.dataset, split, config.data_root) for split in ("train", "val"))
     torch.manual_seed(config.seed)
@@ -254,8 +256,11 @@ def start_run(
 
 def starting_backbone(config: AnyTrain, classes: int) -> Backbone:
     """The dense network that --init names, or that a run of train which it names began with, and behind it --second."""
-    first = first_backbone(config, classes)
-    return first if config.second is None else with_second(first, load_backbone(config.second, classes=classes))
+    if config.second is None:
+        return first_backbone(config, classes)
+    if is_agent(config.init):
+        raise UserError(f"--init goes on with the networks that {config.init} has: leave --second away")
+    return with_second(first_backbone(config, classes), load_backbone(config.second, classes=classes))
 
 
 def first_backbone(config: AnyTrain, classes: int) -> Backbone:

@@ -35,7 +35,8 @@ Inputs: image, uint8 (1, 3, 32, 32), RGB; threshold, float32 (1, 1) in (0, 1), w
 default 0.5; price, float32 (1, 1), the price of compute that the gates read, by default the one trained at, or the
 middle one of the range trained for ("prices" in the metadata's "model").
 Outputs: logits, float32 (1, classes); macs, float64 (1, 1), the multiply-accumulates of what the decisions keep, gates
-included; decisions, bool (blocks, 1 + groups), true = kept: L-Net's bit, then C-Net's, as far as there are such gates.
+included; decisions, bool (blocks, 1 + groups), true = kept: L-Net's bit, then C-Net's, as far as there are such gates;
+a second network is the last row.
 """
 
 

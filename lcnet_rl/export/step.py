@@ -53,31 +53,38 @@ class Step:
         beside = shortcut(graph, self.layout, self.block, place.x)
         if l_net := self._folded(model.l_nets, "keep"):
             keep = gates.linear(graph, gate_input, *l_net)
-            pooled_type: Type = (FLOAT, [1, self.block.out_channels])
-            types: list[Type] = [(FLOAT, None), pooled_type, (FLOAT, [1, model.action_size])]
-            x, pooled, row = graph.branch(
+            pooled_types: list[Type] = [] if self.leads_on else [(FLOAT, [1, self.block.out_channels])]
+            types: list[Type] = [(FLOAT, None), *pooled_types, (FLOAT, [1, model.action_size])]
+            x, *pooled, row = graph.branch(
                 graph.op("Greater", keep, self.cut),
                 lambda branch: self._keep(branch, beside, gate_input),
                 lambda branch: self._skip(branch, beside),
                 types,
             )
         else:
-            x, pooled, row = self._keep(graph, beside, gate_input)
-        if isinstance(self.block.exit, ConvPool):
+            x, *pooled, row = self._keep(graph, beside, gate_input)
+        if self.leads_on:
             x = write_exit(graph, self.layout, self.block.exit, x)
-            pooled = self.layout.pool(graph, x)
+            pooled = [self.layout.pool(graph, x)]
         shares = gates.kept_costs(model, self.t) / model.costs.dense
         above = graph.op("Gemm", row, graph.constant(shares.float()), place.above)
-        return Place(x, pooled, above), row
+        return Place(x, pooled[0], above), row
+
+    @property
+    def leads_on(self) -> bool:
+        """Whether a convolution to the next stage follows, whose output is averaged instead of the block's."""
+        return isinstance(self.block.exit, ConvPool)
 
     def _skip(self, graph: Graph, beside: str) -> list[str]:
-        """Features, their average, and the row of decisions, without the block's own work."""
+        """Features, their average unless the block leads on, and the row of decisions, without the block's own work."""
+        none = graph.constant(torch.zeros(1, self.model.action_size))
         if beside == self.place.x:  # a ReLU's output
-            after, pooled = graph.op("Identity", beside), graph.op("Identity", self.place.pooled)
-        else:
-            after = graph.op("Relu", beside)
-            pooled = self.layout.pool(graph, after)
-        return [after, pooled, graph.constant(torch.zeros(1, self.model.action_size))]
+            after = graph.op("Identity", beside)
+            return [after, none] if self.leads_on else [after, graph.op("Identity", self.place.pooled), none]
+        return self._averaged(graph, graph.op("Relu", beside), none)
+
+    def _averaged(self, graph: Graph, after: str, row: str) -> list[str]:
+        return [after, row] if self.leads_on else [after, self.layout.pool(graph, after), row]
 
     def _keep(self, graph: Graph, beside: str, gate_input: str) -> list[str]:
         """The same with it."""
@@ -91,8 +98,7 @@ class Step:
 
         keep = self._folded(model.c_nets, "keep")
         if keep is None:
-            after, row = run_all(graph)
-            return [after, self.layout.pool(graph, after), row]
+            return self._averaged(graph, *run_all(graph))
         logits = gates.linear(graph, gate_input, *keep)
 
         def run_some(branch: Graph) -> list[str]:
@@ -106,8 +112,7 @@ class Step:
 
         least = graph.op("ReduceMin", logits, graph.constant([1]))
         types: list[Type] = [(FLOAT, None), (FLOAT, [1, model.action_size])]
-        after, row = graph.branch(graph.op("Greater", least, self.cut), run_all, run_some, types)
-        return [after, self.layout.pool(graph, after), row]
+        return self._averaged(graph, *graph.branch(graph.op("Greater", least, self.cut), run_all, run_some, types))
 
     def _folded(self, nets: nn.ModuleList, layer: Literal["keep", "scale"]) -> Layer | None:
         """A layer of the block's gate among ``nets``, if there are any."""

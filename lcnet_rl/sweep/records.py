@@ -178,14 +178,14 @@ def grouped(records: Iterable[Record], filled: Fill = dict) -> list[Group]:
     for record in records:
         record = replace(record, settings=filled(record.settings))
         rest = {name: value for name, value in record.settings.items() if name != SEED}
-        rest["init"] = lineage(record.settings, filled)
+        rest |= {option: lineage(record.settings, filled, option) for option in ("init", "second")}
         groups.setdefault(json.dumps(rest, sort_keys=True), {})[record.settings.get(SEED)] = record
     return [Group(tuple(seeds.values())) for seeds in groups.values()]
 
 
-def lineage(settings: Mapping[str, Any], filled: Fill) -> Any:
-    """How the network was trained that a run starts from, but for the seed; where that is not known, its name."""
-    init = settings.get("init")
+def lineage(settings: Mapping[str, Any], filled: Fill, option: str = "init") -> Any:
+    """How the network was trained that ``option`` names, but for the seed; where that is not known, its name."""
+    init = settings.get(option)
     known = pretrained(settings["dataset"], settings["backbone"], settings.get("width")) if init == "auto" else None
     path = known or Path(str(init))
     run = path.parent if path.is_file() else path
