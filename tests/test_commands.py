@@ -14,7 +14,7 @@ import yaml
 import lcnet_rl
 from agents.reinforce import Reinforce
 from lcnet_rl.commands import COMMANDS, demo, main
-from lcnet_rl.commands.train import ALGOS, parse
+from lcnet_rl.commands.train_settings import ALGOS, parse
 from lcnet_rl.interrupt import Interrupted, deferred_interrupt
 from lcnet_rl.runs import CHECKPOINT, CONFIG, MODEL, PROGRESS, START
 from lcnet_rl.settings import from_dict, preset_names, read_preset

@@ -9,7 +9,8 @@ import torch
 
 from lcnet_rl.backbones import create_backbone
 from lcnet_rl.commands import main
-from lcnet_rl.commands.train import parse, starting_agent
+from lcnet_rl.commands.train import starting_agent
+from lcnet_rl.commands.train_settings import parse
 from lcnet_rl.runs import CHECKPOINT, START
 from lcnet_rl.tree import load_tree
 from lcnet_rl.weights import load_backbone, load_model, save_backbone

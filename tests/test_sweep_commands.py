@@ -19,7 +19,7 @@ from agents.sb3_config import PPOConfig
 from lcnet_rl.backbones import create_backbone
 from lcnet_rl.commands import main
 from lcnet_rl.commands.sweep import parse
-from lcnet_rl.commands.train import ALGOS
+from lcnet_rl.commands.train_settings import ALGOS
 from lcnet_rl.data import Dataset, load_dataset
 from lcnet_rl.model import LCNet
 from lcnet_rl.pretrain import dense_accuracy

@@ -9,7 +9,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from lcnet_rl.commands.sweep import settings_of
-from lcnet_rl.commands.train import ALGOS
+from lcnet_rl.commands.train_settings import ALGOS
 from lcnet_rl.errors import UserError
 from lcnet_rl.sweep.space import Space, entries_of, nested, read_space, scalar
 

@@ -16,7 +16,7 @@ import pytest
 from optuna.study import Study
 from optuna.trial import TrialState
 
-from lcnet_rl.commands.train import ALGOS
+from lcnet_rl.commands.train_settings import ALGOS
 from lcnet_rl.errors import UserError
 from lcnet_rl.interrupt import Interrupted
 from lcnet_rl.sweep.pruning import Pruning

@@ -11,7 +11,8 @@ import torch
 from lcnet_rl.backbones import create_backbone
 from lcnet_rl.commands import evaluate as evaluate_command
 from lcnet_rl.commands.pretrain import Pretrain, save_results
-from lcnet_rl.commands.train import TrainReinforce, start_run
+from lcnet_rl.commands.train import start_run
+from lcnet_rl.commands.train_settings import TrainReinforce
 from lcnet_rl.data import load_dataset
 from lcnet_rl.device import check_seed, resolve_device
 from lcnet_rl.pretrain import Recipe, train_dense

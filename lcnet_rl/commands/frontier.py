@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lcnet_rl.commands.pretrain import Pretrain
-from lcnet_rl.commands.train import ALGOS
+from lcnet_rl.commands.train_settings import ALGOS
 from lcnet_rl.errors import UserError
 from lcnet_rl.progress import console
 from lcnet_rl.runs import CONFIG, command_line, plain, write_json

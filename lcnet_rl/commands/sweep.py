@@ -20,7 +20,8 @@ from optuna.trial import TrialState
 from agents.controls import shuffled
 from lcnet_rl.backbones import Backbone, create_backbone
 from lcnet_rl.commands.frontier import show
-from lcnet_rl.commands.train import ALGOS, AnyTrain, put_gates, start_run, starting_backbone
+from lcnet_rl.commands.train import put_gates, start_run, starting_backbone
+from lcnet_rl.commands.train_settings import ALGOS, AnyTrain
 from lcnet_rl.data import load_dataset
 from lcnet_rl.device import resolve_device
 from lcnet_rl.errors import UserError, unknown_name
