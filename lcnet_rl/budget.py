@@ -14,8 +14,8 @@ from lcnet_rl.evaluate import evaluate, recalibrate, spread_prices
 from lcnet_rl.model import LCNet
 from lcnet_rl.rewards import PriceRange
 
-LARGEST_LOGIT, GRID = 12.0, 2048
-"""Keep thresholds are looked for between the logits -12 and 12, which are GRID points from 0."""
+LARGEST_LOGIT, GRID = 24.0, 4096
+"""Keep thresholds are looked for between the logits -24 and 24, which are GRID points from 0."""
 PRICE_GRID = 64
 """Prices are looked for on twice as many points of their range, even in its logarithm."""
 

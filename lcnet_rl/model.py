@@ -13,6 +13,7 @@ a second network sees the images alone that keep it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import cast, get_args
@@ -279,10 +280,14 @@ class LCNet(Decisions):
         return Outcome(self.classify(state), torch.stack(actions), self.total_macs(state), state.excess)
 
     def greedy(self, threshold: float = 0.5) -> Callable[[Observation], Tensor]:
-        """The trained policy without noise: keep iff its probability exceeds ``threshold``."""
+        """The trained policy without noise: keep iff its probability exceeds ``threshold``.
+
+        With a second network the threshold is its decision's, and 1/2 that of all others: they cost little beside it,
+        and without them nothing is known to decide about it by.
+        """
 
         def decide(observation: Observation) -> Tensor:
-            return (self.policy_logits(observation).sigmoid() > threshold).float()
+            return (self.policy_logits(observation) > self.cut(observation.block, threshold)).float()
 
         return decide
 
@@ -302,11 +307,19 @@ class LCNet(Decisions):
 
     @torch.no_grad()
     def shift_logits(self, amount: float) -> None:
-        """Add ``amount`` to all keep logits."""
+        """Add ``amount`` to all keep logits that a threshold is for."""
         if self.policy:
             self.policy.shift(amount)
-        for gate in self.gates():
+        for gate in self.gates() if self.backbone.second is None else self.gates()[self.depth - 1 : self.depth]:
             gate.keep.bias.add_(amount)
+
+    def cut(self, block: int, threshold: float) -> float:
+        """The logit that a block's keep logits must exceed, if the network's threshold is ``threshold``; see ``greedy``.
+
+        Near 0 and 1 logits tell probabilities apart that float32 does not.
+        """
+        moves = self.backbone.second is None or block == self.depth - 1
+        return math.log(threshold / (1 - threshold)) if moves else 0.0
 
     def scale_parameters(self) -> list[nn.Parameter]:
         """The scale layers of the gates, which back-propagation trains."""

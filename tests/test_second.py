@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -189,6 +191,23 @@ def test_exported_files_decide_and_classify_as_the_model_does(
     dense = open_session(dense_model(model.backbone)).run(None, {"image": images(1).numpy()})[0]
     with torch.no_grad():
         torch.testing.assert_close(torch.from_numpy(dense), model.backbone(images(1)), atol=1e-4, rtol=1e-4)
+
+
+def test_a_threshold_moves_the_decision_about_it_alone() -> None:
+    model = balance(lively("resnet8", width=16, second="resnet8"), images(16))
+    session = open_session(dynamic_model(model, layouts_here(model.backbone)[0]))
+    with torch.no_grad():
+        usual = model.executed(model.run(images(16), model.greedy()).actions)
+        strict = model.executed(model.run(images(16), model.greedy(0.9)).actions)
+        fast = Engine(model)
+        assert torch.equal(fast.run(images(16), fast.greedy(0.9)).actions, strict)
+        for index, image in enumerate(images(16).split(1)):
+            inputs = {"image": image.numpy(), "threshold": np.array([[0.9]], np.float32)}
+            assert torch.equal(torch.from_numpy(session.run(None, inputs)[2]).float(), strict[:, index])
+        model.shift_logits(-math.log(9))
+        assert torch.equal(model.executed(model.run(images(16), model.greedy()).actions), strict)
+    assert torch.equal(strict[:-1], usual[:-1])
+    assert 0 < strict[-1, :, 0].sum() < usual[-1, :, 0].sum()
 
 
 def test_files_hold_both_networks(tmp_path: Path) -> None:

@@ -156,11 +156,12 @@ class Engine(LCNet):
             if not self.decides_filters(t):
                 return usual(observation)
             features = self._standardized(t, observation.gate_input)
-            keep = self._l_net(t).logits(features).sigmoid() > threshold
+            cut = self.cut(t, threshold)
+            keep = self._l_net(t).logits(features) > cut
             rows = keep[:, 0].nonzero()[:, 0]
             action = torch.zeros(len(features), self.action_size, device=features.device)
             action[:, :1] = keep.float()
-            groups = self._c_net(t).logits(features[rows]).sigmoid() > threshold
+            groups = self._c_net(t).logits(features[rows]) > cut
             action[rows, 1 : 1 + self.group_counts[t]] = groups.float()
             return action
 

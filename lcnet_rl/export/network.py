@@ -32,8 +32,9 @@ FORMAT = "1"
 INTERFACE = """Classifies one image, and skips what its gates drop.
 
 Inputs: image, uint8 (1, 3, 32, 32), RGB; threshold, float32 (1, 1) in (0, 1), which a keep probability must exceed, by
-default 0.5; price, float32 (1, 1), the price of compute that the gates read, by default the one trained at, or the
-middle one of the range trained for ("prices" in the metadata's "model").
+default 0.5 (where there is a second network, its own only: the others must exceed 0.5); price, float32 (1, 1), the
+price of compute that the gates read, by default the one trained at, or the middle one of the range trained for ("prices"
+in the metadata's "model").
 Outputs: logits, float32 (1, classes); macs, float64 (1, 1), the multiply-accumulates of what the decisions keep, gates
 included; decisions, bool (blocks, 1 + groups), true = kept: L-Net's bit, then C-Net's, as far as there are such gates;
 a second network is the last row.
@@ -73,8 +74,9 @@ def dynamic_model(model: LCNet, layout: Layout, classes: Sequence[str] = ()) -> 
     cut = graph.op("Log", graph.op("Div", threshold, graph.op("Sub", graph.constant(1.0), threshold)))
     x = write_stem(graph, layout, backbone.stem)
     place, rows = Place(x, layout.pool(graph, x), graph.constant(torch.zeros(1, 1))), []
+    block_cut = cut if backbone.second is None else graph.constant(torch.zeros(1, 1))
     for t in range(len(backbone.blocks)):
-        place, row = Step(model, layout, backbone.block(t), t, place, price, cut).write(graph)
+        place, row = Step(model, layout, backbone.block(t), t, place, price, block_cut).write(graph)
         rows.append(row)
     if backbone.second is not None:
         place, row = write_second(graph, model, layout, backbone.second, place, price, cut)
