@@ -314,9 +314,9 @@ class LCNet(Decisions):
             gate.keep.bias.add_(amount)
 
     def cut(self, block: int, threshold: float) -> float:
-        """The logit that a block's keep logits must exceed, if the network's threshold is ``threshold``; see ``greedy``.
+        """The logit that a block's must exceed where the network's ``threshold`` is that; see ``greedy``.
 
-        Near 0 and 1 logits tell probabilities apart that float32 does not.
+        Near 0 and 1, logits tell probabilities apart that float32 does not.
         """
         moves = self.backbone.second is None or block == self.depth - 1
         return math.log(threshold / (1 - threshold)) if moves else 0.0

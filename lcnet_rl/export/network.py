@@ -33,8 +33,8 @@ INTERFACE = """Classifies one image, and skips what its gates drop.
 
 Inputs: image, uint8 (1, 3, 32, 32), RGB; threshold, float32 (1, 1) in (0, 1), which a keep probability must exceed, by
 default 0.5 (where there is a second network, its own only: the others must exceed 0.5); price, float32 (1, 1), the
-price of compute that the gates read, by default the one trained at, or the middle one of the range trained for ("prices"
-in the metadata's "model").
+price of compute that the gates read, by default the one trained at, or the middle one of the range trained for
+("prices" in the metadata's "model").
 Outputs: logits, float32 (1, classes); macs, float64 (1, 1), the multiply-accumulates of what the decisions keep, gates
 included; decisions, bool (blocks, 1 + groups), true = kept: L-Net's bit, then C-Net's, as far as there are such gates;
 a second network is the last row.
