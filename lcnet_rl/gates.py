@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 from lcnet_rl.distributed import global_moments
 
+UNSURE = 2.0
+"""Weight of a standard deviation of the probe's entropy, and minus that of its largest probability."""
+
 
 def relu1(x: Tensor) -> Tensor:
     """ReLU-1, ``clamp(x, 0, 1)``, with gradient 1 at both ends.
@@ -92,6 +95,21 @@ class LNet(Gate):
         super().__init__(features, 1, 1, keep_bias)
 
 
+@torch.no_grad()
+def start_unsure(gate: LNet, channels: int) -> None:
+    """Let a gate start from the rule to keep what a probe is unsure of, for policy gradients to improve on.
+
+    Of a second network's gate: a network that is finished knows its training images too well for their rewards to teach
+    the rule within a few epochs.
+
+    Args:
+        gate: which reads ``channels`` pooled features, then a probe's confidence.
+        channels: how many.
+    """
+    gate.keep.weight[0, channels] = -UNSURE
+    gate.keep.weight[0, channels + 1] = UNSURE
+
+
 class CNet(Gate):
     """Decides which groups of the first convolution's filters run, and scales every filter."""
 
@@ -116,6 +134,12 @@ class Probe(nn.Module):
         """Class logits, (B, C) to (B, classes), in float32."""
         with torch.autocast(pooled.device.type, enabled=False):
             return self.classifier(pooled.float())
+
+    @torch.no_grad()
+    def start_as(self, head: nn.Linear) -> None:
+        """Take the weights (classes, C) of the first features that ``head`` reads."""
+        self.classifier.weight.copy_(head.weight[:, : self.classifier.in_features])
+        self.classifier.bias.copy_(head.bias)
 
     @staticmethod
     def confidence(logits: Tensor) -> Tensor:

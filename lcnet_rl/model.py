@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from lcnet_rl.backbones import IMAGE_SIZE, Backbone, build, pool, scale_channels
 from lcnet_rl.decisions import Decisions
 from lcnet_rl.errors import UserError, unknown_name
-from lcnet_rl.gates import CNet, Gate, LNet, Probe, Standardize
+from lcnet_rl.gates import CNet, Gate, LNet, Probe, Standardize, start_unsure
 from lcnet_rl.macs import cost_table, linear_macs
 from lcnet_rl.observation import Observation
 from lcnet_rl.policies import LAYER_POLICIES, PolicyName
@@ -108,9 +108,7 @@ class LCNet(Decisions):
         self.probes = nn.ModuleList(Probe(channels, self.classes) for channels in self.input_channels)
         extras = 2 + (Probe.measures if confidence else 0)
         if second:  # what the first network knows is what its head reads
-            probe = cast(Probe, self.probes[-1]).classifier
-            probe.weight.data.copy_(backbone.head.weight[:, : backbone.channels])
-            probe.bias.data.copy_(backbone.head.bias)
+            cast(Probe, self.probes[-1]).start_as(backbone.head)
         # The price is the one input that training sets: it is left as it is, or scaled by the range it comes from.
         self.standardizers = nn.ModuleList(Standardize(channels + extras - 1) for channels in self.input_channels)
         self.policy = None if policy == "lc" else LAYER_POLICIES[policy](backbone, keep_bias)
@@ -124,6 +122,8 @@ class LCNet(Decisions):
             for block, count in zip(blocks, self.group_counts[: len(blocks)], strict=True)
             if self.has_c_net
         )
+        if second and confidence:
+            start_unsure(self._l_net(len(blocks)), backbone.channels)
         rival, billed = self.policy, [self.l_nets, *([self.probes] if confidence else [])]
         always = [
             sum(linear_macs(gates[t : t + 1]) for gates in billed) + (rival.macs(t) if rival else 0)

@@ -25,7 +25,7 @@ from lcnet_rl.engine import Engine
 from lcnet_rl.errors import UserError
 from lcnet_rl.evaluate import recalibrate, replay
 from lcnet_rl.export import blocked_size, dense_model, dynamic_model, layouts_here, open_session
-from lcnet_rl.gates import Probe
+from lcnet_rl.gates import UNSURE, Probe
 from lcnet_rl.macs import dense_macs, linear_macs
 from lcnet_rl.model import LCNet
 from lcnet_rl.prune import prune
@@ -85,6 +85,9 @@ def test_its_gate_starts_with_the_confidence_of_the_first_network() -> None:
             state = model.advance(state, torch.ones(4, model.action_size))
         expected = Probe.confidence(first(images(4)) + second.head.bias)
         torch.testing.assert_close(model.observe(state).confidence, expected, atol=1e-4, rtol=1e-4)
+        logits = model.policy_logits(model.observe(state))[:, 0]
+        torch.testing.assert_close(logits, 2 + UNSURE * (expected[:, 1] - expected[:, 0]), atol=0.05, rtol=0)
+        assert not LCNet(model.backbone, confidence=False).l_nets[-1].keep.weight.any()  # type: ignore[union-attr]
 
 
 @settings(max_examples=20, deadline=None)
