@@ -42,7 +42,7 @@ def plot_tradeoff(summary: dict[str, Any], curve: list[tuple[float, float]], lin
     axes.set_ylabel("accuracy, %")
     shown = [summary["accuracy"], summary["dense_accuracy"], *(c["accuracy"] for c in summary["controls"].values())]
     axes.set_ylim(bottom=100 * min(shown) - BELOW)  # the line may go on to where nothing is kept
-    axes.set_title(f"{summary['backbone']} on {summary['dataset']}/{summary['split']}; line: {line}")
+    axes.set_title(f"{summary['backbone']} on {summary['dataset']}/{summary['split']}\nline: {line}")
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=130)

@@ -18,6 +18,8 @@ from lcnet_rl.sweep.records import Group
 mpl.use("Agg")
 WIDE = 4
 """Costs whose largest is this many times the smallest are drawn on a logarithmic axis."""
+NAMED = 4
+"""Dense backbones, and pruned ones, that the legend names; of more it says only what they are."""
 
 
 def plot_frontier(
@@ -61,10 +63,11 @@ def plot_frontier(
     steps = [_shown(groups[index].point) for index in front]
     if len(steps) > 1:
         axes.plot(*zip(*steps, strict=True), "-", drawstyle="steps-post", color="tab:blue", lw=1.2, alpha=0.6)
-    for points, marker, size in ((dense, "*", 13), (static, "d", 9)):
+    for points, marker, size, kind in ((dense, "*", 13, "dense backbones"), (static, "d", 9, "pruned backbones")):
         for index, (name, point) in enumerate(points.items()):
             shade = f"{0.55 * index / len(points):.2f}"
-            axes.plot(*_shown(point), marker=marker, ms=size, ls="", color=shade, label=name)
+            label = name if len(points) <= NAMED else kind if index == 0 else None
+            axes.plot(*_shown(point), marker=marker, ms=size, ls="", color=shade, label=label)
     for (index, result), marker in zip(enumerate(published), "svD^P<X>hpd8", strict=False):
         line = "-" if len(result.points) > 1 else ""
         axes.plot(
