@@ -39,7 +39,7 @@ def cells() -> Iterator[Cell]:
 def figure(run: str, column: str) -> str | None:
     """What a column of that name should say of a run; None for columns that say something else."""
     row, control = ROWS[run], ROWS.get(f"{run}: {re.split('[, ]', column)[0]}")
-    dense = DENSE[row["backbone"], row["width"]]
+    dense = DENSE.get((row["backbone"], row["width"]), float("nan"))  # of two networks no share is told
     if control is not None:
         accuracy = f"{100 * control['accuracy']:.2f}"
         return f"{accuracy} at {100 * control['macs'] / dense:.1f}" if column.endswith("at share") else accuracy
