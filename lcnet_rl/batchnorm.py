@@ -6,7 +6,6 @@ only.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
@@ -90,18 +89,13 @@ def even_batches(rows: Tensor, most: int) -> tuple[Tensor, ...]:
 
 @contextmanager
 def fresh_statistics(norms: Sequence[nn.BatchNorm2d]) -> Iterator[None]:
-    """Forget running statistics; passes in train mode inside then count equally, whatever the momentum or batch.
-
-    Where no image comes by, as in a second network that none keeps, they stay what they were.
-    """
-    before = [(norm, norm.momentum, copy.deepcopy(norm.state_dict())) for norm in norms]
+    """Forget running statistics; passes in train mode inside then count equally, whatever the momentum or batch."""
+    momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # torch's spelling of a cumulative average
     try:
         yield
     finally:
-        for norm, momentum, state in before:
+        for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
-            if not norm.num_batches_tracked:
-                norm.load_state_dict(state)

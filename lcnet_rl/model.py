@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lcnet_rl.backbones import IMAGE_SIZE, Backbone, build, pool, scale_channels
+from lcnet_rl.backbones import IMAGE_SIZE, Backbone, pool, scale_channels
 from lcnet_rl.decisions import Decisions
 from lcnet_rl.errors import UserError, unknown_name
 from lcnet_rl.gates import CNet, Gate, LNet, Probe, Standardize, start_unsure
@@ -295,9 +295,17 @@ class LCNet(Decisions):
         """All ones (B, action_size): the whole backbone, with its scales."""
         return torch.ones(observation.pooled.shape[0], self.action_size, device=observation.pooled.device)
 
+    def train(self, mode: bool = True) -> LCNet:
+        """As in PyTorch, but a second network's BatchNorm keeps the statistics of all images, not those that keep it."""
+        super().train(mode)
+        if self.backbone.second is not None:
+            self.backbone.second.eval()
+        return self
+
     def norms(self) -> list[nn.BatchNorm2d]:
-        """The BatchNorms whose statistics depend on the decisions: the backbone's."""
-        return [module for module in self.backbone.modules() if isinstance(module, nn.BatchNorm2d)]
+        """The BatchNorms whose statistics depend on the decisions: the backbone's, but for a second network's."""
+        parts = (self.backbone.stem, self.backbone.blocks)
+        return [module for part in parts for module in part.modules() if isinstance(module, nn.BatchNorm2d)]
 
     def policy_parameters(self) -> list[nn.Parameter]:
         """What policy gradients train: the keep layers of the gates, or a rival's policy."""
@@ -340,11 +348,3 @@ class LCNet(Decisions):
 
     def _c_net(self, block: int) -> CNet:
         return cast(CNet, self.c_nets[block])
-
-
-def create_model(spec: ModelSpec) -> LCNet:
-    """An LCNet of ``spec`` with fresh weights, to load a file into."""
-    backbone = build(spec.backbone)
-    return LCNet(
-        backbone, spec.decides, spec.groups, confidence=spec.confidence, prices=spec.prices, policy=spec.policy
-    )

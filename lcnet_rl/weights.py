@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from lcnet_rl.backbones import BACKBONES, Backbone, BackboneSpec, build
 from lcnet_rl.errors import UserError
 from lcnet_rl.files import read_tensors, write_tensors
-from lcnet_rl.model import LCNet, create_model
+from lcnet_rl.model import LCNet
 from lcnet_rl.progress import console
 from lcnet_rl.rewards import PriceRange
 from lcnet_rl.runs import MODEL
@@ -37,6 +37,14 @@ PRETRAINED = {
 }
 """Dense backbones that come with the project, in ``REFERENCE``, by data set, backbone and width."""
 AKAMASTER_URL = "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models/resnet20-12fca82f.th"
+
+
+def create_model(spec: ModelSpec) -> LCNet:
+    """An LCNet of ``spec`` with fresh weights, to load a file into."""
+    backbone = build(spec.backbone)
+    return LCNet(
+        backbone, spec.decides, spec.groups, confidence=spec.confidence, prices=spec.prices, policy=spec.policy
+    )
 
 
 def save_model(model: LCNet, path: Path) -> None:

@@ -17,10 +17,11 @@ from torch.nn import functional as F
 from lcnet_rl.engine import Engine
 from lcnet_rl.errors import UserError
 from lcnet_rl.gates import Probe
-from lcnet_rl.model import LCNet, Observation, create_model
+from lcnet_rl.model import LCNet, Observation
 from lcnet_rl.rewards import PriceRange
 from lcnet_rl.spec import Decides, ModelSpec
 from lcnet_rl.state import State
+from lcnet_rl.weights import create_model
 
 COMBINATIONS = [(decides, groups) for decides in get_args(Decides) for groups in (0, 2, 4)]
 

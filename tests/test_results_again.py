@@ -68,6 +68,14 @@ def test_a_teacher_is_made_before_its_pupil(reference: Path, tmp_path: Path) -> 
     ]
 
 
+def test_a_second_network_is_made_before_what_has_it(reference: Path, tmp_path: Path) -> None:
+    settings = {"init": "runs/reference/first", "second": "runs/reference/second", "agent": {}}
+    write(reference / "pair", "lcnet-rl train --second runs/reference/second", **settings)
+    order = in_order([Reproduction(reference / "pair", tmp_path)])
+    assert [run.reference.name for run in order] == ["first", "second", "pair"]
+    assert (order[2].training() or [])[-4:] == ["--init", str(tmp_path / "first"), "--second", str(tmp_path / "second")]
+
+
 def test_what_comes_with_the_project_is_made_again_too(tmp_path: Path) -> None:
     run = Reproduction(REFERENCE / "resnet20-ppo", tmp_path)
     assert run.starts_from == {"--init": REFERENCE / "resnet20"}
