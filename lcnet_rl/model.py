@@ -296,7 +296,7 @@ class LCNet(Decisions):
         return torch.ones(observation.pooled.shape[0], self.action_size, device=observation.pooled.device)
 
     def train(self, mode: bool = True) -> LCNet:
-        """As in PyTorch, but a second network's BatchNorm keeps the statistics of all images, not those that keep it."""
+        """As in PyTorch, but a second network's BatchNorm keeps statistics of all images, not of those that keep it."""
         super().train(mode)
         if self.backbone.second is not None:
             self.backbone.second.eval()
