@@ -66,8 +66,8 @@ def plot_frontier(
     for points, marker, size, kind in ((dense, "*", 13, "dense backbones"), (static, "d", 9, "pruned backbones")):
         for index, (name, point) in enumerate(points.items()):
             shade = f"{0.55 * index / len(points):.2f}"
-            label = name if len(points) <= NAMED else kind if index == 0 else None
-            axes.plot(*_shown(point), marker=marker, ms=size, ls="", color=shade, label=label)
+            told = name if len(points) <= NAMED else kind if index == 0 else None
+            axes.plot(*_shown(point), marker=marker, ms=size, ls="", color=shade, label=told)
     for (index, result), marker in zip(enumerate(published), "svD^P<X>hpd8", strict=False):
         line = "-" if len(result.points) > 1 else ""
         axes.plot(
