@@ -17,7 +17,7 @@ from lcnet_rl.weights import REFERENCE, load_backbone, load_model
 
 CPU = torch.device("cpu")
 EVALUATIONS = sorted(REFERENCE.glob("*/evaluation-test*.json"))
-EXPORTED = ("resnet20-reinforce", "resnet20-ppo", "resnet20-range", "resnet20-then-pool-33")
+EXPORTED = ("resnet20-reinforce", "resnet20-ppo", "resnet20-range", "resnet20-second-33")
 """Both algorithms, a range of prices, and two networks; an exported file runs image by image, so not all are tried."""
 
 
