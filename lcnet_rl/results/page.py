@@ -40,8 +40,9 @@ run. Two accuracies on 10,000 images differ by 0.8 points by chance alone in one
 error near 91 %, images drawn anew).
 """
 TIME = """What `lcnet-rl bench RUN --json RUN/times.json` measured, where it was run: greedy decisions on validation
-images, against the fastest dense network in the same runtime (a ratio below 1 is faster). Medians of trials in turn,
-and quartiles of their ratios, on two cores; the file says more of the machine.
+images, against the fastest dense network in the same runtime, its own backbone or the one named (`--against`); a
+ratio below 1 is faster. Medians of trials in turn, and quartiles of their ratios, on two cores; the file says more of the
+machine.
 """
 ABOUT = 0.05
 """How far MACs may differ that are called the same."""
