@@ -41,8 +41,8 @@ error near 91 %, images drawn anew).
 """
 TIME = """What `lcnet-rl bench RUN --json RUN/times.json` measured, where it was run: greedy decisions on validation
 images, against the fastest dense network in the same runtime, its own backbone or the one named (`--against`); a
-ratio below 1 is faster. Medians of trials in turn, and quartiles of their ratios, on two cores; the file says more of the
-machine.
+ratio below 1 is faster. Medians of trials in turn, and quartiles of their ratios, on two cores; the file says more of
+the machine.
 """
 ABOUT = 0.05
 """How far MACs may differ that are called the same."""
