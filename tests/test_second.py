@@ -87,7 +87,7 @@ def test_its_gate_starts_with_the_confidence_of_the_first_network() -> None:
         torch.testing.assert_close(model.observe(state).confidence, expected, atol=1e-4, rtol=1e-4)
         logits = model.policy_logits(model.observe(state))[:, 0]
         torch.testing.assert_close(logits, 2 + UNSURE * (expected[:, 1] - expected[:, 0]), atol=0.05, rtol=0)
-        assert not LCNet(model.backbone, confidence=False).l_nets[-1].keep.weight.any()  # type: ignore[union-attr]
+        assert not LCNet(model.backbone, confidence=False).l_nets[-1].keep.weight.any()
 
 
 @settings(max_examples=20, deadline=None)
@@ -235,7 +235,7 @@ def test_training_reaches_both_networks_and_the_decision_between_them() -> None:
     assert rollout.actions.shape[0] == model.depth
     nn.functional.cross_entropy(rollout.logits.flatten(0, 1), labels.repeat(2)).backward()
     second = cast(Backbone, model.backbone.second)
-    for part in (model.backbone.stem, second.stem, model.backbone.head, model.l_nets[-1].scale):  # type: ignore[union-attr]
+    for part in (model.backbone.stem, second.stem, model.backbone.head, model.l_nets[-1].scale):
         assert all(p.grad is not None and p.grad.any() for p in part.parameters())
     reward = create_reward("confidence")
     field = mean_field(model, images(8), labels, 0.5, reward, 0.03)

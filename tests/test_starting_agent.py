@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lcnet_rl.backbones import create_backbone
-from lcnet_rl.commands import main
+from lcnet_rl.commands import main, train
 from lcnet_rl.commands.train import starting_agent
 from lcnet_rl.commands.train_settings import parse
 from lcnet_rl.runs import CHECKPOINT, START
@@ -55,7 +55,7 @@ def test_another_kind_of_agent_is_refused(
 
 
 def test_a_second_network_is_put_behind_the_starting_one(
-    trained: Path, images: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    images: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(5)
     larger, run = create_backbone("resnet14", 2, 6), tmp_path / "two"
@@ -74,6 +74,10 @@ def test_a_second_network_is_put_behind_the_starting_one(
     assert load_model(tmp_path / "on").spec == model.spec
     assert main([*arguments, "--init", str(run), "--run", str(tmp_path / "third")]) == 2
     assert "leave --second away" in " ".join(capsys.readouterr().err.split())
+    monkeypatch.setattr(train, "world_size", lambda: 2)
+    for pair in (["--resume", str(run)], ["--dataset", images, *NETWORK, "--init", str(run), "--run", "never"]):
+        assert main(["train", *pair]) == 2
+        assert "leave torchrun away" in " ".join(capsys.readouterr().err.split())
 
 
 def test_ppo_decides_about_a_second_network_too(images: str, tmp_path: Path) -> None:

@@ -112,13 +112,12 @@ def test_ctrl_c_saves_a_step_that_all_have_finished_and_says_how_to_go_on(
     ("arguments", "message"),
     [
         (["train", "--algo", "ppo"], "--algo ppo trains in one process: start it without torchrun"),
-        (["train", "--second", "larger.safetensors"], "--second trains in one process: start it without torchrun"),
         (["train", "--batch-size", "9"], "batch size 9 does not divide evenly among 2 processes"),
         (["train", "--price", "-1"], "price must be >= 0"),
         (["pretrain", "--recipe.compile"], "--recipe.compile is for one process"),
         (["pretrain", "--recipe.batch-size", "7"], "batch size 7 does not divide evenly among 2 processes"),
     ],
-    ids=["ppo", "second", "batch", "price", "compile", "pretrain-batch"],
+    ids=["ppo", "batch", "price", "compile", "pretrain-batch"],
 )
 def test_a_mistake_is_told_once(images: str, tmp_path: Path, arguments: list[str], message: str) -> None:
     network = ["--dataset", images, "--backbone", "resnet8", "--width", "4", "--runs", str(tmp_path / "runs")]

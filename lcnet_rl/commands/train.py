@@ -56,20 +56,21 @@ def run_on(config: AnyTrain, device: torch.device) -> None:
     """``run``, once it is clear where."""
     if world_size() > 1 and not isinstance(config, TrainReinforce):
         raise UserError(f"--algo {config.algo} trains in one process: start it without torchrun, or use reinforce")
-    if world_size() > 1 and config.second is not None:
-        raise UserError("--second trains in one process: start it without torchrun")
     with main_first():
         train, val = (load_dataset(config.dataset, split, config.data_root) for split in ("train", "val"))
     torch.manual_seed(config.seed)
-    if config.resume is not None:
-        folder = config.resume
-        classes = len(train.classes)
-        backbone = load_backbone(str(folder / START), classes=classes)
+    folder, classes = config.resume, len(train.classes)
+    backbone = load_backbone(str(folder / START), classes=classes) if folder else starting_backbone(config, classes)
+    if world_size() > 1 and backbone.second is not None:
+        raise UserError(
+            "a second network, which images of one process may all skip, trains in one: leave torchrun away"
+        )
+    if folder is not None:
         teacher = load_backbone(str(folder / TEACHER), classes=classes) if config.teacher else backbone
         console.print(f"going on with {folder}", soft_wrap=True, markup=False)
         train_agent(config, backbone, teacher, train, val, folder, device)
     else:
-        folder = start_run(config, starting_backbone(config, len(train.classes)), train, val, device)
+        folder = start_run(config, backbone, train, val, device)
     console.print(f"done; now: lcnet-rl evaluate {quote(str(folder))}", soft_wrap=True, markup=False)
 
 
