@@ -41,7 +41,7 @@ class Predict:
     images: tyro.conf.Positional[tuple[Path, ...]]
     """PNG, JPEG or other image files."""
     threshold: float = 0.5
-    """What a keep probability must exceed; a lower one keeps more."""
+    """What a keep probability must exceed; a lower one keeps more. Of two networks, it is for the second one only."""
     price: float | None = None
     """The price to decide at, of a run that was trained for a range of them; the middle one if not given."""
     which: Literal["final", "best"] = "final"

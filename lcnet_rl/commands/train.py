@@ -62,9 +62,7 @@ def run_on(config: AnyTrain, device: torch.device) -> None:
     folder, classes = config.resume, len(train.classes)
     backbone = load_backbone(str(folder / START), classes=classes) if folder else starting_backbone(config, classes)
     if world_size() > 1 and backbone.second is not None:
-        raise UserError(
-            "a second network, which images of one process may all skip, trains in one: leave torchrun away"
-        )
+        raise UserError("a network behind another one trains in one process: leave torchrun away")
     if folder is not None:
         teacher = load_backbone(str(folder / TEACHER), classes=classes) if config.teacher else backbone
         console.print(f"going on with {folder}", soft_wrap=True, markup=False)
