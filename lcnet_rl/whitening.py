@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lcnet_rl.backbones import Stem
-from lcnet_rl.errors import UserError
 
 IMAGES = 5000
 """How many images' patches are looked at."""
@@ -19,30 +18,19 @@ EPSILON = 5e-4
 """Added to variances, as there: directions in which patches do not vary, as in grey images, stay small."""
 
 
-def check_whitens(stem: Stem) -> None:
-    """Raise UserError for a stem with more filters than twice a patch's numbers, 3 * 3 * 3."""
-    filters, most = len(stem.conv.weight), 2 * stem.conv.weight[0].numel()
-    if filters > most:
-        raise UserError(f"a whitening stem has at most {most} filters, and this one has {filters}")
-
-
 @torch.no_grad()
 def whiten(stem: Stem, images: Tensor) -> None:
     """Set the filters of the stem's convolution.
 
     Half of the filters are the first principal components of its patches, the other half the same negated: ReLU then
-    loses nothing of them.
+    loses nothing of them. Filters beyond twice a patch's numbers, 3 * 3 * 3, stay as they are.
 
     Args:
         stem: changed in place.
         images: training images, uint8 (N, 3, H, W), of which the first ``IMAGES`` are used.
-
-    Raises:
-        UserError: for a stem with too many filters.
     """
-    check_whitens(stem)
     weight = stem.conv.weight
-    half = len(weight) // 2
+    half = min(len(weight) // 2, weight[0].numel())
     sums, products, count = torch.zeros(()), torch.zeros(()), 0
     for batch in images[:IMAGES].split(500):
         patches = F.unfold(stem.normalised(batch), weight.shape[-1]).mT.flatten(0, 1).double()
@@ -51,4 +39,4 @@ def whiten(stem: Stem, images: Tensor) -> None:
     variances, directions = torch.linalg.eigh(products / count - mean[:, None] * mean)
     deviations = (variances.clamp(min=0) + EPSILON).sqrt()
     components = (directions / deviations).mT.flip(0)[:half].view(half, *weight.shape[1:])
-    weight.copy_(torch.cat((components, -components)))
+    weight[: 2 * half] = torch.cat((components, -components))

@@ -21,7 +21,6 @@ from lcnet_rl.prune import prune
 from lcnet_rl.runs import CONFIG, METRICS, START, TEACHER, create_run, read_config, write_json
 from lcnet_rl.settings import from_dict
 from lcnet_rl.weights import BACKBONE, load_backbone, save_backbone
-from lcnet_rl.whitening import check_whitens
 
 
 @dataclass(frozen=True)
@@ -104,8 +103,6 @@ def run_on(config: Pretrain, device: torch.device, resumed: Path | None) -> None
         teacher = load_backbone(str(folder / TEACHER), classes=classes) if config.teacher else None
     else:
         backbone = starting_backbone(config, classes)
-        if config.recipe.whiten:
-            check_whitens(backbone.stem)  # before there is a folder
         teacher = load_backbone(config.teacher, classes=classes) if config.teacher else None
         name = f"{config.backbone}-{config.dataset.replace('/', '_').replace(':', '_')}"
         folder = from_main(lambda: create_run(config.runs, name, "pretrain", config.seed, config, config.run))
