@@ -120,7 +120,7 @@ class Reinforce:
                 stop = distributed.any_process(interrupt.requested)
                 self.window.add(scalars)
                 if self.step % config.log_every == 0:
-                    rate = (self.step - first) * config.batch_size / (time.monotonic() - began)
+                    rate = (self.step - first) * steps_per_row / (time.monotonic() - began)
                     log.write(self.step * steps_per_row, {**self.window.means(), "time/fps": rate})
                     bar.note(f"share {scalars['rollout/macs_ratio']:.3f} price {self.pricing.now}")
                 if self.step in eval_steps:

@@ -33,7 +33,7 @@ from lcnet_rl.tree import save_tree
 
 
 class JointFinetuning(BaseCallback):
-    """Between rollouts: fine-tune the backbone, refresh the environment, move the price, validate, save."""
+    """Between rollouts: fine-tune the backbone, begin new images, move the price, validate, save."""
 
     def __init__(
         self,

@@ -116,8 +116,8 @@ class SkipVectorEnv(VectorEnv):
     def refresh(self) -> Arrays:
         """Recompute the images in flight after the model's weights were changed, and observe them anew.
 
-        They keep the decisions taken so far. An agent that trains the backbone between rollouts continues from what
-        this returns, in place of the last observation it got.
+        They keep the decisions taken so far. An agent that trains the backbone amid an episode continues from what this
+        returns, in place of the last observation it got.
         """
         self.process.refresh()
         return self.process.observe()

@@ -97,14 +97,14 @@ def save_backbone(backbone: Backbone, path: Path, half: bool = False) -> None:
     write_tensors(path, tensors, {"backbone": json.dumps(asdict(backbone.spec))})
 
 
-def load_backbone(init: str, name: str | None = None, classes: int = 10, width: int | None = None) -> Backbone:
+def load_backbone(init: str, name: str | None = None, classes: int | None = 10, width: int | None = None) -> Backbone:
     """A backbone with weights from a file.
 
     Args:
         init: a path to the project's own safetensors or to an akamaster checkpoint; a run folder of ``pretrain``; or
             ``"akamaster"``, the public ResNet-20, which is downloaded and its hash checked.
         name: the backbone that is expected; None takes what the file holds.
-        classes: the number of classes that is expected.
+        classes: the number of classes that is expected; None takes what the file holds.
         width: the width that is expected; None takes what the file holds.
 
     Raises:
@@ -119,7 +119,12 @@ def load_backbone(init: str, name: str | None = None, classes: int = 10, width: 
         if not path.is_file():
             raise UserError(f"no weights file at {path}; give a file, a pretrain run folder, or 'akamaster'")
         state, spec = _read(path)
-    expected = replace(spec, name=name or spec.name, classes=classes, width=spec.width if width is None else width)
+    expected = replace(
+        spec,
+        name=spec.name if name is None else name,
+        classes=spec.classes if classes is None else classes,
+        width=spec.width if width is None else width,
+    )
     if expected != spec:
         hint = f"; for that give --backbone {spec.name} --width {spec.width}" if spec.classes == classes else ""
         raise UserError(f"{init} holds {_describe(spec)}, but {_describe(expected)} was asked for{hint}")

@@ -15,11 +15,14 @@ import lcnet_rl
 from agents.reinforce import Reinforce
 from lcnet_rl.commands import COMMANDS, demo, main
 from lcnet_rl.commands.train_settings import ALGOS, parse
+from lcnet_rl.data import Dataset, load_dataset
 from lcnet_rl.interrupt import Interrupted, deferred_interrupt
+from lcnet_rl.macs import dense_macs
+from lcnet_rl.pretrain import dense_accuracy
 from lcnet_rl.runs import CHECKPOINT, CONFIG, MODEL, PROGRESS, START
 from lcnet_rl.settings import from_dict, preset_names, read_preset
 from lcnet_rl.tree import load_tree
-from lcnet_rl.weights import REFERENCE
+from lcnet_rl.weights import REFERENCE, load_backbone
 
 
 def failing(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -47,7 +50,7 @@ def failing(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (("bench", "env", "--json", "x.json"), "bench env writes no file"),
         (("sweep", "--space", "groups=3,4"), "groups must divide the 16 filters"),
         (("sweep", "--space", "price=1,2", "--price", "nan"), "price must be >= 0"),
-        (("evaluate", str(REFERENCE / "resnet20")), "trained a dense backbone, no agent"),
+        (("evaluate", str(REFERENCE / "resnet20"), "--budget", "0.5"), "nothing is decided: leave --budget"),
         (("train", "--resume", str(REFERENCE / "resnet20")), "to go on: lcnet-rl pretrain --resume"),
         (("pretrain", "--resume", str(REFERENCE / "resnet20-ppo")), "to go on: lcnet-rl train --resume"),
         (("train", "--init", str(REFERENCE / "resnet18-32")), "give --backbone resnet18 --width 32"),
@@ -215,6 +218,28 @@ def test_a_run_without_confidence_says_so(
     summary = json.loads((run / "evaluation-val.json").read_text())
     assert summary["confidence"] is False
     assert summary["gate_macs"] == 2 * (4 + 2 + 4 + 2 + 8 + 2), "a keep and a scale layer of three L-Nets, no probe"
+
+
+def test_a_dense_run_is_measured_on_test_images_by_evaluate_alone(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, images: str, tmp_path: Path
+) -> None:
+    run, read = tmp_path / "dense", []
+
+    def load(name: str, split: str, root: Path | None) -> Dataset:
+        read.append(split)
+        return load_dataset(name, split, root)
+
+    monkeypatch.setattr("lcnet_rl.commands.pretrain.load_dataset", load)
+    network = ["--backbone", "resnet8", "--width", "4", "--recipe.epochs", "1", "--recipe.batch-size", "8"]
+    assert main(["pretrain", "--dataset", images, *network, "--seed", "2", "--run", str(run)]) == 0
+    assert set(read) == {"train", "val"}
+    assert main(["evaluate", str(run)]) == 0
+    figures = json.loads((run / "evaluation-test.json").read_text())
+    backbone, test = load_backbone(str(run), classes=2), load_dataset(images, "test")
+    assert figures["accuracy"] == dense_accuracy(backbone, test, torch.device("cpu"))
+    assert figures["macs_mean"] == dense_macs(backbone)
+    assert (figures["split"], figures["images"], figures["train_seed"]) == ("test", 20, 2)
+    assert f"20 images: {figures['accuracy']:.2%} at 0.85 MMACs an image" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -12,20 +12,24 @@ import torch
 from lcnet_rl.data import load_dataset
 from lcnet_rl.evaluate import evaluate
 from lcnet_rl.export import OnnxNetwork, compare, dynamic_model, layouts_here
+from lcnet_rl.macs import dense_macs
 from lcnet_rl.pretrain import dense_accuracy
+from lcnet_rl.runs import MODEL
 from lcnet_rl.weights import REFERENCE, load_backbone, load_model
 
 CPU = torch.device("cpu")
-EVALUATIONS = sorted(REFERENCE.glob("*/evaluation-test*.json"))
+EVALUATIONS = [p for p in sorted(REFERENCE.glob("*/evaluation-test*.json")) if (p.parent / MODEL).is_file()]
 EXPORTED = ("resnet20-reinforce", "resnet20-ppo", "resnet20-range", "resnet20-second-33")
 """Both algorithms, a range of prices, and two networks; an exported file runs image by image, so not all are tried."""
 
 
 @pytest.mark.cifar
-def test_the_reference_resnet20_has_its_recorded_accuracy() -> None:
-    recorded = json.loads((REFERENCE / "resnet20" / "metrics.json").read_text())
-    backbone = load_backbone(str(REFERENCE / "resnet20"), "resnet20")
-    assert dense_accuracy(backbone, load_dataset("cifar10", "test"), CPU) == recorded["test_accuracy"]
+@pytest.mark.parametrize("name", ["resnet20", "resnet20-65-pruned-20", "resnet11-pool"])
+def test_a_dense_reference_network_has_its_recorded_figures(name: str) -> None:
+    recorded = json.loads((REFERENCE / name / "evaluation-test.json").read_text())
+    backbone = load_backbone(str(REFERENCE / name))
+    assert dense_accuracy(backbone, load_dataset("cifar10", "test"), CPU) == recorded["accuracy"]
+    assert dense_macs(backbone) == recorded["macs_mean"]
 
 
 @pytest.mark.cifar

@@ -19,11 +19,10 @@ from lcnet_rl.weights import REFERENCE
 
 
 def test_rows_are_what_the_files_say(reference: Path) -> None:
-    for name in ("first", "second"):
-        (reference / name / "metrics.json").write_text(json.dumps({"test_accuracy": 0.93, "seed": 1}))
+    evaluated(reference / "second", accuracy=0.93, train_seed=1, command="lcnet-rl evaluate x")
     runs = sorted(evaluated(reference / "agent").parent.iterdir())
-    typed = "lcnet-rl pretrain --preset p.yaml --run=x"
-    assert dense_rows(runs, "cifar10")[1] == Row("second", "dense", "resnet20", 0.93, 40551040, [1], 16, 5, typed)
+    typed = "lcnet-rl pretrain --preset p.yaml --run=x && lcnet-rl evaluate x"
+    assert dense_rows(runs, "cifar10") == [Row("second", "dense", "resnet20", 0.93, 50e6, [1], 16, 5, typed)]
     assert dense_rows(runs, "shapes") == agent_records(runs, "shapes") == []
     (group,) = grouped(agent_records(runs, "cifar10"))
     policy, *controls = agent_rows(group)
@@ -35,19 +34,11 @@ def test_rows_are_what_the_files_say(reference: Path) -> None:
 
 def test_pruned_backbones_are_static_rows_with_a_table_of_their_own(reference: Path) -> None:
     narrow = write(reference / "narrow", "lcnet-rl pretrain --prune 0.5", prune=0.5)
-    figures = {"test_accuracy": 0.91, "seed": 2, "macs": 20_000_000}
-    for name in ("first", "second", "narrow"):
-        (reference / name / "metrics.json").write_text(
-            json.dumps(figures if name == "narrow" else figures | {"macs": None})
-        )
-    rows = dense_rows([reference / "first", narrow], "cifar10")
-    assert [(row.kind, row.macs) for row in rows] == [("dense", 40551040), ("static", 20_000_000)]
+    rows = dense_rows([evaluated(reference / "first"), evaluated(narrow, macs_mean=20e6)], "cifar10")
+    assert [(row.kind, row.macs) for row in rows] == [("dense", 50e6), ("static", 20e6)]
     text = page(rows, [], [])
     assert text.index("| first |") < text.index("## Pruned") < text.index("| narrow |")
     assert "## Pruned" not in page(rows[:1], [], [])
-    assert [row.width for row in rows] == [16, 16]
-    (narrow / "metrics.json").write_text(json.dumps({**figures, "width": 8}))
-    assert [row.width for row in dense_rows([narrow], "cifar10")] == [8], "as --init has it"
 
 
 def test_what_starts_from_a_pruned_network_counts_its_epochs_too(reference: Path) -> None:
@@ -59,8 +50,7 @@ def test_what_starts_from_a_pruned_network_counts_its_epochs_too(reference: Path
     counted = {run.name: epochs(run) for run in (reference / "first", thin, again, agent, learnt_on, elsewhere)}
     assert counted == {"first": 5, "thin": 5, "again": 10, "skips": 13, "on": 17, "other": 3}
     assert epochs(write(reference / "ppo", "lcnet-rl train", init=str(thin), agent={"timesteps": 9})) is None
-    (again / "metrics.json").write_text(json.dumps({"test_accuracy": 0.91, "seed": 2, "macs": 20_000_000}))
-    assert [(row.kind, row.epochs) for row in dense_rows([again], "cifar10")] == [("static", 10)]
+    assert [(row.kind, row.epochs) for row in dense_rows([evaluated(again)], "cifar10")] == [("static", 10)]
 
 
 def test_seeds_are_taken_together(reference: Path) -> None:

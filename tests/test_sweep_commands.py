@@ -30,6 +30,7 @@ from lcnet_rl.sweep.study import default_storage, load_study
 from lcnet_rl.weights import REFERENCE, load_backbone, pretrained
 
 CPU = torch.device("cpu")
+PRUNED = REFERENCE / "resnet20-65-pruned-20"
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +127,8 @@ def test_local_workers_share_the_study(capsys: pytest.CaptureFixture[str], image
         (["--space", "price=-1..2"], "price must be >= 0"),
         (["--space", "price=1..2", "--fixed", "sed=1"], "did you mean seed"),
         (["--space", "price=1..2", "--fixed", "seed"], "give NAME=VALUE"),
+        (["--space", "price=1..2", "--fixed", "init=/nowhere"], "no weights file at /nowhere"),
+        (["--space", "groups=1,4", "--fixed", f"init={PRUNED}"], "groups: 4 will not do"),
         (["--space", "price=1..2", "--fixed", "epochs=many"], "could not convert string to float: 'many'"),
         (["--space", "price=1..2", "--sampler", "tpa"], "did you mean tpe"),
         (["--space", "price=1..2", "--sampler", "grid"], "a grid needs choices or steps"),
@@ -172,9 +175,9 @@ def test_the_smoke_preset_finds_the_project_s_own_backbone() -> None:
 
 @pytest.mark.slow
 def test_the_backbone_for_the_built_in_images_has_its_recorded_accuracy() -> None:
-    recorded = json.loads((REFERENCE / "shapes-resnet14" / "metrics.json").read_text())
+    recorded = json.loads((REFERENCE / "shapes-resnet14" / "evaluation-test.json").read_text())
     backbone = load_backbone(str(REFERENCE / "shapes-resnet14"), "resnet14")
-    assert dense_accuracy(backbone, load_dataset("shapes", "test"), CPU) == recorded["test_accuracy"]
+    assert dense_accuracy(backbone, load_dataset("shapes", "test"), CPU) == recorded["accuracy"]
 
 
 @pytest.mark.slow

@@ -140,6 +140,22 @@ def test_networks_to_start_from_that_differ_in_their_seed_only_are_no_other_sett
     assert [len(group.records) for group in grouped(records, with_defaults)] == [2, 1, 1]
 
 
+@pytest.mark.parametrize("option", ["second", "teacher"])
+def test_nor_are_networks_behind_them_or_teachers_of_them(tmp_path: Path, option: str) -> None:
+    def write(name: str, **settings: object) -> str:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text(yaml.safe_dump({"init": None, "run": name, **settings}))
+        return str(tmp_path / name)
+
+    taught = [
+        write(f"start-{seed}", seed=seed, **{option: write(f"dense-{seed}", seed=seed, recipe={"epochs": epochs})})
+        for seed, epochs in ((0, 4), (1, 4), (2, 9))
+    ]
+    for settings in ([{option: run} for run in taught], [{"init": run} for run in taught]):
+        records = [Record("x", {"seed": seed, **one}, summary(0.9, 0.5)) for seed, one in enumerate(settings)]
+        assert [len(group.records) for group in grouped(records)] == [2, 1], settings
+
+
 def test_frontier_of_runs_with_seeds(capsys: pytest.CaptureFixture[str], runs: list[str], tmp_path: Path) -> None:
     assert main(["frontier", *runs, "--out", str(tmp_path / "out")]) == 0
     output = capsys.readouterr().out
@@ -164,6 +180,16 @@ def test_one_run_for_a_range_of_prices_traces_a_line(capsys: pytest.CaptureFixtu
     assert "3 of 3 settings" in capsys.readouterr().out
     figures = json.loads((tmp_path / "frontier-test.json").read_text())
     assert {row["settings"]["evaluate.price"] for row in figures["settings"]} == {0.1, 0.3, 1.0}
+
+
+def test_budgets_of_a_run_at_one_price_are_settings_too(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    run = Path(make_run(tmp_path / "run", 1.0, 0, 0.92, 0.8))
+    content = {**summary(0.9, 0.5), "price": 1.0, "budget": 0.5}
+    (run / "evaluation-test-budget0.5.json").write_text(json.dumps(content))
+    assert main(["frontier", str(run), "--out", str(tmp_path)]) == 0
+    assert "at budget 0.5" in " ".join(capsys.readouterr().out.split())
+    figures = json.loads((tmp_path / "frontier-test.json").read_text())
+    assert [row["settings"].get("evaluate.budget") for row in figures["settings"]] == [0.5, None]
 
 
 def test_published_results_stand_beside_runs_on_cifar10(tmp_path: Path) -> None:

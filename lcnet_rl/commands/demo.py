@@ -50,7 +50,7 @@ def run(config: Demo) -> None:
     training = from_dict(TrainReinforce, {**read_preset("demo"), **given}, "preset demo")
     device = resolve_device(config.device)
     console.print("[bold]1/4[/] drawing the built-in images")
-    train, val, test = (load_dataset(training.dataset, split) for split in ("train", "val", "test"))
+    train, val = (load_dataset(training.dataset, split) for split in ("train", "val"))
     console.print(f"[bold]2/4[/] pretraining a dense {training.backbone} on {len(train):,} images")
     name = f"{training.backbone}-{training.dataset}"
     dense = Pretrain(training.dataset, training.backbone, training.width, recipe=RECIPE, seed=config.seed)
@@ -59,7 +59,7 @@ def run(config: Demo) -> None:
     backbone = create_backbone(training.backbone, len(train.classes), training.width)
     save_backbone(backbone, pretrained / START)  # as pretrain --resume needs it
     train_dense(backbone, train, val, RECIPE, pretrained, config.seed, device)
-    save_results(backbone, dense, train, val, test, pretrained, device)
+    save_results(backbone, dense, train, val, pretrained, device)
     console.print("[bold]3/4[/] training backbone and policy together")
     folder = start_run(replace(training, init=str(pretrained)), backbone, train, val, device)
     console.print("[bold]4/4[/] evaluating, with controls")

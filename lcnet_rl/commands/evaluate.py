@@ -16,6 +16,7 @@ from lcnet_rl.data import Dataset, load_dataset
 from lcnet_rl.device import resolve_device
 from lcnet_rl.errors import UserError
 from lcnet_rl.evaluate import evaluate, recalibrate
+from lcnet_rl.macs import dense_macs
 from lcnet_rl.model import LCNet
 from lcnet_rl.plots import picture_paths, plot_tradeoff
 from lcnet_rl.pretrain import dense_accuracy
@@ -31,7 +32,7 @@ CURVE = (0.05, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95)
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Evaluate a run greedily, beside its dense backbone and four controls."""
+    """Evaluate a run greedily, beside its dense backbone and four controls; or the dense network of a pretrain run."""
 
     run: tyro.conf.Positional[Path]
     """The run folder."""
@@ -57,6 +58,9 @@ def run(config: Evaluate) -> None:
     if config.budget is not None and config.price is not None:
         raise UserError("a budget finds its price by itself: give --budget or --price, not both")
     settings = read_config(config.run)
+    if "agent" not in settings:
+        evaluate_dense(config, settings)
+        return
     model = load_model(config.run / (MODEL if config.which == "final" else BEST))
     root = data_root(config.data_root, settings)
     train, val = (load_dataset(settings["dataset"], split, root) for split in ("train", "val"))
@@ -67,6 +71,32 @@ def run(config: Evaluate) -> None:
     for name in ("tradeoff", "paths"):
         console.print(f"picture: {config.run / f'{name}-{variant(config)}.png'}", soft_wrap=True)
     console.print(f"figures: {config.run / f'evaluation-{variant(config)}.json'}", soft_wrap=True)
+
+
+def evaluate_dense(config: Evaluate, settings: dict[str, Any]) -> None:
+    """Accuracy and MACs of a run of ``pretrain``, on the screen and in ``evaluation-SPLIT.json``."""
+    if config != Evaluate(config.run, config.split, device=config.device, data_root=config.data_root):
+        raise UserError(f"in {config.run} nothing is decided: leave --budget, --price, --which and --seed away")
+    dataset = load_dataset(settings["dataset"], config.split, data_root(config.data_root, settings))
+    backbone = load_backbone(str(config.run), classes=len(dataset.classes))
+    device = resolve_device(config.device)
+    summary = {
+        "accuracy": dense_accuracy(backbone.to(device), dataset, device),
+        "macs_mean": dense_macs(backbone),
+        "backbone": backbone.spec.title,
+        "width": backbone.spec.width,
+        "dataset": dataset.name,
+        "split": dataset.split,
+        "images": len(dataset),
+        "train_seed": settings["seed"],
+        "command": command_line(),
+    }
+    path = config.run / f"evaluation-{variant(config)}.json"
+    write_json(path, summary)
+    where = f"{summary['backbone']} on {dataset.name}/{dataset.split}, {len(dataset):,} images"
+    figures = f"{summary['accuracy']:.2%} at {summary['macs_mean'] / 1e6:.2f} MMACs an image"
+    console.print(f"{where}: {figures}", soft_wrap=True)
+    console.print(f"figures: {path}", soft_wrap=True)
 
 
 def variant(config: Evaluate) -> str:

@@ -67,7 +67,7 @@ class Pretrain:
 
 
 def run(config: Pretrain) -> None:
-    """Train, then measure and save; under torchrun, as one of its processes."""
+    """Train, then save; under torchrun, as one of its processes."""
     resumed = config.resume
     if resumed is not None:
         if config != Pretrain(resume=resumed, device=config.device, data_root=config.data_root):
@@ -93,7 +93,7 @@ def run_on(config: Pretrain, device: torch.device, resumed: Path | None) -> None
     if config.prune is not None and world_size() > 1:
         raise UserError("--prune is for one process: start without torchrun")
     with main_first():
-        train, val, test = (load_dataset(config.dataset, split, config.data_root) for split in ("train", "val", "test"))
+        train, val = (load_dataset(config.dataset, split, config.data_root) for split in ("train", "val"))
     TrainingBatches(train, config.recipe.batch_size, config.seed)  # refuses a faulty size before there is a folder
     torch.manual_seed(config.seed)
     classes = len(train.classes)
@@ -110,7 +110,7 @@ def run_on(config: Pretrain, device: torch.device, resumed: Path | None) -> None
         if teacher is not None:
             by_main(save_backbone)(teacher, folder / TEACHER)
     train_dense(backbone, train, val, config.recipe, folder, config.seed, device, resumed is not None, teacher)
-    by_main(save_results)(backbone, config, train, val, test, folder, device)
+    by_main(save_results)(backbone, config, train, val, folder, device)
 
 
 def starting_backbone(config: Pretrain, classes: int) -> Backbone:
@@ -126,14 +126,12 @@ def save_results(
     config: Pretrain,
     train: Dataset,
     val: Dataset,
-    test: Dataset,
     folder: Path,
     device: torch.device,
 ) -> None:
-    """Write weights and final figures into the run folder, and print them."""
+    """Write weights and final figures into the run folder, and print them; test images are for ``evaluate``."""
     metrics = {
         "val_accuracy": dense_accuracy(backbone, val, device),
-        "test_accuracy": dense_accuracy(backbone, test, device),
         "macs": dense_macs(backbone),
         "width": backbone.spec.width,
         "seed": config.seed,
@@ -141,6 +139,5 @@ def save_results(
     }
     save_backbone(backbone, folder / BACKBONE)
     write_json(folder / METRICS, metrics)
-    figures = f"val {metrics['val_accuracy']:.2%}, test {metrics['test_accuracy']:.2%}"
-    console.print(f"{config.backbone} on {config.dataset}: {figures}")
+    console.print(f"{config.backbone} on {config.dataset}: val {metrics['val_accuracy']:.2%}")
     console.print(f"weights: {folder / BACKBONE}", soft_wrap=True)

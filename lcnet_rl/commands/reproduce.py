@@ -14,9 +14,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from lcnet_rl.commands.frontier import with_defaults
-from lcnet_rl.commands.pretrain import Pretrain, save_results
-from lcnet_rl.data import load_dataset
-from lcnet_rl.device import resolve_device
 from lcnet_rl.errors import UserError, unknown_name
 from lcnet_rl.files import read_json, write_text
 from lcnet_rl.interrupt import deferred_interrupt
@@ -35,13 +32,12 @@ from lcnet_rl.results.rows import (
     rivals,
     timings,
 )
-from lcnet_rl.runs import CONFIG, METRICS, read_config, write_json
-from lcnet_rl.settings import from_dict
+from lcnet_rl.runs import CONFIG, write_json
 from lcnet_rl.sweep.frontier import pareto
 from lcnet_rl.sweep.picture import plot_frontier
 from lcnet_rl.sweep.published import CIFAR10
 from lcnet_rl.sweep.records import Group, grouped
-from lcnet_rl.weights import REFERENCE, load_backbone
+from lcnet_rl.weights import REFERENCE
 
 ROOT = REFERENCE.parent.parent
 """Where the recorded commands were typed."""
@@ -89,7 +85,7 @@ def run(config: Reproduce) -> None:
         todo = chosen if config.eval_only else in_order(chosen)
         for reproduction in todo:
             if config.eval_only:
-                measure_again(reproduction, config.device or "auto", config.data_root)
+                measure_again(reproduction)
             else:
                 train_again(reproduction)
         print_comparison(todo)
@@ -123,17 +119,11 @@ def train_again(run: Reproduction) -> None:
         call(evaluation)
 
 
-def measure_again(run: Reproduction, device: str, data_root: Path | None) -> None:
-    """The committed network's figures, by the evaluations recorded or, of a dense one, as ``pretrain`` does."""
+def measure_again(run: Reproduction) -> None:
+    """The committed network's figures."""
     run.copy()
     for evaluation in run.evaluations():
         call(evaluation)
-    if is_dense(run.reference) and not (run.folder / METRICS).is_file():
-        settings = from_dict(Pretrain, read_config(run.folder), str(run.folder / CONFIG))
-        root, where = data_root or settings.data_root, resolve_device(device)
-        train, val, test = (load_dataset(settings.dataset, split, root) for split in ("train", "val", "test"))
-        backbone = load_backbone(str(run.folder), classes=len(train.classes)).to(where)
-        save_results(backbone, settings, train, val, test, run.folder, where)
 
 
 def call(arguments: Sequence[str]) -> None:
@@ -161,20 +151,18 @@ def print_comparison(runs: Sequence[Reproduction]) -> None:
     for column in ("run", "figure", "recorded", "again", "difference"):
         table.add_column(column, justify="right" if column not in ("run", "figure") else "left", overflow="fold")
     for run in runs:
-        for path in [run.reference / METRICS] if is_dense(run.reference) else evaluations(run.reference):
+        for path in evaluations(run.reference):
             was, now = (figures(at / path.name) for at in (run.reference, run.folder))
             for name, value in was.items():
-                if name not in now:  # older files of dense runs hold more
-                    continue
                 numbers = (f"{value:.4f}", f"{now[name]:.4f}", f"{now[name] - value:+.4f}")
                 table.add_row(run.reference.name, f"{path.stem}: {name}", *numbers)
     console.print(table)
 
 
 def figures(path: Path) -> dict[str, float]:
-    """What is compared of a file of figures: accuracies in [0, 1], and the share of dense MACs."""
+    """What is compared of an evaluation: accuracy in [0, 1], and MACs an image in millions."""
     summary = read_json(path)
-    return {name: summary[name] for name in ("test_accuracy", "accuracy", "macs_ratio") if name in summary}
+    return {"accuracy": summary["accuracy"], "MMACs": summary["macs_mean"] / 1e6}
 
 
 def write_results(runs: Sequence[Path]) -> None:

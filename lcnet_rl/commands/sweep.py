@@ -8,7 +8,6 @@ import os
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,9 +17,9 @@ from optuna.study import Study
 from optuna.trial import TrialState
 
 from agents.controls import shuffled
-from lcnet_rl.backbones import Backbone, create_backbone
+from lcnet_rl.backbones import Backbone
 from lcnet_rl.commands.frontier import show
-from lcnet_rl.commands.train import put_gates, start_run, starting_backbone
+from lcnet_rl.commands.train import start_run, starting_agent, starting_backbone
 from lcnet_rl.commands.train_settings import ALGOS, AnyTrain
 from lcnet_rl.data import load_dataset
 from lcnet_rl.device import resolve_device
@@ -33,14 +32,13 @@ from lcnet_rl.progress import console
 from lcnet_rl.report import summarize
 from lcnet_rl.rewards import check_price
 from lcnet_rl.runs import command_line, plain, write_json
-from lcnet_rl.second import with_second
 from lcnet_rl.settings import from_dict, read_preset
 from lcnet_rl.sweep.pruning import Pruning
 from lcnet_rl.sweep.records import of_study
 from lcnet_rl.sweep.space import SELECTOR, Space, entries_of, full_name, nested, read_space, scalar, setting_types
 from lcnet_rl.sweep.study import REASON, create_sampler, default_storage, finished, open_study, shown
 from lcnet_rl.sweep.worker import Outcome, Report, Worker
-from lcnet_rl.weights import load_backbone, load_model
+from lcnet_rl.weights import load_model
 
 KIND = "sweep"
 """Presets of sweeps are in a folder of this name."""
@@ -139,14 +137,14 @@ def prepare(config: Sweep) -> Worker:
     def build(values: dict[str, Any]) -> AnyTrain:
         return settings_of(base, values, space)
 
-    @cache
-    def backbone(name: str, width: int | None, second: str | None) -> Backbone:
-        first = create_backbone(name, width=width)
-        return first if second is None else with_second(first, load_backbone(second))
+    networks: dict[tuple[str | int | None, ...], Backbone] = {}
 
     def try_gates(values: dict[str, Any]) -> None:
         settings = build(values)
-        put_gates(settings, backbone(settings.backbone, settings.width, settings.second))
+        network = settings.dataset, settings.backbone, settings.width, settings.init, settings.second
+        if network not in networks:
+            networks[network] = starting_backbone(settings, classes=None)
+        starting_agent(settings, networks[network])
 
     space.check(try_gates)
     resolve_device(config.device)

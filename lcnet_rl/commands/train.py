@@ -33,7 +33,7 @@ from lcnet_rl.runs import CONFIG, START, TEACHER, create_run, read_config
 from lcnet_rl.second import with_second
 from lcnet_rl.weights import PRETRAINED, load_backbone, load_model, pretrained, save_backbone
 
-__all__ = ["parse", "put_gates", "run", "start_run", "starting_agent", "starting_backbone"]
+__all__ = ["parse", "run", "start_run", "starting_agent", "starting_backbone"]
 
 ENV_NAMES = {"layers": "LayerSkip", "channels": "ChannelSkip", "both": "LayerChannelSkip"}
 AGENTS: dict[str, type[Reinforce]] = {
@@ -98,8 +98,11 @@ def start_run(
     return folder
 
 
-def starting_backbone(config: AnyTrain, classes: int) -> Backbone:
-    """The dense network that --init names, or that a run of train which it names began with, and behind it --second."""
+def starting_backbone(config: AnyTrain, classes: int | None) -> Backbone:
+    """The dense network that --init names, or that a run of train which it names began with, and behind it --second.
+
+    With ``classes`` None it may be for any number of them.
+    """
     if config.second is None:
         return first_backbone(config, classes)
     if is_agent(config.init):
@@ -107,10 +110,10 @@ def starting_backbone(config: AnyTrain, classes: int) -> Backbone:
     return with_second(first_backbone(config, classes), load_backbone(config.second, classes=classes))
 
 
-def first_backbone(config: AnyTrain, classes: int) -> Backbone:
+def first_backbone(config: AnyTrain, classes: int | None) -> Backbone:
     """The same without --second."""
     if config.init == "scratch":
-        return create_backbone(config.backbone, classes, config.width)
+        return create_backbone(config.backbone, classes or 10, config.width)
     init = config.init
     if is_agent(init):
         init = str(Path(init) / START)

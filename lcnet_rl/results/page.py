@@ -205,7 +205,7 @@ def verdict(looking: int, runs: int) -> str:
 
 def typed(dense: Sequence[Row], groups: Sequence[Group]) -> str:
     """What was typed, for each run of each row."""
-    runs: list[tuple[str, Sequence[str]]] = [(row.name, [row.command]) for row in dense]
+    runs: list[tuple[str, Sequence[str]]] = [(row.name, row.command.split(" && ")) for row in dense]
     runs += [(Path(record.name).name, commands(record)) for group in groups for record in group.records]
     parts = (f"{name}:\n\n" + "".join(f"    {line}\n" for line in lines) for name, lines in runs)
     return "\n".join(parts)

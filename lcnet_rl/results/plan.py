@@ -11,9 +11,9 @@ from pathlib import Path
 
 from lcnet_rl.errors import UserError
 from lcnet_rl.files import read_json
-from lcnet_rl.results.rows import ORIGINS, TIMES, evaluations, is_dense, origin, typed
+from lcnet_rl.results.rows import TIMES, evaluations, is_dense, origin, typed
 from lcnet_rl.runs import CHECKPOINT, METRICS, MODEL, read_config
-from lcnet_rl.sweep.records import dotted
+from lcnet_rl.sweep.records import ORIGINS, dotted
 from lcnet_rl.weights import BACKBONE
 
 PLACES = ("init", "second", "teacher", "run", "runs", "resume", "data_root", "device")
@@ -62,7 +62,7 @@ class Reproduction:
         return [*arguments, *self.options]
 
     def evaluations(self) -> list[list[str]]:
-        """Arguments of ``lcnet-rl`` for each evaluation on test images that is not done; dense runs have none.
+        """Arguments of ``lcnet-rl`` for each evaluation on test images that is not done.
 
         Raises:
             UserError: when a recorded command evaluated another folder.
@@ -91,7 +91,7 @@ class Reproduction:
             return
         part = self.folder.with_name(f"{self.folder.name}.part")
         shutil.rmtree(part, ignore_errors=True)
-        figures = shutil.ignore_patterns("evaluation-*.json", METRICS, TIMES, "bench.*", "*.png")
+        figures = shutil.ignore_patterns("evaluation-*.json", TIMES, "bench.*", "*.png")
         shutil.copytree(self.reference, part, ignore=figures)
         part.rename(self.folder)
 

@@ -8,20 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from lcnet_rl.backbones import BACKBONES, create_backbone
 from lcnet_rl.errors import UserError
 from lcnet_rl.files import read_json
-from lcnet_rl.macs import dense_macs
 from lcnet_rl.policies import LAYER_POLICIES
-from lcnet_rl.runs import CONFIG, METRICS, RUN, read_config
+from lcnet_rl.runs import CONFIG, RUN, read_config
 from lcnet_rl.sweep.published import CIFAR10
 from lcnet_rl.sweep.records import Group, Record, evaluation_files, of_run
 from lcnet_rl.weights import pretrained
 
 TIMES = "times.json"
 """What ``bench --json`` wrote into a run folder, to be committed."""
-ORIGINS = ("init", "second", "teacher")
-"""Options that name another network: what a run starts from, what it has behind that, and what it is taught by."""
 Kind = Literal["dense", "static", "policy", "rival", "control", "published"]
 
 
@@ -95,30 +91,27 @@ def epochs(run: Path) -> float | None:
 
 
 def evaluations(run: Path) -> list[Path]:
-    """The evaluations on test images that count as results of a run folder; none for a dense backbone."""
-    return [] if is_dense(run) else evaluation_files(run, "test")
+    """The evaluations on test images that count as results of a run folder."""
+    return sorted(run.glob("evaluation-test.json")) if is_dense(run) else evaluation_files(run, "test")
 
 
 def dense_rows(runs: Iterable[Path], dataset: str) -> list[Row]:
     """A row for each run folder of ``pretrain`` on that data set; those of pruned backbones are static."""
     rows = []
     for run in filter(is_dense, runs):
-        settings = read_config(run)
-        if settings["dataset"] == dataset:
-            metrics, name = read_json(run / METRICS), settings["backbone"]
-            kind: Kind = "static" if is_pruned(run) else "dense"
-            # Runs from before there was pruning name no MACs, and are whole.
-            macs = metrics.get("macs") or dense_macs(create_backbone(name, 10, settings["width"]))
-            # Nor their width, where it was the one of --init.
-            width = metrics.get("width") or settings["width"] or BACKBONES[name].width
-            accuracy, seeds = metrics["test_accuracy"], [metrics["seed"]]
-            rows.append(Row(run.name, kind, name, accuracy, macs, seeds, width, epochs(run), typed(run)))
+        for summary in map(read_json, evaluations(run)):
+            if summary["dataset"] == dataset:
+                kind: Kind = "static" if is_pruned(run) else "dense"
+                figures = summary["backbone"], summary["accuracy"], summary["macs_mean"], [summary["train_seed"]]
+                command = f"{typed(run)} && {summary['command']}"
+                rows.append(Row(run.name, kind, *figures, summary["width"], epochs(run), command))
     return rows
 
 
 def agent_records(runs: Iterable[Path], dataset: str) -> list[Record]:
     """The evaluations on test images of run folders of ``train`` on that data set."""
-    records = [record for run in runs if evaluations(run) for record in of_run(run, "test")]
+    agents = [run for run in runs if not is_dense(run) and evaluations(run)]
+    records = [record for run in agents for record in of_run(run, "test")]
     return [record for record in records if record.summary["dataset"] == dataset]
 
 

@@ -24,6 +24,8 @@ from lcnet_rl.weights import pretrained
 Fill = Callable[[Mapping[str, Any]], dict[str, Any]]
 """Completes settings by dotted name."""
 SEED = "seed"
+ORIGINS = ("init", "second", "teacher")
+"""Options that name another network: what a run starts from, what it has behind that, and what it is taught by."""
 EVALUATE = "evaluate."
 """Begins the names of settings of an evaluation, not of a training."""
 Split = Literal["val", "test"]
@@ -102,7 +104,7 @@ def deviation(values: Sequence[float]) -> float:
 
 
 def evaluation_files(run: Path, split: Split) -> list[Path]:
-    """The evaluations of a run folder that count: one, or for a run that was trained for a range of prices any number.
+    """The evaluations of a run folder that count: the plain one, one a budget, and one a price of a range of prices.
 
     Raises:
         UserError: when the run trained no agent.
@@ -110,12 +112,12 @@ def evaluation_files(run: Path, split: Split) -> list[Path]:
     settings = read_config(run)
     if "agent" not in settings:
         raise UserError(f"{run} trained a dense backbone, no agent; give runs of lcnet-rl train")
-    kinds = [""] if price_range(settings["agent"]["price"]).is_one else ["", "-price*", "-budget*"]
+    kinds = ["", "-budget*"] if price_range(settings["agent"]["price"]).is_one else ["", "-price*", "-budget*"]
     return sorted(path for kind in kinds for path in run.glob(f"evaluation-{split}{kind}.json"))
 
 
 def of_run(run: Path, split: Split) -> list[Record]:
-    """The records of a run folder: one, or for a run that was trained for a range of prices one an evaluation.
+    """The records of a run folder, one an evaluation that counts.
 
     Raises:
         UserError: saying what to run, when the run was not evaluated on that split.
@@ -131,9 +133,10 @@ def of_run(run: Path, split: Split) -> list[Record]:
     records = []
     for path in paths:
         summary, shown = read_json(path), {}
-        if several:
-            budget = summary.get("budget")
-            shown = {f"{EVALUATE}price": summary["price"]} if budget is None else {f"{EVALUATE}budget": budget}
+        if summary.get("budget") is not None:
+            shown = {f"{EVALUATE}budget": summary["budget"]}
+        elif several:
+            shown = {f"{EVALUATE}price": summary["price"]}
         records.append(Record(str(run), {**experiment(settings), **shown}, summary))
     return records
 
@@ -178,12 +181,17 @@ def grouped(records: Iterable[Record], filled: Fill = dict) -> list[Group]:
     for record in records:
         record = replace(record, settings=filled(record.settings))
         rest = {name: value for name, value in record.settings.items() if name != SEED}
-        rest |= {option: lineage(record.settings, filled, option) for option in ("init", "second")}
+        rest |= lineages(record.settings, filled)
         groups.setdefault(json.dumps(rest, sort_keys=True), {})[record.settings.get(SEED)] = record
     return [Group(tuple(seeds.values())) for seeds in groups.values()]
 
 
-def lineage(settings: Mapping[str, Any], filled: Fill, option: str = "init") -> Any:
+def lineages(settings: Mapping[str, Any], filled: Fill) -> dict[str, Any]:
+    """How the networks were trained that a run starts from or learns from, by option."""
+    return {option: lineage(settings, filled, option) for option in ORIGINS}
+
+
+def lineage(settings: Mapping[str, Any], filled: Fill, option: str) -> Any:
     """How the network was trained that ``option`` names, but for the seed; where that is not known, its name."""
     init = settings.get(option)
     known = pretrained(settings["dataset"], settings["backbone"], settings.get("width")) if init == "auto" else None
@@ -192,7 +200,7 @@ def lineage(settings: Mapping[str, Any], filled: Fill, option: str = "init") -> 
     if init is None or not (run / CONFIG).is_file():
         return init
     how = {name: value for name, value in filled(experiment(read_config(run))).items() if name != SEED}
-    return {**how, "init": lineage(how, filled)}
+    return how | lineages(how, filled)
 
 
 def differing(groups: Sequence[Group]) -> dict[str, list[Any]]:
