@@ -2,7 +2,7 @@
 
 config.yaml              the settings, as the command line or preset gave them
 run.json                 the command, versions, machine, and when it started
-progress.csv             one row a log point, with stable-baselines3's scalar names
+progress.csv             one row a log point; EXPERIMENTS.md says what the scalars are
 events.out.tfevents.*    the same for TensorBoard
 checkpoint.safetensors   to go on from: weights, optimisers, step
 best.safetensors, model.safetensors   the best model by validation reward, and the final one

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
+from lcnet_rl.runs import PROGRESS
 from lcnet_rl.weights import REFERENCE
 
 ROWS = {row["name"]: row for row in json.loads((REFERENCE / "results.json").read_text())["rows"]}
@@ -42,7 +43,8 @@ def figure(run: str, column: str) -> str | None:
     dense = DENSE.get((row["backbone"], row["width"]), float("nan"))  # of two networks no share is told
     if control is not None:
         accuracy = f"{100 * control['accuracy']:.2f}"
-        return f"{accuracy} at {100 * control['macs'] / dense:.1f}" if column.endswith("at share") else accuracy
+        at = {"share": f" at {100 * control['macs'] / dense:.1f}", "MMACs": f" at {control['macs'] / 1e6:.1f}"}
+        return accuracy + at.get(column.partition(" at ")[2], "")
     return {
         "accuracy, %": f"{100 * row['accuracy']:.2f}",
         "test, %": f"{100 * row['accuracy']:.2f}",
@@ -62,6 +64,15 @@ def test_there_is_something_to_check() -> None:
 @pytest.mark.parametrize("cell", TOLD, ids=lambda cell: f"{cell.run}-{cell.column}")
 def test_a_table_says_of_a_run_what_its_files_say(cell: Cell) -> None:
     assert cell.text == figure(cell.run, cell.column), cell.document
+
+
+def test_every_scalar_that_is_logged_is_explained() -> None:
+    told = set(
+        re.findall(r"`((?:rollout|train|eval|time)/\w+)`", (REFERENCE.parent.parent / "EXPERIMENTS.md").read_text())
+    )
+    for run in ("resnet20-65", "resnet20"):
+        logged = (REFERENCE / run / PROGRESS).read_text().partition("\n")[0].split(",")
+        assert set(logged) <= told, run
 
 
 NETWORKS = {"ResNet-18, width 64": "w64", "width 32": "w32", "ResNet-20": "resnet20", "ResNet-56": "resnet56"}

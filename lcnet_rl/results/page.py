@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from lcnet_rl.report import looks_at_image
 from lcnet_rl.results.rows import Row, Timing, agent_rows, commands, label, rivals
@@ -23,8 +24,9 @@ some were made: trained again, those with a target may end elsewhere. The same r
 """
 READING = """Controls are other decisions for the same network, in %: *random* keeps every bit at the policy's rate for
 it; *shuffled* gives each image the path chosen for another; *static* is the best single path found at that cost, with
-BatchNorm's statistics its own. Where shuffled is as good, the policy does not look at the image; where static is as
-good, it is a pruning. One row dominates another if it is at least as accurate at no more MACs, and better in one.
+BatchNorm's statistics its own (of two networks, there is none between the first alone and both). Where shuffled is as
+good, the policy does not look at the image; where static is as good, it is a pruning. One row dominates another if it
+is at least as accurate at no more MACs, and better in one.
 """
 STATIC = """What skipping has to beat: the same backbone pruned by Torch-Pruning (filters of the blocks' first
 convolutions, by their group's norm) and trained again with its dense self as teacher.
@@ -35,9 +37,9 @@ same number of epochs; each module in `agents/rivals` says what was simplified.
 EQUAL = """Policies and rivals that skip at least 5 % of the MACs, beside networks of the same backbone from this
 harness that compute the same for every image, pruned or narrower from the start, at MACs within 5 % (policies with a
 second network beside those of any backbone); policies without such a network are left out. Epochs are those since the
-network was dense (a policy that starts from a pruned network has that one's too), and those of a narrower network's own
-run. Two accuracies on 10,000 images differ by 0.8 points by chance alone in one of twenty cases (twice the standard
-error near 91 %, images drawn anew).
+network was dense (a policy that starts from a pruned network has that one's too, but not those of a second network),
+and those of a narrower network's own run. Two accuracies on 10,000 images differ by 0.8 points by chance alone in one
+of twenty cases (twice the standard error near 91 %, images drawn anew).
 """
 TIME = """What `lcnet-rl bench RUN --json RUN/times.json` measured, where it was run: greedy decisions on validation
 images, against the fastest dense network in the same runtime, its own backbone or the one named (`--against`); a
@@ -186,14 +188,19 @@ def verdicts(groups: Sequence[Group], dense: Sequence[Row], published: Sequence[
         looking = sum(map(looks_at_image, summaries))
         others = [*dense, *published, *(row for row in policies if row.name != label(group))]
         lines.append(
-            f"- `{label(group)}` is {points(-below)} its dense backbone and {points(over['static'])} its best static "
-            f"subnetwork\n  (which takes {100 * static_macs(group) / policy.macs:.0f} % of its MACs), and "
+            f"- `{label(group)}` is {points(-below)} {whole(summaries[0])} and {points(over['static'])} its best "
+            f"static subnetwork\n  (which takes {100 * static_macs(group) / policy.macs:.0f} % of its MACs), and "
             f"{points(over['shuffled'])} the same decisions shuffled: "
             f"{verdict(looking, len(summaries))}.\n  Published rows that it dominates: "
             f"{listed(row for row in published if policy.dominates(row))}; rows that dominate it: "
             f"{listed(row for row in others if row.dominates(policy))}."
         )
     return "\n".join(lines) + "\n"
+
+
+def whole(summary: dict[str, Any]) -> str:
+    """What a policy's network is with nothing skipped."""
+    return "both its networks" if summary.get("second_width") else "its dense backbone"
 
 
 def verdict(looking: int, runs: int) -> str:
