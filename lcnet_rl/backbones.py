@@ -158,8 +158,11 @@ class BackboneSpec:
 
     @property
     def title(self) -> str:
-        """The name, and that of the second network."""
-        return self.name if self.second is None else f"{self.name} + {self.second.name}"
+        """The name, and that of the second network, with its width where that is not the usual one."""
+        if self.second is None:
+            return self.name
+        second, usual = self.second, BACKBONES[self.second.name].width
+        return f"{self.name} + {second.name}" + ("" if second.width == usual else f"-{second.width}")
 
 
 @dataclass(frozen=True)

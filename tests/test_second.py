@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -19,7 +20,7 @@ from agents.controls import bill_of, fill
 from agents.rollout import mean_field, sample
 from envs.observations import encode, observation_space
 from envs.process import Process, Settings
-from lcnet_rl.backbones import Backbone, create_backbone
+from lcnet_rl.backbones import Backbone, BackboneSpec, create_backbone
 from lcnet_rl.data import Dataset
 from lcnet_rl.engine import Engine
 from lcnet_rl.errors import UserError
@@ -269,6 +270,12 @@ def test_a_static_path_may_keep_it() -> None:
     least = bill_of(model, torch.zeros(model.depth, 1, model.action_size))
     assert fill(model, priority, least + model.costs.blocks[-1].filter)[-1, 0, 0] == 1
     assert fill(model, priority, least + model.costs.blocks[-1].filter - 1)[-1, 0, 0] == 0
+
+
+def test_a_pair_is_named_with_the_width_of_a_second_network_that_is_not_as_usual() -> None:
+    first, second = BackboneSpec("resnet20", 10, 8), BackboneSpec("resnet11-pool", 10, 32)
+    assert replace(first, second=second).title == "resnet20 + resnet11-pool"
+    assert replace(first, second=replace(second, width=64)).title == "resnet20 + resnet11-pool-64"
 
 
 def test_what_cannot_be_is_refused() -> None:
