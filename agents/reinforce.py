@@ -163,7 +163,7 @@ class Reinforce:
         probe = self.finetuner.probe_loss(labels, rollout)
         loss = task + policy_objective
         if self.step < schedule.polish:
-            # Later the decisions have to stay what the backbone settles on, so what the gates read stays too.
+            # Later the decisions have to stay what the backbone settles on, so the probes, which gates read, stay too.
             loss = loss + probe
         if not math.isfinite(float(distributed.global_mean(loss.detach()))):
             raise self.diverged("loss")
@@ -223,6 +223,8 @@ class Reinforce:
         if config.baseline == "self-critical":
             with torch.no_grad(), running_statistics_kept(model):
                 greedy = self.roll(images, prices, 1, generator, greedy_keeps)
+            # Some versions of PyTorch would use the weights that this pass cast, without a graph, in the next one too.
+            torch.clear_autocast_cache()
         rollout = self.roll(images, prices, config.rollouts, generator, bound=config.bound)
         estimator = (config.baseline, config.cost_gradient, field, greedy, config.control_variate)
         objective = policy_loss(rollout, labels, charged, self.reward, *estimator)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 
 from lcnet_rl.data import Dataset
+from lcnet_rl.decisions import threshold_logit
 from lcnet_rl.device import Precision
 from lcnet_rl.errors import UserError
 from lcnet_rl.evaluate import evaluate, recalibrate, spread_prices
@@ -96,7 +97,7 @@ def center_threshold(
     for _ in range(rounds):
         recalibrate(model, train, model.greedy(), device, precision, images, prices)
         threshold = calibrate_threshold(model, val, budget, device, precision, prices=prices)
-        shift = -math.log(threshold / (1 - threshold))
+        shift = -threshold_logit(threshold)
         model.shift_logits(shift)
         total += shift
     return 1 / (1 + math.exp(total))

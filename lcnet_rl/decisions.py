@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
+from lcnet_rl.errors import UserError
 from lcnet_rl.macs import CostTable
+
+
+def threshold_logit(threshold: float) -> float:
+    """What a keep logit must exceed where the probability has to exceed ``threshold``.
+
+    Near 0 and 1, logits tell probabilities apart that float32 does not.
+
+    Raises:
+        UserError: for a threshold outside (0, 1).
+    """
+    if not 0 < threshold < 1:
+        raise UserError(f"a threshold is in (0, 1), got {threshold}")
+    return math.log(threshold / (1 - threshold))
 
 
 class Decisions(nn.Module):

@@ -13,7 +13,6 @@ a second network sees the images alone that keep it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import cast, get_args
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lcnet_rl.backbones import IMAGE_SIZE, Backbone, pool, scale_channels
-from lcnet_rl.decisions import Decisions
+from lcnet_rl.decisions import Decisions, threshold_logit
 from lcnet_rl.errors import UserError, unknown_name
 from lcnet_rl.gates import CNet, Gate, LNet, Probe, Standardize, start_unsure
 from lcnet_rl.macs import cost_table, linear_macs
@@ -322,12 +321,9 @@ class LCNet(Decisions):
             gate.keep.bias.add_(amount)
 
     def cut(self, block: int, threshold: float) -> float:
-        """The logit that a block's must exceed where the network's ``threshold`` is that; see ``greedy``.
-
-        Near 0 and 1, logits tell probabilities apart that float32 does not.
-        """
+        """The logit that a block's must exceed where the network's ``threshold`` is that, in (0, 1); see ``greedy``."""
         moves = self.backbone.second is None or block == self.depth - 1
-        return math.log(threshold / (1 - threshold)) if moves else 0.0
+        return threshold_logit(threshold) if moves else 0.0
 
     def scale_parameters(self) -> list[nn.Parameter]:
         """The scale layers of the gates, which back-propagation trains."""

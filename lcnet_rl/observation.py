@@ -48,7 +48,7 @@ class Observation:
 
     @cached_property
     def decided(self) -> tuple[Tensor, Tensor]:
-        """A rival's keep logits (B, 1) and next memory (B, M), which are computed once."""
+        """A rival's keep logits (B, 1) and next memory (B, M), which are computed once an observation."""
         assert self.policy is not None
         assert self.memory is not None
         return self.policy.decide(self.block, self.pooled, self.memory)

@@ -46,9 +46,10 @@ def test_any_decisions_give_the_models_logits(
     assert_same(model, Engine(model), (draws < keep).float(), count)
 
 
+@pytest.mark.parametrize("decides", ["both", "channels"])
 @pytest.mark.parametrize("fastest", [0, 1, 2])
-def test_every_way_of_the_crossover_gives_the_models_logits(fastest: int) -> None:
-    model = lively()
+def test_every_way_of_the_crossover_gives_the_models_logits(fastest: int, decides: Decides) -> None:
+    model = lively(decides=decides)
     engine = Engine(model)
     plain, one = Line(0.0, 1.0), Line(100.0, 0.0)
     kept = [(plain,) * 4, (one, one, one, plain), (one, one, one, plain)][fastest]
@@ -58,7 +59,16 @@ def test_every_way_of_the_crossover_gives_the_models_logits(fastest: int) -> Non
         tuple(packed.all for packed in engine.packed),
     )
     actions = (torch.rand(model.depth, 7, model.action_size, generator=torch.Generator().manual_seed(0)) < 0.6).float()
+    actions[:, 0, :1] = float(decides == "both")
+    actions[:, 0, 1:] = 0  # kept, and no filter of it
     assert_same(model, engine, actions, 7)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.bool])
+def test_actions_may_be_of_any_type_of_number(dtype: torch.dtype) -> None:
+    model = lively()
+    actions = torch.randint(0, 2, (model.depth, 5, model.action_size), generator=torch.Generator().manual_seed(0))
+    assert_same(model, Engine(model), actions.to(dtype), 5)
 
 
 def test_the_crossover_takes_the_fastest_plan() -> None:
@@ -184,6 +194,11 @@ def test_what_an_engine_cannot_do_it_refuses() -> None:
     engine = Engine(lively())
     with pytest.raises(UserError, match="cannot be trained"):
         engine.train()
+    with pytest.raises(UserError, match="not with another engine's"):
+        Engine(engine)
+    for threshold in (0.0, 1.0):
+        with pytest.raises(UserError, match=r"a threshold is in \(0, 1\)"):
+            engine.run(images(1), engine.greedy(threshold))
     with pytest.raises(UserError, match="float32 or bfloat16"):
         Engine(lively(), torch.float16)
     with pytest.raises(UserError, match="at least one image, got 0"):

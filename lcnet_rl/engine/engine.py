@@ -48,8 +48,10 @@ class Engine(LCNet):
             dtype: of the convolutions: float32 or bfloat16. Gates and head always compute in float32.
 
         Raises:
-            UserError: for another dtype.
+            UserError: for another dtype, or an engine instead of a trained network.
         """
+        if isinstance(model, Engine):
+            raise UserError("an engine is built with a trained network's weights, not with another engine's")
         if dtype not in (torch.float32, torch.bfloat16):
             raise UserError(f"the engine computes in float32 or bfloat16, not {dtype}")
         spec = model.spec
@@ -129,9 +131,12 @@ class Engine(LCNet):
         if not ((action == 0) | (action == 1)).all():
             raise UserError("an engine's action holds zeros and ones only")
         t = state.block
+        action = action.float()
         keep, filters = self.split(action, t)
         features = self._standardized(t, self.observe(state).gate_input)
-        scale = keep * self._l_net(t).scales(features)[:, 0] if self.l_nets else keep
+        scale = keep * (filters.amax(1) > 0)  # a plan may run images that keep no filter with all the others
+        if self.l_nets:
+            scale = scale * self._l_net(t).scales(features)[:, 0]
         if t == len(self.packed):
             return self.ask_second(state, action, keep, scale)
         filter_scale = None
@@ -219,5 +224,5 @@ class Engine(LCNet):
             if isinstance(here, slice):
                 packed.run(part, beside, chunk.groups, scales, scale[here], out[here])
             else:
-                as_rows(out)[here] = as_rows(packed.run(part, beside, chunk.groups, scales, scale[here]))
+                as_rows(out)[here] = as_rows(packed.run(part, beside, chunk.groups, scales, scale[here], out=beside))
         return out
