@@ -8,6 +8,7 @@ and L-Net decides image by image, by what the first network has seen, whether it
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import torch
@@ -17,16 +18,20 @@ from lcnet_rl.errors import UserError
 
 
 @torch.no_grad()
-def with_second(first: Backbone, second: Backbone) -> Backbone:
-    """Both networks, with their weights, as one; its logits are the sum of theirs.
+def with_second(first: Backbone, second: Backbone, weight: float = 1.0) -> Backbone:
+    """Both networks, with their weights, as one; its logits are the first one's plus ``weight`` times the second one's.
 
     Args:
         first: whose blocks are decided one by one.
         second: what runs as a whole, from the image on, or not at all.
+        weight: of its logits; above 1 where it is the better one, or was trained to be less sure.
 
     Raises:
-        UserError: when they tell different numbers of classes apart, or one has a second network already.
+        UserError: for a weight that is not positive, when they tell different numbers of classes apart, or when one has a
+            second network already.
     """
+    if not 0 < weight < math.inf:
+        raise UserError(f"the second network's logits are weighted by a number above 0, got {weight}")
     if first.spec.classes != second.spec.classes:
         raise UserError(f"the networks tell {first.spec.classes} and {second.spec.classes} classes apart")
     if first.second is not None or second.second is not None:
@@ -37,6 +42,6 @@ def with_second(first: Backbone, second: Backbone) -> Backbone:
     both.blocks.load_state_dict(first.blocks.state_dict())
     both.second.stem.load_state_dict(second.stem.state_dict())
     both.second.blocks.load_state_dict(second.blocks.state_dict())
-    both.head.weight.copy_(torch.cat((first.head.weight, second.head.weight), 1))
-    both.head.bias.copy_(first.head.bias + second.head.bias)
+    both.head.weight.copy_(torch.cat((first.head.weight, weight * second.head.weight), 1))
+    both.head.bias.copy_(first.head.bias + weight * second.head.bias)
     return both

@@ -46,11 +46,12 @@ def keep_first_only(model: LCNet, count: int) -> torch.Tensor:
     return actions
 
 
-def test_both_networks_together_give_the_sum_of_their_logits() -> None:
+@pytest.mark.parametrize("weight", [1.0, 2.5])
+def test_both_networks_together_give_the_weighted_sum_of_their_logits(weight: float) -> None:
     first, second = pair()
-    both = with_second(first, second).eval()
+    both = with_second(first, second, weight).eval()
     with torch.no_grad():
-        torch.testing.assert_close(both(images(3)), first(images(3)) + second(images(3)), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(both(images(3)), first(images(3)) + weight * second(images(3)), atol=1e-4, rtol=1e-4)
 
 
 def test_it_costs_what_torch_counts_and_its_head_reads_both() -> None:

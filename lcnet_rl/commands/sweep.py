@@ -137,11 +137,11 @@ def prepare(config: Sweep) -> Worker:
     def build(values: dict[str, Any]) -> AnyTrain:
         return settings_of(base, values, space)
 
-    networks: dict[tuple[str | int | None, ...], Backbone] = {}
+    networks: dict[tuple[str | float | None, ...], Backbone] = {}
 
     def try_gates(values: dict[str, Any]) -> None:
         settings = build(values)
-        network = settings.dataset, settings.backbone, settings.width, settings.init, settings.second
+        network = settings.backbone, settings.width, settings.init, settings.second, settings.second_weight
         if network not in networks:
             networks[network] = starting_backbone(settings, classes=None)
         starting_agent(settings, networks[network])

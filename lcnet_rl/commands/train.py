@@ -104,10 +104,13 @@ def starting_backbone(config: AnyTrain, classes: int | None) -> Backbone:
     With ``classes`` None it may be for any number of them.
     """
     if config.second is None:
+        if config.second_weight != 1:
+            raise UserError("--second-weight is of the network that --second names")
         return first_backbone(config, classes)
     if is_agent(config.init):
         raise UserError(f"--init goes on with the networks that {config.init} has: leave --second away")
-    return with_second(first_backbone(config, classes), load_backbone(config.second, classes=classes))
+    second = load_backbone(config.second, classes=classes)
+    return with_second(first_backbone(config, classes), second, config.second_weight)
 
 
 def first_backbone(config: AnyTrain, classes: int | None) -> Backbone:
