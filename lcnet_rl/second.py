@@ -27,8 +27,8 @@ def with_second(first: Backbone, second: Backbone, weight: float = 1.0) -> Backb
         weight: of its logits; above 1 where it is the better one, or was trained to be less sure.
 
     Raises:
-        UserError: for a weight that is not positive, when they tell different numbers of classes apart, or when one has a
-            second network already.
+        UserError: for a weight that is not positive, and where the networks tell different numbers of classes apart or
+            one has a second network already.
     """
     if not 0 < weight < math.inf:
         raise UserError(f"the second network's logits are weighted by a number above 0, got {weight}")

@@ -284,6 +284,8 @@ def test_what_cannot_be_is_refused() -> None:
     both = with_second(first, second)
     with pytest.raises(UserError, match="can be two in all"):
         with_second(both, second)
+    with pytest.raises(UserError, match="by a number above 0, got -1"):
+        with_second(first, second, weight=-1)
     with pytest.raises(UserError, match="10 and 3 classes"):
         with_second(first, create_backbone("resnet8", 3, 8))
     with pytest.raises(UserError, match="before another one is put behind it"):

@@ -61,12 +61,14 @@ def test_a_second_network_is_put_behind_the_starting_one(
     larger, run = create_backbone("resnet14", 2, 6), tmp_path / "two"
     save_backbone(larger, tmp_path / "larger.safetensors")
     arguments = ["train", "--dataset", images, *NETWORK, "--second", str(tmp_path / "larger.safetensors")]
+    arguments += ["--second-weight", "2"]
     assert main([*arguments, "--init", "scratch", "--epochs", "2", "--run", str(run)]) == 0
     start, model = load_backbone(str(run / START), classes=2), load_model(run)
     assert start.spec == model.spec.backbone
     assert (start.spec.name, start.spec.second) == ("resnet8", larger.spec)
     kept = {name.removeprefix("second."): value for name, value in start.state_dict().items() if "second." in name}
     assert all(torch.equal(value, kept[name]) for name, value in larger.state_dict().items() if "head" not in name)
+    assert torch.equal(start.head.weight[:, -larger.channels :], 2 * larger.head.weight)
     (tmp_path / "larger.safetensors").unlink()
     (run / "model.safetensors").unlink()
     assert main(["train", "--resume", str(run)]) == 0, "from the run's own copy"
@@ -74,6 +76,8 @@ def test_a_second_network_is_put_behind_the_starting_one(
     assert load_model(tmp_path / "on").spec == model.spec
     assert main([*arguments, "--init", str(run), "--run", str(tmp_path / "third")]) == 2
     assert "leave --second away" in " ".join(capsys.readouterr().err.split())
+    assert main(["train", "--dataset", images, *NETWORK, "--init", "scratch", "--second-weight", "2"]) == 2
+    assert "is of the network that --second names" in " ".join(capsys.readouterr().err.split())
     monkeypatch.setattr(train, "world_size", lambda: 2)
     for pair in (["--resume", str(run)], ["--dataset", images, *NETWORK, "--init", str(run), "--run", "never"]):
         assert main(["train", *pair]) == 2
