@@ -82,7 +82,7 @@ def picture_paths(model: LCNet, dataset: Dataset, policy: Results, path: Path, c
         count: images a row.
     """
     known = dataset.difficulty is not None
-    difficulty = dataset.difficulty if dataset.difficulty is not None else -policy.log_prob
+    difficulty = dataset.difficulty if dataset.difficulty is not None else policy.log_prob.abs()
     order = difficulty.argsort(stable=True)
     pictures = []
     for index in torch.cat((order[:count], order[-count:])).tolist():
