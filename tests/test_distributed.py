@@ -177,6 +177,7 @@ def every_quantity(folder: Path) -> None:
     agree(folder)
 
 
+@pytest.mark.slow
 def test_every_quantity_of_a_step_is_that_of_the_global_batch(tmp_path: Path) -> None:
     together(every_quantity, tmp_path)
     assert [row["main"] for row in logged(tmp_path)] == ["1"]

@@ -195,6 +195,7 @@ def test_runs_are_chosen_by_name_or_kind(reference: Path) -> None:
     assert reproduce.choose(["policies", "dense"], [rival, *runs]) == runs
 
 
+@pytest.mark.slow
 def test_ctrl_c_lets_the_training_save_what_it_has(tmp_path: Path) -> None:
     saved = tmp_path / "saved"
     child = (

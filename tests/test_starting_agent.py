@@ -26,7 +26,10 @@ def trained(images: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-@pytest.mark.parametrize(("algo", "length"), [("reinforce", "--epochs=1"), ("ppo", "--timesteps=100")])
+@pytest.mark.parametrize(
+    ("algo", "length"),
+    [("reinforce", "--epochs=1"), pytest.param("ppo", "--timesteps=100", marks=pytest.mark.slow)],
+)
 def test_gates_and_backbone_go_on_and_the_dense_network_stays(
     trained: Path, images: str, tmp_path: Path, algo: str, length: str
 ) -> None:
@@ -54,6 +57,7 @@ def test_another_kind_of_agent_is_refused(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_second_network_is_put_behind_the_starting_one(
     images: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,6 +88,7 @@ def test_a_second_network_is_put_behind_the_starting_one(
         assert "leave torchrun away" in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.slow
 def test_ppo_decides_about_a_second_network_too(images: str, tmp_path: Path) -> None:
     save_backbone(create_backbone("resnet8", 2, 4), tmp_path / "larger.safetensors")
     arguments = ["train", "--algo", "ppo", "--dataset", images, *NETWORK, "--init", "scratch", "--timesteps", "100"]
