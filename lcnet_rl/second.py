@@ -24,7 +24,8 @@ def with_second(first: Backbone, second: Backbone, weight: float = 1.0) -> Backb
     Args:
         first: whose blocks are decided one by one.
         second: what runs as a whole, from the image on, or not at all.
-        weight: of its logits; above 1 where it is the better one, or was trained to be less sure.
+        weight: of its logits; above 1 where it is the better one, or was trained to be less sure. It also makes the
+            probabilities of images that run both surer.
 
     Raises:
         UserError: for a weight that is not positive, and where the networks tell different numbers of classes apart or

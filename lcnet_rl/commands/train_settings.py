@@ -46,7 +46,7 @@ class Train:
     """A dense network that becomes one more layer behind the starting one, which L-Net runs, from the image on, for
     the images that need it: a file, a pretrain run, or akamaster."""
     second_weight: float = 1.0
-    """Of its logits, which are added to the first one's."""
+    """Of its logits, which are added to the first one's; a larger one makes probabilities surer where both run."""
     teacher: str | None = None
     """A dense network whose soft labels are learned, with weight --distill, in the place of the starting one's: a file,
     a pretrain run, or akamaster."""
