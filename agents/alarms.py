@@ -12,20 +12,26 @@ MISSED = 0.05
 """How far from its target the sampled MACs share may be at the end of the policy's training."""
 
 
-def warn_if_collapsed(step: int, spread: float, share: float) -> bool:
+def warn_if_collapsed(step: int, spread: float, share: float, target: float | None = None) -> bool:
     """Warn where all images cost about the same, which mostly means that all get the same decisions.
 
     Args:
         step: of the training.
         spread: standard deviation over validation images of the share of dense MACs.
         share: its mean.
+        target: what that is to become, if there is one: then the price is not the user's.
 
     Returns:
         Whether there was a warning.
     """
     if spread >= COLLAPSED:
         return False
-    if share > EVERYTHING:
+    if target is not None:
+        advice = (
+            "more epochs or a larger --gate-lr may help, or more exploration (--entropy; of reinforce also "
+            "--information; of convnet-aig --temperature)"
+        )
+    elif share > EVERYTHING:
         advice = "everything is kept: a higher --price, or a --target, makes skipping worth it"
     else:
         advice = "a lower --price, or more exploration (--entropy; of reinforce also --information) may help"

@@ -76,7 +76,8 @@ def policy_entropy(rollout: Rollout) -> Tensor:
 def decision_information(rollout: Rollout) -> Tensor:
     """Mutual information between image and decision, H(mean p) - mean H(p), in nats a decision; a scalar.
 
-    0 when every image gets the same probabilities. As a bonus it works against one decision for all images.
+    0 when every image gets the same probabilities. As a bonus it works against one decision for all images. What else
+    the gates read counts as the image here: its price, of a range, and what its own rollout has spent so far.
     """
     p = rollout.probabilities
     count = global_sum(rollout.consulted.sum((1, 2)))

@@ -44,14 +44,15 @@ class FinetuneConfig:
     max_grad_norm: float = 5.0
     """Gradients of backbone and policy are each clipped to this norm."""
     keep_bias: float = 2.0
-    """Initial keep logit of the gates; 2 is a keep probability of 0.88."""
+    """Initial keep logit of the gates, unless they are those of --init; 2 is a keep probability of 0.88."""
     warmup_keep: float = 0.5
     """Lowest keep rate of an image in the warm-up; the rate is uniform between this and 1."""
     train_backbone: bool = True
     """Whether the backbone learns along with the policy; otherwise its weights stay, and only BatchNorm's running
     statistics become those of what runs (an ablation)."""
     train_scales: bool = True
-    """Whether the gates' scales learn; otherwise they stay 1, and are billed all the same (an ablation)."""
+    """Whether the gates' scales learn; otherwise they stay as they begin, at 1 or as --init has them, and are billed
+    all the same (an ablation)."""
     precision: Precision = "auto"
     """bf16 (autocast), fp32, or auto: bf16 where the hardware has matrix units for it."""
 

@@ -24,6 +24,7 @@ from lcnet_rl.model import LCNet
 from lcnet_rl.rewards import Lagrangian, PriceRange, create_reward, price_range
 
 PriceSchedule = Literal["constant", "linear", "cosine"]
+SHORTEST_INTEGRAL = 0.3
 
 
 @dataclass(frozen=True)
@@ -34,16 +35,16 @@ class PricingConfig(FinetuneConfig):
     """NAME or NAME:parameter=value,... of a shape: linear, quadratic, confidence, confidence-gain, potential, budget,
     lagrangian, asymmetric; or MODULE:FUNCTION of your own."""
     price: float | str = 0.3
-    """Reward lost by spending the dense model's MACs once; with a target, where the price starts. A range like
-    0.05..1.0 trains one agent for all prices in it."""
+    """Reward lost by spending the dense model's MACs once; with a target, where the price starts (of lagrangian: at 0).
+    A range like 0.05..1.0 trains one agent for all prices in it."""
     target: float | None = None
     """Mean share of dense MACs to reach: the price then moves by itself to where the policy spends just that."""
     price_rate: float = 6.0
     """With a target: how much overspending by the whole dense MACs raises the price, at once and again over every
-    ramp's length."""
+    ramp's length (of a shorter ramp than 0.3, over that share of the policy's training)."""
     price_schedule: PriceSchedule = "linear"
     """How a price rises from 0, a target falls from 1, or a range opens from its lowest price: at once (constant),
-    evenly (linear), or slowly at both ends (cosine)."""
+    evenly (linear), or slowly at both ends (cosine). Lagrangian's target stays."""
     ramp: float = 0.3
     """Share of the policy's training over which they do."""
 
@@ -66,6 +67,15 @@ class PricingConfig(FinetuneConfig):
             )
         self._check(lambda value: value >= 0, "be >= 0", "price_rate")
         self._check(lambda value: 0 <= value <= 1, "be in [0, 1]", "ramp")
+
+    @property
+    def integral_share(self) -> float:
+        """Share of the policy's training in which overspending moves the price by ``price_rate`` for good.
+
+        The ramp's, but not of a short one: decisions answer a price only after many updates, and a price that does not
+        wait for them runs away.
+        """
+        return max(self.ramp, SHORTEST_INTEGRAL)
 
     @property
     def aim(self) -> float | None:
@@ -97,7 +107,8 @@ class Pricing:
         Args:
             config: the settings.
             model: whose least possible bill a target must exceed.
-            updates: how many updates a ramp takes; a target's integral part is reckoned by it.
+            updates: over how many of them a target's integral part answers as much as the proportional one; see
+                ``integral_share``.
 
         Raises:
             UserError: for a target that is out of reach.

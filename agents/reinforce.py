@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from agents.alarms import warn_if_missed
+from agents.centering import center
 from agents.estimators import decision_information, policy_entropy, policy_loss
 from agents.finetune import Finetuner, OnValidation, greedy_keeps, random_keeps
 from agents.pricing import Pricing
@@ -27,7 +28,6 @@ from agents.window import Window
 from lcnet_rl import distributed
 from lcnet_rl.backbones import Backbone
 from lcnet_rl.batchnorm import prepare
-from lcnet_rl.budget import center_threshold
 from lcnet_rl.data import Dataset
 from lcnet_rl.data.sampler import TrainingBatches
 from lcnet_rl.device import Stream, autocast, step_generator
@@ -80,7 +80,7 @@ class Reinforce:
         self.schedule = Schedule.of(config, self.batches.steps_per_epoch)
         self.finetuner = Finetuner(model, config, teacher)
         self.gates = torch.optim.Adam(model.policy_parameters(), lr=config.gate_lr)
-        self.pricing = Pricing(config, model, self.schedule.ramp)
+        self.pricing = Pricing(config, model, self.schedule.integral)
         self.held: float | None = None
         self.step = 0
         self.validation = Validation(model, config, train, val, run, device)
@@ -264,9 +264,7 @@ class Reinforce:
         images = self.val_set.sample(2000)
         target = self.drifted_from(images) if self.pricing.target is None else self.pricing.target
         if target is not None:
-            center_threshold(
-                model, self.train_set, images, target, self.device, config.precision, 2000, rounds=3, prices=prices
-            )
+            center(model, self.train_set, images, target, self.device, config.precision, rounds=3, prices=prices)
         recalibrate(model, self.train_set, model.greedy(), self.device, prices=prices)
         distributed.share_weights(model)
 

@@ -90,13 +90,16 @@ class Schedule:
     """First step of greedy decisions."""
     ramp: int
     """Steps over which price or target ramp, from ``policy`` on."""
+    integral: int
+    """Steps over which a target's controller gathers what is overspent; see ``PricingConfig.integral_share``."""
 
     @staticmethod
     def of(config: ReinforceConfig, steps_per_epoch: int) -> Schedule:
         """The schedule of ``config``."""
         total = max(1, round(config.epochs * steps_per_epoch))
         policy, polish = round(config.warmup * total), round((1 - config.polish) * total)
-        return Schedule(total, policy, polish, max(1, round(config.ramp * (polish - policy))))
+        ramp, integral = (max(1, round(share * (polish - policy))) for share in (config.ramp, config.integral_share))
+        return Schedule(total, policy, polish, ramp, integral)
 
     @property
     def middle_of_polish(self) -> float:

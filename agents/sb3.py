@@ -18,6 +18,7 @@ from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
+from agents.centering import center
 from agents.finetune import OnValidation
 from agents.gate_policy import GatePolicy
 from agents.sb3_config import A2CConfig, PPOConfig
@@ -25,7 +26,6 @@ from agents.sb3_finetuning import JointFinetuning
 from envs.sb3 import SB3VecEnv
 from envs.vector import ChannelSkipVectorEnv, LayerChannelSkipVectorEnv, LayerSkipVectorEnv, SkipVectorEnv
 from lcnet_rl.backbones import Backbone
-from lcnet_rl.budget import center_threshold
 from lcnet_rl.data import Dataset
 from lcnet_rl.errors import UserError
 from lcnet_rl.evaluate import recalibrate
@@ -96,14 +96,12 @@ def train_sb3(
         left = config.timesteps - algorithm.num_timesteps
         if left > 0:
             algorithm.learn(left, callback=joint, log_interval=1, reset_num_timesteps=not resume)
-        if interrupt.requested and algorithm.num_timesteps < config.timesteps:
+        if joint.stopped:
             raise Interrupted(f"lcnet-rl train --resume {quote(str(run))}", joint.saved_at, config.timesteps)
         joint.save()  # of before the centring, so that to resume a finished run changes nothing
         model.price.fill_(joint.pricing.value)
         if joint.pricing.target is not None:  # met while sampling so far, which is not the greedy share
-            center_threshold(
-                model, train, val.sample(2000), joint.pricing.target, device, config.precision, images=2000
-            )
+            center(model, train, val.sample(2000), joint.pricing.target, device, config.precision)
         recalibrate(model, train, model.greedy(), device, prices=joint.pricing.now)
         save_model(model, run / MODEL)
         joint.validate(calibrated=True)
@@ -154,7 +152,7 @@ def largest_divisor(rows: int, most: int) -> int:
         UserError: when that is a far smaller one.
     """
     divisor = max(size for size in range(1, min(rows, most) + 1) if rows % size == 0)
-    if 4 * divisor < min(rows, most):
+    if divisor < 2 or 4 * divisor < min(rows, most):
         raise UserError(
             f"the {rows} rows of a rollout divide into minibatches of {divisor} at most, not of {most} or nearly so: "
             "choose another --num-envs or --minibatch"

@@ -51,8 +51,8 @@ class JointFinetuning(BaseCallback):
         self.run, self.seed, self.device = run, seed, device
         self.finetuner = Finetuner(model, config, teacher)
         self.batches = TrainingBatches(train, config.batch_size, seed, device, config.augmentation)
-        rollout = config.num_envs * config.episodes * model.depth
-        self.pricing = Pricing(config, model, config.ramp * config.timesteps / rollout)
+        self.rollout = config.num_envs * config.episodes * model.depth  # in timesteps
+        self.pricing = Pricing(config, model, config.integral_share * config.timesteps / self.rollout)
         self.step, self.rollouts = 0, 0
         self.validation = Validation(model, config, train, val, run, device)
         self.interrupt = Interrupt()
@@ -61,6 +61,7 @@ class JointFinetuning(BaseCallback):
         self._shares: list[float] = []
         self._random_state: dict[str, Any] = {}
         self.saved_at = self._begun_at = -1
+        self.stopped = False
 
     def warm_up(self) -> None:
         """Teach the backbone to live with random skips, as far as that is not done.
@@ -107,16 +108,16 @@ class JointFinetuning(BaseCallback):
         """Share of the timesteps that are behind us."""
         return self.num_timesteps / self.config.timesteps
 
-    @property
-    def ramped(self) -> float:
-        """How far the price's ramp has come, in [0, 1]."""
-        return min(1.0, self.done / max(self.config.ramp, 1e-9))
+    def ramped(self, to_come: int = 0) -> float:
+        """How far the price's ramp has come, in [0, 1], after ``to_come`` more timesteps."""
+        done = (self.num_timesteps + to_come) / self.config.timesteps
+        return min(1.0, done / max(self.config.ramp, 1e-9))
 
     def _on_rollout_start(self) -> None:
         env = self.training_env
         assert isinstance(env, SB3VecEnv)
         self._begun_at = self.num_timesteps
-        self.pricing.ramp(self.ramped)
+        self.pricing.ramp(self.ramped(self.rollout))
         self.lcnet.price.fill_(self.pricing.value)
         if self._random_state:
             set_random_state(env, self._random_state)
@@ -138,6 +139,7 @@ class JointFinetuning(BaseCallback):
 
     def _on_step(self) -> bool:
         if self.interrupt.requested and self.saved_at == self._begun_at:
+            self.stopped = True
             return False
         for info in self.locals["infos"]:
             if "episode" in info:
@@ -147,14 +149,14 @@ class JointFinetuning(BaseCallback):
     def _on_rollout_end(self) -> None:
         self.rollouts += 1
         share = float(np.mean(self._shares))
-        self.pricing.learn(share, self.ramped, last=self.done >= 1)
+        self.pricing.learn(share, self.ramped(), last=self.done >= 1)
         if self.done >= 1:
             warn_if_missed(share, self.pricing.target)
         self.logger.record("rollout/macs_ratio", share)
         self.logger.record("train/price", self.pricing.value)
         if self.bar:
             self.bar.note(f"share {share:.3f} price {self.pricing.now}")
-            self.bar.advance(self.config.num_envs * self.config.episodes * self.lcnet.depth)
+            self.bar.advance(self.rollout)
 
     def validate(self, calibrated: bool = False) -> None:
         """Log a validation; see ``agents.validation``."""

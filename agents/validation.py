@@ -62,11 +62,15 @@ class Validation:
         if settled and (self.best is None or reward >= self.best.reward(self.reward, seen)):
             self.best = results
             distributed.by_main(save_model)(model, self.run / BEST)
-        collapsed = settled and warn_if_collapsed(step, results.spread, results.macs_ratio)
+        spread = results.spread
+        if not prices.is_one:  # images that cost unlike because their prices are is not what is asked
+            middle = torch.full((len(self.val),), prices.middle)
+            spread = evaluate(model, self.val, model.greedy(), self.device, precision, middle).spread
+        collapsed = settled and warn_if_collapsed(step, spread, results.macs_ratio, self.config.aim)
         return {
             "eval/accuracy": results.accuracy,
             "eval/macs_ratio": results.macs_ratio,
-            "eval/macs_spread": results.spread,
+            "eval/macs_spread": spread,
             "eval/mean_reward": reward,
             "eval/collapsed": float(collapsed),
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -21,6 +22,10 @@ PRICE_GRID = 64
 """Prices are looked for on twice as many points of their range, even in its logarithm."""
 
 
+class OutOfReachError(UserError):
+    """No keep threshold meets a budget."""
+
+
 def calibrate_threshold(
     model: LCNet,
     val: Dataset,
@@ -31,6 +36,8 @@ def calibrate_threshold(
     prices: PriceRange | None = None,
 ) -> float:
     """The smallest keep threshold whose greedy decisions stay within a budget on validation images.
+
+    Where every threshold's do, the largest one that costs as much as the smallest: no looser than keeping all needs.
 
     Args:
         model: the network.
@@ -45,19 +52,21 @@ def calibrate_threshold(
         The threshold in (0, 1).
 
     Raises:
-        UserError: when even the strictest threshold costs more than the budget.
+        OutOfReachError: when even the strictest threshold costs more than the budget.
     """
-
     seen = None if prices is None else spread_prices(prices, len(val))
 
     def share(threshold: float) -> float:
         return evaluate(model, val, model.greedy(threshold), device, precision, seen).macs_ratio
 
-    measure = measure or share
-    point = smallest(lambda point: measure(_threshold(point)) <= budget, GRID)
+    cost = functools.cache(lambda point: (measure or share)(_threshold(point)))
+    point = smallest(lambda point: cost(point) <= budget, GRID)
     if point is None:
-        least = measure(_threshold(GRID))
-        raise UserError(f"no threshold meets a budget of {budget:.3f}: keeping nothing still costs {least:.3f}")
+        what = "without the second network it" if model.backbone.second is not None else "keeping nothing"
+        raise OutOfReachError(f"no threshold meets a budget of {budget:.3f}: {what} still costs {cost(GRID):.3f}")
+    if point == -GRID:
+        cheaper = smallest(lambda point: cost(point) < cost(-GRID), GRID)
+        point = 0 if cheaper is None else cheaper - 1
     return _threshold(point)
 
 
@@ -91,7 +100,7 @@ def center_threshold(
         The threshold that the shifts amount to.
 
     Raises:
-        UserError: as ``calibrate_threshold``.
+        OutOfReachError: as ``calibrate_threshold``; the model is then as it was, but for BatchNorm.
     """
     total = 0.0
     for _ in range(rounds):

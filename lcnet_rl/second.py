@@ -21,6 +21,8 @@ from lcnet_rl.errors import UserError
 def with_second(first: Backbone, second: Backbone, weight: float = 1.0) -> Backbone:
     """Both networks, with their weights, as one; its logits are the first one's plus ``weight`` times the second one's.
 
+    The head has one bias, the sum of both, so that of the second one counts where it does not run, too.
+
     Args:
         first: whose blocks are decided one by one.
         second: what runs as a whole, from the image on, or not at all.

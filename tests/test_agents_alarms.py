@@ -1,8 +1,19 @@
 """Warnings about policies that collapse or miss their target."""
 
+from __future__ import annotations
+
+from pathlib import Path
+
 import pytest
+import torch
+from networks import lively
+from test_agents_runs import noise
 
 from agents.alarms import COLLAPSED, MISSED, warn_if_collapsed, warn_if_missed
+from agents.pricing import PricingConfig
+from agents.validation import Validation
+from lcnet_rl.evaluate import evaluate, spread_prices
+from lcnet_rl.rewards import PriceRange
 
 
 @pytest.mark.parametrize(("spread", "warned"), [(0.0, True), (0.9 * COLLAPSED, True), (1.1 * COLLAPSED, False)])
@@ -21,6 +32,13 @@ def test_what_to_do_about_collapsed_decisions_hangs_on_what_they_keep(
     assert advice in " ".join(capsys.readouterr().out.split())
 
 
+def test_with_a_target_the_price_is_not_the_users_to_change(capsys: pytest.CaptureFixture[str]) -> None:
+    warn_if_collapsed(7, 0.0, 1.0, target=0.6)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "a larger --gate-lr" in said
+    assert "--price" not in said
+
+
 @pytest.mark.parametrize(
     ("share", "target", "warned"),
     [
@@ -35,3 +53,17 @@ def test_a_share_far_from_the_target_is_told(
 ) -> None:
     assert warn_if_missed(share, target) == warned
     assert ("the target of 0.6" in " ".join(capsys.readouterr().out.split())) == warned
+
+
+def test_a_policy_that_looks_at_its_price_alone_has_collapsed(tmp_path: Path) -> None:
+    prices, val, cpu = PriceRange(0.1, 0.9), noise(64, "val"), torch.device("cpu")
+    model = lively("resnet8", "layers", prices=prices)
+    for gate in model.l_nets:
+        gate.keep.weight.data.zero_()
+        gate.keep.bias.data.zero_()
+        gate.keep.weight.data[:, -1] = -1
+    unlike = evaluate(model, val, model.greedy(), cpu, prices=spread_prices(prices, len(val)))
+    assert unlike.spread > 0.1, "some images run all, others nothing"
+    validation = Validation(model, PricingConfig(price="0.1..0.9"), noise(64, "train"), val, tmp_path, cpu)
+    scalars = validation.validate(prices, 1, settled=True)
+    assert (scalars["eval/macs_spread"], scalars["eval/collapsed"]) == (0, 1)

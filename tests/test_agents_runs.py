@@ -165,6 +165,45 @@ def test_resumed_sb3_equals_an_uninterrupted_run_bit_for_bit(
     assert (whole / MODEL).read_bytes() == (parts / MODEL).read_bytes()
 
 
+def test_the_last_rollout_is_paid_for_at_the_whole_price_and_the_first_at_none_of_the_ramp(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from agents import sb3
+
+    config = PPOConfig(
+        timesteps=32 * 3 * 4, num_envs=32, episodes=1, batch_size=32, warmup_steps=0, finetune=0, price=0.8, ramp=1.0
+    )
+    prices: list[float] = []
+    begin = sb3.JointFinetuning._on_rollout_start
+
+    def recorded(self: sb3.JointFinetuning) -> None:
+        begin(self)
+        prices.append(self.pricing.value)
+
+    monkeypatch.setattr(sb3.JointFinetuning, "_on_rollout_start", recorded)
+    train_sb3(small_model(), config, noise(256, "train"), noise(64, "val"), tmp_path, 7, CPU)
+    assert prices == pytest.approx([0.2, 0.4, 0.6, 0.8])
+
+
+def test_a_run_stopped_in_its_last_rollout_is_not_called_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from agents import sb3
+
+    rollout = 32 * 3
+    config = PPOConfig(
+        timesteps=rollout + 32, num_envs=32, episodes=1, batch_size=32, warmup_steps=0, finetune=0, eval_every=100
+    )
+    end = sb3.JointFinetuning._on_rollout_end
+    monkeypatch.setattr(
+        sb3.JointFinetuning, "_on_rollout_end", lambda self: (end(self), signal.raise_signal(signal.SIGINT))
+    )
+    with pytest.raises(Interrupted):
+        train_sb3(small_model(), config, noise(256, "train"), noise(64, "val"), tmp_path, 7, CPU)
+    assert load_tree(tmp_path / CHECKPOINT)["timesteps"] == rollout
+    assert not (tmp_path / MODEL).exists()
+
+
 def test_sb3s_greedy_decisions_meet_a_target(tmp_path: Path) -> None:
     config = PPOConfig(
         timesteps=32 * 3 * 8, num_envs=32, episodes=1, batch_size=32, warmup_steps=2, finetune=1, target=0.6
@@ -181,6 +220,8 @@ def test_minibatches_far_smaller_than_asked_for_are_refused() -> None:
     assert largest_divisor(1152, 1000) == 576
     with pytest.raises(UserError, match="3459 rows of a rollout divide into minibatches of 3 at most"):
         largest_divisor(3459, 1152)
+    with pytest.raises(UserError, match="35 rows of a rollout divide into minibatches of 1 at most"):
+        largest_divisor(35, 4)
 
 
 def test_a_loss_that_is_no_number_stops_with_the_last_good_checkpoint(tmp_path: Path) -> None:

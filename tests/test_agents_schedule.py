@@ -32,6 +32,21 @@ def test_the_policy_settles_between_the_ramp_and_polishing() -> None:
     assert [SCHEDULE.settling(step) for step in (0, 100, 400, 550, 700, 999)] == [1, 1, 1, 0.5, 0, 0]
 
 
+@pytest.mark.parametrize(("ramp", "integral"), [(0.0, 180), (0.1, 180), (0.5, 300)])
+def test_a_targets_price_gathers_overspending_over_the_ramp_but_never_at_once(ramp: float, integral: int) -> None:
+    schedule = Schedule.of(ReinforceConfig(epochs=10, warmup=0.1, polish=0.3, ramp=ramp), steps_per_epoch=100)
+    assert schedule.integral == integral
+
+
+def test_without_a_ramp_a_step_that_overspends_hardly_moves_the_price(tmp_path: Path) -> None:
+    config = ReinforceConfig(
+        epochs=100, batch_size=16, price=1.0, target=0.5, price_rate=2.0, warmup=0.0, polish=0.2, ramp=0.0
+    )
+    agent = small_agent(config, tmp_path)
+    agent.learn_price(0.9)
+    assert agent.pricing.value == pytest.approx(1 + 2 * 0.4 / (0.3 * 80))
+
+
 def test_a_ramp_as_long_as_the_policy_phase_leaves_no_time_to_settle() -> None:
     schedule = Schedule.of(ReinforceConfig(epochs=10, warmup=0.1, polish=0.3, ramp=1.0), steps_per_epoch=100)
     assert [schedule.settling(step) for step in (100, 699, 700)] == [1, 1, 0]
@@ -55,7 +70,7 @@ def test_polishing_starts_without_the_push_that_answers_overspending(tmp_path: P
         epochs=10, batch_size=16, price=1.0, target=0.5, price_rate=2.0, warmup=0.0, polish=0.2, ramp=0.5
     )
     agent = small_agent(config, tmp_path)
-    assert agent.schedule == Schedule(total=10, policy=0, polish=8, ramp=4)
+    assert agent.schedule == Schedule(total=10, policy=0, polish=8, ramp=4, integral=4)
     agent.step = 6
     agent.joint_step()
     assert agent.pricing.charged.low > agent.pricing.value, "overspending raises the reward's price at once"
@@ -151,3 +166,31 @@ def test_without_a_target_polishing_is_held_to_what_the_policy_spent(tmp_path: P
         assert abs(share() - before) > 0.03
         agent.center_threshold()
         assert share() == pytest.approx(before, abs=0.01)
+
+
+def test_what_keeps_everything_is_shifted_no_further_than_to_keep_everything(tmp_path: Path) -> None:
+    labels, classes = torch.arange(200) % 10, tuple("abcdefghij")
+    train, val = (Dataset("", split, images(200), labels, classes) for split in ("train", "val"))
+    agent = Reinforce(lively(), ReinforceConfig(target=None), train, val, tmp_path, 0, torch.device("cpu"))
+    agent.model.shift_logits(100)
+    agent.center_threshold()
+    assert agent.held == pytest.approx(agent.model.costs.ceiling / agent.model.costs.dense)
+    agent.model.shift_logits(-99.5)
+    agent.center_threshold()
+    share = evaluate(agent.model, val, agent.model.greedy(), agent.device).macs_ratio
+    assert share == pytest.approx(agent.held, abs=0.01)
+    assert evaluate(agent.model, val, agent.model.greedy(0.9), agent.device).macs_ratio < agent.held
+
+
+def test_a_target_below_what_the_first_of_two_networks_spends_is_told_and_ends_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = lively(second="resnet8")
+    for gate in model.l_nets[:-1]:
+        gate.keep.bias.data += 100
+    data = [Dataset("", split, images(16), torch.arange(16) % 10, tuple("abcdefghij")) for split in ("train", "val")]
+    config = ReinforceConfig(epochs=4, batch_size=16, target=0.2, warmup=0.0, polish=0.5, gate_lr=1e-9)
+    Reinforce(model, config, *data, tmp_path, 0, torch.device("cpu")).train()
+    said = " ".join(capsys.readouterr().out.split())
+    assert "without the second network it still costs" in said
+    assert "decisions stay as they are" in said

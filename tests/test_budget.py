@@ -47,10 +47,26 @@ def test_the_threshold_is_the_smallest_that_meets_the_budget(share_of_range: flo
     assert share(1 / (1 + math.exp(-slightly_smaller))) > budget
 
 
-def test_a_generous_budget_keeps_everything() -> None:
-    model = undecided_lcnet()
-    threshold = calibrate_threshold(model, tiny_set(), 2.0, CPU)
-    assert threshold < 1e-5
+def test_a_generous_budget_keeps_everything_with_the_largest_threshold_that_does() -> None:
+    model, data = undecided_lcnet(), tiny_set()
+    threshold = calibrate_threshold(model, data, 2.0, CPU)
+    everything = evaluate(model, data, model.keep_everything, CPU).macs_ratio
+    assert evaluate(model, data, model.greedy(threshold), CPU).macs_ratio == everything
+    slightly_larger = math.log(threshold / (1 - threshold)) + 0.006
+    assert evaluate(model, data, model.greedy(1 / (1 + math.exp(-slightly_larger))), CPU).macs_ratio < everything
+
+
+@pytest.mark.parametrize("largest", [0.3, 0.5, 0.7])
+def test_of_thresholds_that_cost_alike_the_largest_is_taken(largest: float) -> None:
+    threshold = calibrate_threshold(
+        undecided_lcnet(), tiny_set(), 0.9, CPU, measure=lambda threshold: 0.8 if threshold <= largest else 0.6
+    )
+    assert threshold == pytest.approx(largest, abs=0.002)
+    assert threshold <= largest
+
+
+def test_where_no_threshold_changes_anything_it_stays_one_half() -> None:
+    assert calibrate_threshold(undecided_lcnet(), tiny_set(), 0.9, CPU, measure=lambda threshold: 0.8) == 0.5
 
 
 def test_calibration_may_measure_otherwise() -> None:

@@ -4,7 +4,8 @@ Veit and Belongie, "Convolutional Networks with Adaptive Inference Graphs", ECCV
 squared distance of each block's rate of use in the batch from its target is added to the task's loss. There is no
 reward and no price. Simplified: all blocks have one target rate, such that the target share of MACs is met;
 gates read features whose gradient ends there, so that they do not shape the backbone. The settings of policy gradients
-(rollouts, baseline, cost gradient, control variate, bound) are not used.
+(rollouts, baseline, cost gradient, control variate, bound, entropy, information, a price's schedule and rate) are not
+used.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from lcnet_rl.errors import UserError
 
 @dataclass(frozen=True)
 class ConvNetAIGConfig(ReinforceConfig):
-    """ConvNet-AIG's settings, where they differ from the joint agent's."""
+    """ConvNet-AIG's settings, where they differ from the joint agent's; those of policy gradients are not used."""
 
     target: float | None = 0.7
     warmup: float = 0.0

@@ -26,7 +26,7 @@ from lcnet_rl.device import Stream, step_generator
 
 @dataclass(frozen=True)
 class SkipNetConfig(ReinforceConfig):
-    """SkipNet's settings, where they differ from the joint agent's."""
+    """SkipNet's settings, where they differ from the joint agent's; ``warmup_keep`` is not used."""
 
     reward: str = "confidence"
     rollouts: int = 1
