@@ -228,6 +228,10 @@ class LCNet(Decisions):
         x = block.exit(F.relu(block.shortcut(state.features) + residual))
         return self.after(state, action, x, pool(x))
 
+    def consume(self, state: State, action: Tensor) -> State:
+        """``advance`` from a state that nobody looks at any more."""
+        return self.advance(state, action)
+
     def ask_second(self, state: State, action: Tensor, keep: Tensor, scale: Tensor) -> State:
         """Let the second network, the last layer, see the images that keep it, in training too.
 
@@ -275,7 +279,7 @@ class LCNet(Decisions):
         for _ in range(self.depth):
             action = decide(self.observe(state))
             actions.append(action)
-            state = self.advance(state, action)
+            state = self.consume(state, action)
         return Outcome(self.classify(state), torch.stack(actions), self.total_macs(state), state.excess)
 
     def greedy(self, threshold: float = 0.5) -> Callable[[Observation], Tensor]:

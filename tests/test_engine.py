@@ -26,6 +26,14 @@ def assert_same(model: LCNet, engine: Engine, actions: torch.Tensor, count: int)
         expected, got = model.run(images(count), replay(actions)), engine.run(images(count), replay(actions))
     torch.testing.assert_close(got.logits, expected.logits, atol=1e-4, rtol=1e-4)
     assert torch.equal(got.macs, expected.macs)
+    states = [engine.begin(images(count))]
+    seen = [states[0].features.clone()]
+    for action in actions:
+        states.append(engine.advance(states[-1], action))
+        seen.append(states[-1].features.clone())
+    torch.testing.assert_close(engine.classify(states[-1]).detach(), expected.logits, atol=1e-4, rtol=1e-4)
+    for state, features in zip(states, seen, strict=True):
+        assert torch.equal(state.features, features), "who steps by hand may still look at states that are behind"
 
 
 @settings(max_examples=40, deadline=None)

@@ -128,6 +128,14 @@ class Engine(LCNet):
         Raises:
             UserError: for numbers between 0 and 1: a mean-field pass needs the model.
         """
+        return self._advance(state, action, in_place=False)
+
+    @torch.no_grad()
+    def consume(self, state: State, action: Tensor) -> State:
+        """As ``advance``, writing over the state's features: those of images that skip a block stay where they are."""
+        return self._advance(state, action, in_place=True)
+
+    def _advance(self, state: State, action: Tensor, in_place: bool) -> State:
         if not ((action == 0) | (action == 1)).all():
             raise UserError("an engine's action holds zeros and ones only")
         t = state.block
@@ -145,7 +153,7 @@ class Engine(LCNet):
             filter_scale = torch.zeros_like(filters)
             filter_scale[asked] = filters[asked] * self._c_net(t).scales(features[asked])
         plan = self._plan(self._kept_sets(action, t), t)
-        x = self.packed[t].block.exit(self._run(state.features, plan, filter_scale, scale, t))
+        x = self.packed[t].block.exit(self._run(state.features, plan, filter_scale, scale, t, in_place))
         ran = sum(chunk.images * self.packed[t].filters(chunk.groups) for chunk in plan.chunks)
         excess = (ran - int((keep[:, None] * filters).sum())) * self.costs.blocks[t].filter
         return self.after(state, action, x, pool(x), excess)
@@ -198,7 +206,9 @@ class Engine(LCNet):
         skipped, running = order.split([len(order) - count(chunks), count(chunks)])
         return Plan(chunks, list(running.split([chunk.images for chunk in chunks])), skipped)
 
-    def _run(self, x: Tensor, plan: Plan, filter_scale: Tensor | None, scale: Tensor, block: int) -> Tensor:
+    def _run(
+        self, x: Tensor, plan: Plan, filter_scale: Tensor | None, scale: Tensor, block: int, in_place: bool
+    ) -> Tensor:
         """A block's output (B, C_out, H', W'): chunk by chunk where it runs, the shortcut's ReLU elsewhere.
 
         Args:
@@ -207,16 +217,18 @@ class Engine(LCNet):
             filter_scale: (B, filters), 0 where dropped, or None for ones.
             scale: L-Net's (B,), 0 where dropped.
             block: which block.
+            in_place: whether ``x`` may be written over.
         """
-        packed = self.packed[block]
+        packed, x = self.packed[block], x.contiguous(memory_format=torch.channels_last)
         shortcut = packed.block.shortcut(x).contiguous(memory_format=torch.channels_last)
-        if not plan.chunks:
-            return shortcut.relu()
         # A block's input is a ReLU's output, so an identity needs no further one.
         unchanged = shortcut is x
-        out = torch.empty_like(shortcut, memory_format=torch.channels_last)
-        skipped = take(shortcut, plan.skipped)
-        as_rows(out)[plan.skipped] = as_rows(skipped if unchanged else skipped.relu_())
+        if not plan.chunks:
+            return x if unchanged else shortcut.relu_()
+        out = torch.empty_like(x) if unchanged and not in_place else shortcut
+        if out is not x:
+            skipped = take(shortcut, plan.skipped)
+            as_rows(out)[plan.skipped] = as_rows(skipped if unchanged else skipped.relu_())
         for chunk, here in zip(plan.chunks, plan.rows, strict=True):
             scales = None if filter_scale is None else filter_scale[here]
             part = take(x, here)
