@@ -83,15 +83,15 @@ class LCNet(Decisions):
         if policy not in get_args(PolicyName):
             raise unknown_name("policy", policy, get_args(PolicyName))
         blocks = [backbone.block(t) for t in range(len(backbone.blocks))]
-        for block in blocks:
-            if decides != "layers" and (groups < 0 or (groups and block.filters % groups)):
-                raise UserError(f"groups must divide the {block.filters} filters of a block, or be 0, got {groups}")
+        for filters in (block.filters for block in blocks if decides != "layers"):
+            if groups < 0 or (groups and filters % groups):
+                raise UserError(f"groups must divide {filters} filters, or be 0, got {groups}; or use --decides layers")
         several = None if prices is None or prices.is_one else prices
         if policy != "lc" and (decides != "layers" or confidence or several):
             raise UserError(f"{policy} decides layers only, without confidence (--no-confidence), at a single price")
         second = backbone.second is not None
         if second and (decides == "channels" or policy != "lc"):
-            raise UserError("a second network runs or not by L-Net's decision: use --decides both or layers with it")
+            raise UserError("L-Net decides about a second network: use --decides both or layers, and no rival's policy")
         self.spec = ModelSpec(backbone.spec, decides, groups, confidence, several, policy)
         # Set while a pass in train mode must not count towards the running statistics of the gates' inputs.
         self.statistics_kept = False

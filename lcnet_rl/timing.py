@@ -22,6 +22,11 @@ class Comparison:
         return statistics.median(self.this) / statistics.median(self.other)
 
     @property
+    def mean_ratio(self) -> float:
+        """Mean of ``this`` over mean of ``other``: what many trials take, where a median leaves out the long ones."""
+        return statistics.mean(self.this) / statistics.mean(self.other)
+
+    @property
     def ratio_quartiles(self) -> tuple[float, float]:
         """Quartiles of the ratio pair by pair: how far to trust the ratio."""
         ratios = [a / b for a, b in zip(self.this, self.other, strict=True)]

@@ -30,9 +30,12 @@ REFERENCE = Path(__file__).resolve().parent.parent / "runs" / "reference"
 PRETRAINED = {
     ("cifar10", "resnet20", 16): "resnet20",
     ("cifar10", "resnet18", 32): "resnet18-32",
+    ("cifar10", "resnet16-late", 16): "resnet16-late-16",
     ("cifar10", "resnet16-late", 24): "resnet16-late",
     ("cifar10", "resnet14-wide", 64): "resnet14-wide",
+    ("cifar10", "resnet11-pool", 16): "resnet11-pool-16",
     ("cifar10", "resnet11-pool", 32): "resnet11-pool",
+    ("cifar10", "resnet11-pool", 64): "resnet11-pool-64-42",
     ("shapes", "resnet14", 8): "shapes-resnet14",
 }
 """Dense backbones that come with the project, in ``REFERENCE``, by data set, backbone and width."""
@@ -117,7 +120,7 @@ def load_backbone(init: str, name: str | None = None, classes: int | None = 10, 
         if path.is_dir():
             path = path / BACKBONE
         if not path.is_file():
-            raise UserError(f"no weights file at {path}; give a file, a pretrain run folder, or 'akamaster'")
+            raise UserError(f"no weights file at {path}; give a file, a run folder of pretrain, or 'akamaster'")
         state, spec = _read(path)
     expected = replace(
         spec,
@@ -216,4 +219,4 @@ def _download_akamaster() -> dict[str, Tensor]:
     try:
         return torch.hub.load_state_dict_from_url(AKAMASTER_URL, map_location="cpu", check_hash=True, weights_only=True)
     except (OSError, RuntimeError) as error:
-        raise UserError(f"could not get the akamaster ResNet-20 ({error}); give its file with --init PATH") from error
+        raise UserError(f"could not get the akamaster ResNet-20 ({error}); give its file instead") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import statistics
 import time
 from collections import Counter
 from pathlib import Path
@@ -16,6 +17,7 @@ from lcnet_rl.benchmark import standard
 from lcnet_rl.benchmark.contestants import Contestant
 from lcnet_rl.benchmark.profile import kind, profile_engine
 from lcnet_rl.benchmark.record import case
+from lcnet_rl.benchmark.trained import SINGLES
 from lcnet_rl.commands import main
 from lcnet_rl.data import load_dataset
 from lcnet_rl.engine import Engine
@@ -116,6 +118,7 @@ def test_a_case_is_against_the_fastest_dense_network_in_the_same_runtime() -> No
     row = case("x", times, engine, [engine, *others], 0.5)
     assert (row["rival"], row["ratio"], row["rivals"]) == ("b", 0.5, ["a", "b"])
     assert (row["median_ms"], row["rival_median_ms"]) == (2000, 4000)
+    assert row["mean_ratio"] == pytest.approx(2 / (13 / 3))
 
 
 def test_the_profile_sorts_every_block_into_kinds() -> None:
@@ -143,13 +146,13 @@ def test_a_runs_benchmark_writes_figures_and_a_picture(tmp_path: Path) -> None:
     save_model(model, tmp_path / "model.safetensors")
     save_backbone(model.backbone, tmp_path / "start.safetensors")
     (tmp_path / "config.yaml").write_text("dataset: shapes\ndata_root: null\n")
-    assert main(["bench", str(tmp_path), "--trials", "4", "--batches", "1", "8"]) == 0
+    assert main(["bench", str(tmp_path), "--trials", "2", "--batches", "1", "8"]) == 0
     figures = json.loads((tmp_path / "bench.json").read_text())
     names = {row["name"] for row in figures["cases"]}
     assert {"engine policy fp32, batch 8", "ONNX Runtime policy standard, batch 1", "masked fp32, batch 1"} <= names
     latencies = figures["latencies"]
-    assert len(latencies["dense ONNX Runtime"]["milliseconds"]) == 4
-    timed = load_dataset("shapes", "val").sample(1000).images[:4]
+    assert len(latencies["dense ONNX Runtime"]["milliseconds"]) == 2 * SINGLES
+    timed = load_dataset("shapes", "val").sample(1000).images[: 2 * SINGLES]
     with torch.no_grad():
         assert latencies["ONNX Runtime policy standard"]["macs"] == model.run(timed, model.greedy()).macs.tolist()
     rivals = {row["name"]: row["rival"] for row in figures["cases"]}
@@ -171,4 +174,7 @@ def test_a_run_with_two_networks_is_compared_with_what_a_user_names(tmp_path: Pa
     rivals = {row["name"]: row["rival"] for row in figures["cases"]}
     assert rivals["ONNX Runtime policy standard, batch 1"] == "other.safetensors ONNX Runtime"
     dense = figures["latencies"]["other.safetensors ONNX Runtime"]
-    assert (dense["dense"], dense["macs"]) == (True, [float(dense_macs(other))] * 2)
+    assert (dense["dense"], dense["macs"]) == (True, [float(dense_macs(other))] * 2 * SINGLES)
+    spent = statistics.mean(figures["latencies"]["ONNX Runtime policy standard"]["macs"])
+    shares = {row["name"]: row["macs_ratio"] for row in figures["cases"]}
+    assert shares["ONNX Runtime policy standard, batch 1"] == pytest.approx(spent / dense_macs(other))

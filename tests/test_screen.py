@@ -51,9 +51,10 @@ def test_every_block_of_a_deep_network_is_shown(screen: Console) -> None:
 def test_the_numbers_of_a_benchmark_are_whole(screen: Console) -> None:
     case = {"name": "engine-b128-resnet56-groups50", "rival": "dense torch.compile fp32", "macs_ratio": 1.0}
     case |= {"ratio": 11.25, "ratio_quartiles": [10.11, 12.13], "median_ms": 1234.56, "rival_median_ms": 1111.22}
+    case["mean_ratio"] = 13.57
     record.print_cases([case])
     text = screen.export_text()
-    for number in ("100%", "11.25", "10.11-12.13", "1234.56", "1111.22"):
+    for number in ("100%", "11.25", "10.11-12.13", "13.57", "1234.56", "1111.22"):
         assert number in text
 
 

@@ -18,7 +18,7 @@ from lcnet_rl.benchmark.contestants import Contestant
 from lcnet_rl.progress import console
 from lcnet_rl.timing import Comparison
 
-WIDTHS = {"MACs": 4, "ratio": 5, "quartiles": 9, "ms": 7, "its ms": 7}
+WIDTHS = {"MACs": 4, "ratio": 5, "quartiles": 9, "means": 5, "ms": 7, "its ms": 7}
 """Of the columns of numbers, which are kept whole."""
 Times = Mapping[str, list[float]]
 """Seconds of every trial, by contestant; trial i of all contestants had the same images."""
@@ -48,7 +48,7 @@ def case(name: str, times: Times, this: Contestant, all_of_them: Sequence[Contes
         times: of a race in which all took part.
         this: who skips.
         all_of_them: who took part.
-        share: of dense MACs that ``this`` is billed, gates included.
+        share: of the dense network's MACs that ``this`` is billed, gates included.
     """
     rivals = [one.name for one in all_of_them if one.dense and one.runtime == this.runtime]
     rival = min(rivals, key=lambda other: statistics.median(times[other]))
@@ -61,6 +61,7 @@ def case(name: str, times: Times, this: Contestant, all_of_them: Sequence[Contes
         "name": name,
         "ratio": comparison.ratio,
         "ratio_quartiles": list(comparison.ratio_quartiles),
+        "mean_ratio": comparison.mean_ratio,
         "this": this.name,
         "median_ms": mine[1],
         "quartiles_ms": mine[::2],
@@ -100,11 +101,11 @@ def cpu_name() -> str:
 
 def print_cases(cases: Sequence[Mapping[str, Any]]) -> None:
     """A table of comparisons; slow-downs are marked."""
-    title = "time as a ratio to the fastest dense network in the same runtime; medians of trials in turn"
+    title = "time as a ratio to the fastest dense network in the same runtime; medians of trials in turn, and means"
     table = Table(title=title, title_justify="left")
-    for column in ("case", "MACs", "ratio", "quartiles", "ms", "rival", "its ms"):
+    for column in ("case", "MACs", "ratio", "quartiles", "means", "ms", "rival", "its ms"):
         if column in ("case", "rival"):  # in a narrow terminal, these give way
-            table.add_column(column, overflow="fold", min_width=10)
+            table.add_column(column, overflow="fold", min_width=8)
         else:
             table.add_column(column, justify="right", no_wrap=True, min_width=WIDTHS[column])
     for row in cases:
@@ -114,6 +115,7 @@ def print_cases(cases: Sequence[Mapping[str, Any]]) -> None:
             f"{row['macs_ratio']:.0%}",
             f"{row['ratio']:.2f}",
             f"{low:.2f}-{high:.2f}",
+            f"{row['mean_ratio']:.2f}",
             f"{row['median_ms']:.2f}",
             row["rival"],
             f"{row['rival_median_ms']:.2f}",

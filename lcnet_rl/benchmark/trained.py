@@ -26,6 +26,8 @@ from lcnet_rl.progress import console
 from lcnet_rl.timing import race
 
 POLICY = "policy"
+SINGLES = 10
+"""As many times more trials at batch 1: images take unlike times, and few of them need a second network."""
 SETTLE = 4
 """Uncounted calls with the same image before one is timed, at batch 1: in deployment nothing else runs in between."""
 
@@ -46,7 +48,7 @@ def trained(
         images: real ones, uint8 (N, 3, 32, 32); taken in turn, from the start again when they end.
         batches: images at a time. ONNX Runtime takes part on the CPU, in float32; skipping in it at 1 only.
         dtypes: of the convolutions in PyTorch, each compared with the dense network in the same one.
-        trials: counted trials of each contestant and batch size.
+        trials: counted trials of each contestant and batch size; of single images ``SINGLES`` times as many.
         device: where PyTorch computes.
         rival: the dense network and its name; None is the model's own backbone.
 
@@ -58,21 +60,22 @@ def trained(
     dense = ("dense", model.backbone) if rival is None else rival
     model = model.to(device).eval()
     for batch in batches:
-        parts = [images[torch.arange(start, start + batch) % len(images)] for start in range(0, trials * batch, batch)]
+        count = trials * SINGLES if batch == 1 else trials
+        parts = [images[torch.arange(start, start + batch) % len(images)] for start in range(0, count * batch, batch)]
         moved = [part.to(device) for part in parts]
         for dtype in dtypes:
             console.print(f"batch {batch}, {short(dtype)} ...", highlight=False)
             found = _contestants(model, moved[0], dtype, *dense)
             engine = Engine(model, dtype)
             bills = torch.stack([engine.run(part, engine.greedy()).macs.mean().cpu() for part in moved])
-            share = float(bills.mean()) / model.costs.dense
+            share = float(bills.mean()) / dense_macs(dense[1])
             runs = {one.name: functools.partial(_run, one, moved) for one in found}
-            times = race(runs, trials, settle=SETTLE if batch == 1 else 0)
+            times = race(runs, count, settle=SETTLE if batch == 1 else 0)
             cases += [case(f"{one.name}, batch {batch}", times, one, found, share) for one in found if not one.dense]
             rows += [figures(one, times[one.name], batch) for one in found]
             for one in found if batch == 1 else ():
                 milliseconds = [1000 * seconds for seconds in times[one.name]]
-                macs = [float(dense_macs(dense[1]))] * trials if one.dense else bills.tolist()
+                macs = [float(dense_macs(dense[1]))] * count if one.dense else bills.tolist()
                 latencies[one.name] = {"dense": one.dense, "macs": macs, "milliseconds": milliseconds}
     return {"cases": cases, "contestants": rows, "latencies": latencies}
 

@@ -50,7 +50,8 @@ class Bench:
     precisions: tuple[Literal["fp32", "bf16"], ...] = ("fp32",)
     """Of a run: fp32, bf16, or both."""
     trials: int | None = None
-    """Counted trials of each; 100 for a run, 40 and 8 for the standard cases at batch 1 and 128, else 12."""
+    """Counted trials of each: 30 for a run, and ten times as many of single images; 40 and 8 for the standard cases at
+    batch 1 and 128; else 12."""
     threads: int | None = None
     """CPU threads; as many as torch takes when not given (OMP_NUM_THREADS, else all cores)."""
     backbone: str = "resnet20"
@@ -116,7 +117,7 @@ def bench_run(config: Bench, run: Path, device: torch.device) -> None:
     if config.against is not None:
         rival = Path(config.against).name, load_backbone(config.against, classes=model.classes)
         figures["against"] = config.against
-    figures |= trained(model, dataset.images, config.batches, dtypes, config.trials or 100, device, rival)
+    figures |= trained(model, dataset.images, config.batches, dtypes, config.trials or 30, device, rival)
     print_contestants(figures["contestants"])
     print_cases(figures["cases"])
     images = dataset.images[: max(config.batches)].to(device)

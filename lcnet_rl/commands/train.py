@@ -124,7 +124,7 @@ def first_backbone(config: AnyTrain, classes: int | None) -> Backbone:
         weights = pretrained(config.dataset, config.backbone, config.width)
         if weights is None:
             widths = [width for data, name, width in PRETRAINED if (data, name) == (config.dataset, config.backbone)]
-            known = f" (there is one of --width {widths[0]})" if widths else ""
+            known = f" (there is --width {', '.join(map(str, widths))})" if widths else ""
             width = "" if config.width is None else f" --width {config.width}"
             raise UserError(
                 f"no pretrained {config.backbone} of that width for {config.dataset} comes with the project{known}; "

@@ -44,9 +44,11 @@ class Train:
     Or a run of train, whose agent then goes on learning, with the settings of this one, and without --second."""
     second: str | None = None
     """A dense network that becomes one more layer behind the starting one, which L-Net runs, from the image on, for
-    the images that need it: a file, a pretrain run, or akamaster."""
+    the images that need it: a file, a pretrain run, or akamaster. EXPERIMENTS.md, "A second network", has settings for
+    it: with the usual ones both networks get worse."""
     second_weight: float = 1.0
-    """Of its logits, which are added to the first one's; a larger one makes probabilities surer where both run."""
+    """Weight of the second network's logits, which are added to the first one's; a larger one makes probabilities surer
+    where both run."""
     teacher: str | None = None
     """A dense network whose soft labels are learned, with weight --distill, in the place of the starting one's: a file,
     a pretrain run, or akamaster."""

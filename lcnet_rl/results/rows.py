@@ -151,6 +151,8 @@ class Timing:
     """Of the medians: below 1 is faster than dense."""
     quartiles: tuple[float, float]
     """Of the ratios of single trials."""
+    means: float | None
+    """Mean over mean; None from before it was measured."""
     milliseconds: float
     """Median of a trial."""
     rival: str
@@ -176,7 +178,8 @@ def timings(runs: Iterable[Path], dataset: str) -> list[Timing]:
                     low, high = case["ratio_quartiles"]
                     mine, its = case["median_ms"], case["rival_median_ms"]
                     share, ratio, rival = case["macs_ratio"], case["ratio"], case["rival"]
-                    found.append(Timing(run.name, case["name"], share, ratio, (low, high), mine, rival, its))
+                    means = case.get("mean_ratio")
+                    found.append(Timing(run.name, case["name"], share, ratio, (low, high), means, mine, rival, its))
         except KeyError as error:
             raise UserError(f"{path} has no {error}: measure again with lcnet-rl bench {run} --json {path}") from error
     return found
