@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,18 @@ def test_policies_stand_beside_static_networks_of_their_backbone_and_cost_and_of
     assert "## Against static" not in page(rows[2:], groups, [])
 
 
+def test_two_networks_stand_beside_the_best_that_costs_no_more(reference: Path) -> None:
+    run = evaluated(reference / "agent", backbone="resnet20 + resnet11-pool", second_width=32)
+    rows = [
+        Row(name, "dense", "resnet18", accuracy, macs, [1], 16, 5)
+        for name, accuracy, macs in (("best", 0.92, 30e6), ("worse", 0.91, 20e6), ("dear", 0.95, 53e6))
+    ]
+    text = page(rows, grouped(agent_records([run], "cifar10")), [])
+    assert "| agent | 90.00 | 50.00 |  | 3 | best | 92.00 | 30.00 | 5 | 1 | -2.00 |" in text
+    for name in ("worse", "dear"):
+        assert f"| 3 | {name} |" not in text
+
+
 def test_a_policy_that_skips_next_to_nothing_does_not_stand_beside_its_own_backbone(reference: Path) -> None:
     groups = grouped(agent_records([evaluated(reference / "agent", macs_mean=97e6)], "cifar10"))
     assert "## Against static" not in page([Row("whole", "dense", "resnet20", 0.91, 100e6, [1], 16)], groups, [])
@@ -126,8 +139,10 @@ def test_times_are_shown_where_a_run_was_timed_but_not_of_what_computes_everythi
     shapes = write(reference / "shapes", "lcnet-rl train", dataset="shapes", agent={})
     runs = [reference / "first", timed(reference / "agent"), timed(shapes)]
     text = page([], [], [], timings(runs, "cifar10"))
-    line = "| agent | engine policy fp32, batch 128 | 50.0% | 0.62 (0.59 to 0.67) | 50.00 | dense eager fp32 | 80.00 |"
-    assert line in text
+    line = "| engine policy fp32, batch 128 | 50.0% | 0.62 (0.56 to 0.67) | 0.60 | 50.00 | dense eager fp32 | 80.00 |"
+    assert f"| agent {line}" in text
+    before = [replace(time, means=None) for time in timings(runs, "cifar10")]
+    assert line.replace("0.60", "") in page([], [], [], before)
     assert "masked" not in text
     assert "| shapes" not in text
     assert "## Time" not in page([], [], [])

@@ -36,10 +36,11 @@ same number of epochs; each module in `agents/rivals` says what was simplified.
 """
 EQUAL = """Policies and rivals that skip at least 5 % of the MACs, beside networks of the same backbone from this
 harness that compute the same for every image, pruned or narrower from the start, at MACs within 5 % (policies with a
-second network beside those of any backbone); policies without such a network are left out. Epochs are those since the
-network was dense (a policy that starts from a pruned network has that one's too, but not those of a second network),
-and those of a narrower network's own run. Two accuracies on 10,000 images differ by 0.8 points by chance alone in one
-of twenty cases (twice the standard error near 91 %, images drawn anew).
+second network beside those of any backbone, and the most accurate one of all that cost no more); policies without such
+a network are left out. Epochs are those since the network was dense (a policy that starts from a pruned network has
+that one's too, but not those of a second network), and those of a narrower network's own run. Two accuracies on 10,000
+images differ by 0.8 points by chance alone in one of twenty cases (twice the standard error near 91 %, images drawn
+anew).
 """
 TIME = """What `lcnet-rl bench RUN --json RUN/times.json` measured, where it was run: greedy decisions on validation
 images, against the fastest dense network in the same runtime, its own backbone or the one named (`--against`); a
@@ -116,7 +117,8 @@ def policy_table(groups: Sequence[Group]) -> str:
 
 def equal_costs(groups: Sequence[Group], dense: Sequence[Row]) -> list[tuple[Row, Row]]:
     """Policies (or rivals), each beside every network of its backbone, or a narrower one, that skips nothing and costs
-    about the same; those with a second network beside every network of about the same cost.
+    about the same; those with a second network beside every network of about the same cost, and the most accurate one
+    that costs no more.
 
     What a policy that skips hardly anything would stand beside is its own backbone, so those are left out.
     """
@@ -125,14 +127,25 @@ def equal_costs(groups: Sequence[Group], dense: Sequence[Row]) -> list[tuple[Row
         (policy, row)
         for policy in (agent_rows(group)[0] for group in skipping)
         for row in dense
-        if comparable(policy, row) and abs(row.macs / policy.macs - 1) <= ABOUT
+        if (comparable(policy, row) and abs(row.macs / policy.macs - 1) <= ABOUT)
+        or (two_networks(policy) and row is most_accurate(dense, policy.macs))
     ]
+
+
+def most_accurate(dense: Sequence[Row], macs: float) -> Row | None:
+    """Of networks that cost about ``macs`` or less."""
+    cheap = [row for row in dense if row.macs <= (1 + ABOUT) * macs]
+    return max(cheap, key=lambda row: row.accuracy, default=None)
+
+
+def two_networks(policy: Row) -> bool:
+    """Whether there is a second network behind a policy's first one."""
+    return " + " in policy.backbone
 
 
 def comparable(policy: Row, row: Row) -> bool:
     """Whether a network that skips nothing is one that a policy's network could have been instead."""
-    two_networks = " + " in policy.backbone
-    return two_networks or (row.backbone == policy.backbone and row.width <= policy.width)
+    return two_networks(policy) or (row.backbone == policy.backbone and row.width <= policy.width)
 
 
 def equal_table(pairs: Sequence[tuple[Row, Row]]) -> str:
@@ -202,7 +215,7 @@ def verdicts(groups: Sequence[Group], dense: Sequence[Row], published: Sequence[
 
 def whole(summary: dict[str, Any]) -> str:
     """What a policy's network is with nothing skipped."""
-    return "both its networks" if summary.get("second_width") else "its dense backbone"
+    return "both its networks together" if summary.get("second_width") else "its dense backbone"
 
 
 def verdict(looking: int, runs: int) -> str:
