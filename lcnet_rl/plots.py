@@ -69,20 +69,22 @@ def plot_latencies(latencies: dict[str, dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=130)
 
 
-def picture_paths(model: LCNet, dataset: Dataset, policy: Results, path: Path, count: int = 8) -> None:
+def picture_paths(model: LCNet, dataset: Dataset, policy: Results, whole: Results, path: Path, count: int = 8) -> None:
     """What ran for the easiest images (upper row) and the hardest (lower row).
 
-    Easy and hard are the data set's known difficulty, or else the policy's own log-probability of the label.
+    Easy and hard are the data set's known difficulty, or else the label's log-probability where everything runs: the
+    policy's own hangs on what ran, and with two networks those images look easiest that both of them saw.
 
     Args:
         model: the network.
         dataset: N images.
         policy: the greedy policy's results on them.
+        whole: those of the whole network.
         path: the PNG to write.
         count: images a row.
     """
     known = dataset.difficulty is not None
-    difficulty = dataset.difficulty if dataset.difficulty is not None else policy.log_prob.abs()
+    difficulty = dataset.difficulty if dataset.difficulty is not None else whole.log_prob.abs()
     order = difficulty.argsort(stable=True)
     pictures = []
     for index in torch.cat((order[:count], order[-count:])).tolist():

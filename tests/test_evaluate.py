@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,9 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lcnet_rl import evaluate as module
+from lcnet_rl import plots
 from lcnet_rl.data import Dataset
 from lcnet_rl.evaluate import evaluate, recalibrate, replay
 from lcnet_rl.model import LCNet
+from lcnet_rl.plots import picture_paths
 from lcnet_rl.rewards.shapes import Quadratic
 from lcnet_rl.spec import Decides
 
@@ -148,3 +152,23 @@ def test_bf16_changes_logits_but_no_bill_of_fixed_decisions() -> None:
     assert torch.equal(exact.macs, rough.macs)
     assert not torch.equal(exact.log_prob, rough.log_prob)
     torch.testing.assert_close(exact.log_prob, rough.log_prob, rtol=0.1, atol=0.1)
+
+
+def test_a_pictures_easiest_images_are_those_of_the_whole_network(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    model, data = undecided_lcnet(), tiny_set()
+    whole, policy = (evaluate(model, data, decide, CPU) for decide in (model.keep_everything, model.greedy()))
+    policy = replace(policy, log_prob=-torch.arange(13.0))
+    captions: list[str] = []
+
+    def drawn(image: object, ran: object, depth: int, caption: str, correct: bool) -> object:
+        captions.append(caption)
+        return plain(image, ran, depth, caption, correct)  # type: ignore[arg-type]
+
+    plain = plots.draw_trace
+    monkeypatch.setattr(plots, "draw_trace", drawn)
+    picture_paths(model, data, policy, whole, tmp_path / "paths.png", count=2)
+    order = whole.log_prob.abs().argsort(stable=True)
+    expected = [float(whole.log_prob[index].abs()) for index in (*order[:2], *order[-2:])]
+    assert [float(caption.rsplit(maxsplit=1)[-1]) for caption in captions] == pytest.approx(expected, abs=0.006)

@@ -128,7 +128,7 @@ def evaluate_run(config: Evaluate, model: LCNet, train: Dataset, val: Dataset, d
     line = ("other thresholds" if prices.is_one else f"prices {prices}") + f", {len(few):,} images"
     curve = trade_off(model, train, few, prices, device)
     plot_tradeoff(summary, curve, line, config.run / f"tradeoff-{variant(config)}.png")
-    picture_paths(model, dataset, policy, config.run / f"paths-{variant(config)}.png")
+    picture_paths(model, dataset, policy, controls["keep-all"], config.run / f"paths-{variant(config)}.png")
     return summary
 
 
