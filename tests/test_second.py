@@ -290,7 +290,7 @@ def test_what_cannot_be_is_refused() -> None:
         with_second(first, create_backbone("resnet8", 3, 8))
     with pytest.raises(UserError, match="before another one is put behind it"):
         prune(both, 0.5)
-    with pytest.raises(UserError, match="decision: use --decides both or layers"):
+    with pytest.raises(UserError, match="use --decides both or layers, and no rival"):
         LCNet(both, "channels")
-    with pytest.raises(UserError, match="decision: use --decides both or layers"):
+    with pytest.raises(UserError, match="use --decides both or layers, and no rival"):
         LCNet(both, "layers", confidence=False, policy="skipnet")
