@@ -25,6 +25,7 @@ from lcnet_rl.rewards import Lagrangian, PriceRange, create_reward, price_range
 
 PriceSchedule = Literal["constant", "linear", "cosine"]
 SHORTEST_INTEGRAL = 0.3
+"""Share of the policy's training; see ``PricingConfig.integral_share``."""
 
 
 @dataclass(frozen=True)

@@ -165,7 +165,7 @@ def test_resumed_sb3_equals_an_uninterrupted_run_bit_for_bit(
     assert (whole / MODEL).read_bytes() == (parts / MODEL).read_bytes()
 
 
-def test_the_last_rollout_is_paid_for_at_the_whole_price_and_the_first_at_none_of_the_ramp(
+def test_a_rollout_is_paid_for_at_the_price_that_the_ramp_reaches_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from agents import sb3
