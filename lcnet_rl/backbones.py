@@ -52,10 +52,11 @@ class ConvPool(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
         self.bn: nn.Module = nn.BatchNorm2d(out_channels)
+        self.relu: nn.Module = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C_in, H, W) to (B, C_out, H / 2, W / 2)."""
-        return F.max_pool2d(F.relu(self.bn(self.conv(x))), 2)
+        return F.max_pool2d(self.relu(self.bn(self.conv(x))), 2)
 
 
 class Stem(nn.Module):
@@ -73,6 +74,7 @@ class Stem(nn.Module):
         self.exit: nn.Module = nn.Identity()
         self.conv = nn.Conv2d(3, out_channels, 3, padding=1, bias=False)
         self.bn: nn.Module = nn.BatchNorm2d(out_channels)
+        self.relu: nn.Module = nn.ReLU()
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
 
@@ -83,7 +85,7 @@ class Stem(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Map uint8 images (B, 3, 32, 32) to features (B, C, 32 / stride, 32 / stride), an exit halves them again."""
         x = self.normalised(images).to(self.conv.weight.dtype, memory_format=torch.channels_last)
-        x = F.relu(self.bn(self.conv(x)))
+        x = self.relu(self.bn(self.conv(x)))
         return self.exit(x if self.stride == 1 else F.max_pool2d(x, self.stride))
 
 

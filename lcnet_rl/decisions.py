@@ -72,9 +72,13 @@ class Decisions(nn.Module):
         Linear in every bit, so with keep probabilities in place of bits it is the exact expected bill of independent
         decisions.
         """
-        keep, filters = self.split(action.double(), block)
-        cost = self.costs.blocks[block]
-        return cost.shortcut + cost.l_net + keep * (cost.c_net + cost.filter * filters.sum(1))
+        action, cost = action.double(), self.costs.blocks[block]
+        keep = action[:, 0] if self.has_l_net else action.new_ones(len(action))
+        filters: Tensor | int = self.filter_counts[block]
+        if self.decides_filters(block):
+            groups = action[:, int(self.has_l_net) : self.bits[block]]
+            filters = groups.sum(1) * (filters // self.group_counts[block])
+        return cost.shortcut + cost.l_net + keep * (cost.c_net + cost.filter * filters)
 
     def consulted(self, action: Tensor, block: int) -> Tensor:
         """Which bits of an action (B, action_size) were decisions: 1 or 0.

@@ -23,6 +23,8 @@ def relu1(x: Tensor) -> Tensor:
 
     Scales start at exactly 1, and torch's clamp has gradient 0 there: they would never leave it.
     """
+    if not torch.is_grad_enabled():
+        return x.clamp(0, 1)
     return torch.where((x >= 0) & (x <= 1), x, x.detach().clamp(0, 1))
 
 
@@ -47,6 +49,19 @@ class Standardize(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, features) to the same shape; an image's output does not depend on the rest of the batch."""
         return (x - self.mean) * (self.var + 1e-3).rsqrt()
+
+    def folded(self, layer: nn.Linear) -> tuple[Tensor, Tensor]:
+        """``layer``, which reads what this one makes of its input, for that input itself.
+
+        Args:
+            layer: a gate's; what it reads beyond (the price) is not standardised.
+
+        Returns:
+            Weight (O, I) and bias (O,), float64.
+        """
+        weight, read = layer.weight.to(torch.float64, copy=True), len(self.mean)
+        weight[:, :read] *= (self.var.double() + 1e-3).rsqrt()
+        return weight, layer.bias.double() - weight[:, :read] @ self.mean.double()
 
     @torch.no_grad()
     def update(self, x: Tensor) -> None:

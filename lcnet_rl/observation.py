@@ -53,7 +53,7 @@ class Observation:
         assert self.memory is not None
         return self.policy.decide(self.block, self.pooled, self.memory)
 
-    @property
+    @cached_property
     def gate_input(self) -> Tensor:
         """What L-Net and C-Net read, before standardising: (B, C + 4), or (B, C + 2) without confidence."""
         return gate_input(self.pooled, self.confidence, self.spent, self.price)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from lcnet_rl.backbones import BackboneSpec, create_backbone
+from lcnet_rl.gates import Standardize
 from lcnet_rl.model import LCNet
 from lcnet_rl.rewards import PriceRange
 from lcnet_rl.spec import Decides
@@ -20,7 +21,7 @@ def lively(
     filters: tuple[int, ...] | None = None,
     second: str | None = None,
 ) -> LCNet:
-    """A model in which nothing is neutral: BatchNorm statistics, gates and scales all differ from their start.
+    """A model in which nothing is neutral: all statistics, gates and scales differ from their start.
 
     ``second`` names the backbone of a second network, of the same width.
     """
@@ -41,6 +42,9 @@ def lively(
             module.running_var = 0.5 + torch.rand(module.num_features, generator=generator)
             module.weight.data = 0.5 + torch.rand(module.num_features, generator=generator)
             module.bias.data = 0.2 * torch.randn(module.num_features, generator=generator)
+        if isinstance(module, Standardize):
+            module.mean = 0.1 * torch.randn(module.mean.shape, generator=generator)
+            module.var = 0.5 + torch.rand(module.var.shape, generator=generator)
     return model
 
 

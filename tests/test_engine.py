@@ -12,6 +12,7 @@ from networks import images, lively
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from lcnet_rl.backbones import pool
 from lcnet_rl.engine import Engine, packed
 from lcnet_rl.engine.crossover import Crossover, Line
 from lcnet_rl.engine.packed import Chunk
@@ -34,6 +35,7 @@ def assert_same(model: LCNet, engine: Engine, actions: torch.Tensor, count: int)
     torch.testing.assert_close(engine.classify(states[-1]).detach(), expected.logits, atol=1e-4, rtol=1e-4)
     for state, features in zip(states, seen, strict=True):
         assert torch.equal(state.features, features), "who steps by hand may still look at states that are behind"
+        torch.testing.assert_close(state.pooled, pool(features), atol=1e-5, rtol=1e-5)
 
 
 @settings(max_examples=40, deadline=None)
@@ -121,16 +123,18 @@ def test_greedy_decides_as_the_model_does(confidence: bool) -> None:
 
 
 class Convolutions(TorchDispatchMode):
-    """Notes how many images every convolution gets, whichever operator it is."""
+    """Notes how many images every convolution gets, whichever operator it is, and counts ReLUs by themselves."""
 
     def __init__(self) -> None:
         super().__init__()
         self.batches: list[int] = []
+        self.relus = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         if "convolution" in func.name() and "weight" not in func.name():
             self.batches.append(len(result))
+        self.relus += "relu" in func.name() or ("clamp" in func.name() and result.ndim == 4)
         return result
 
 
@@ -141,6 +145,19 @@ def test_a_skipped_block_runs_no_convolution() -> None:
     with torch.no_grad(), Convolutions() as convolutions:
         engine.run(images(4), replay(actions))
     assert convolutions.batches == [4, 1, 1], "the stem, then both convolutions of one block for one image"
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch without oneDNN")
+def test_every_relu_is_part_of_a_convolution() -> None:
+    model = lively("resnet11-pool", second="resnet11-pool")
+    actions = torch.ones(model.depth, 4, model.action_size)
+    with torch.no_grad(), Convolutions() as usual:
+        model.run(images(4), replay(actions))
+    engine = Engine(model)
+    with torch.no_grad(), Convolutions() as fused:
+        engine.run(images(4), replay(actions))
+    assert len(fused.batches) == len(usual.batches) == 2 * (1 + 3 + 3 * 2)
+    assert (usual.relus, fused.relus) == (2 * (1 + 3 + 3 * 2), 0)
 
 
 def test_without_onednn_the_logits_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

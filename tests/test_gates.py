@@ -8,8 +8,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
-from lcnet_rl.gates import CNet, LNet, Probe
+from lcnet_rl.gates import CNet, LNet, Probe, Standardize, relu1
 
 FEATURES = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
 
@@ -28,6 +29,25 @@ def test_scales_are_clamped_to_zero_and_one() -> None:
     assert raw.min() < 0
     assert raw.max() > 1
     assert torch.equal(gate.scales(FEATURES), raw.clamp(0, 1))
+
+
+def test_without_gradients_a_scale_is_the_same() -> None:
+    x = torch.tensor([-2.0, 0.0, 0.25, 1.0, 3.0], requires_grad=True)
+    with torch.no_grad():
+        assert torch.equal(relu1(x), torch.tensor([0.0, 0.0, 0.25, 1.0, 1.0]))
+    assert torch.equal(relu1(x).detach(), torch.tensor([0.0, 0.0, 0.25, 1.0, 1.0]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_standardising_folds_into_the_layer_that_follows(dtype: torch.dtype) -> None:
+    standardize, layer = Standardize(5).to(dtype), nn.Linear(6, 3, dtype=dtype)
+    standardize.mean.normal_()
+    standardize.var.uniform_(0.1, 4)
+    x, before = torch.randn(7, 6, dtype=dtype), layer.weight.clone()
+    weight, bias = standardize.folded(layer)
+    expected = layer(torch.cat((standardize(x[:, :5]), x[:, 5:]), 1)).double()
+    torch.testing.assert_close(x.double() @ weight.T + bias, expected, atol=1e-5, rtol=1e-5)
+    assert torch.equal(layer.weight, before)
 
 
 def test_a_scale_at_exactly_one_still_gets_a_gradient() -> None:

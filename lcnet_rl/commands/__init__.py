@@ -19,6 +19,7 @@ from rich.markup import escape
 import lcnet_rl
 from lcnet_rl.errors import UserError, unknown_name
 from lcnet_rl.interrupt import Interrupted
+from lcnet_rl.memory import keep_freed_memory
 from lcnet_rl.progress import console
 
 COMMANDS = {
@@ -43,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0; 2 for a mistake of the user's, after one line that says what to do; 130 after Ctrl-C.
     """
+    keep_freed_memory()
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
         width = max(map(len, COMMANDS))

@@ -9,18 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, cast
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from lcnet_rl.backbones import pool
 from lcnet_rl.engine.crossover import Crossover, measure
 from lcnet_rl.engine.fold import folded, set_type
+from lcnet_rl.engine.fused import fuse
 from lcnet_rl.engine.packed import Chunk, PackedBlock, as_rows, count, take
 from lcnet_rl.errors import UserError
+from lcnet_rl.gates import Gate, Standardize
 from lcnet_rl.model import LCNet, Observation
 from lcnet_rl.state import State
 
+Bits = NDArray[np.float32]
+"""An action (B, action_size) in NumPy, which takes less time than PyTorch over numbers as few as these."""
 MOST_GROUPS = 6
 """With more filter groups a block (as with ``groups=0``), hardly two images keep the same ones: then all filters run,
 masked, for the images that keep the block, and the difference is counted as excess."""
@@ -67,8 +74,10 @@ class Engine(LCNet):
         gates = {key: value for key, value in model.state_dict().items() if not key.startswith("backbone.")}
         self.load_state_dict({**self.state_dict(), **gates})
         self.to(model.price.device).eval().requires_grad_(False)
+        self._fold_standardizers()
         self.dtype = dtype
         set_type(self.backbone, dtype)
+        fuse(self.backbone)
         grouped = self.has_c_net and max(self.group_counts) <= MOST_GROUPS
         self.packed = [
             PackedBlock(self.backbone.block(t), self.group_counts[t] if grouped else 1, size)
@@ -136,27 +145,22 @@ class Engine(LCNet):
         return self._advance(state, action, in_place=True)
 
     def _advance(self, state: State, action: Tensor, in_place: bool) -> State:
-        if not ((action == 0) | (action == 1)).all():
+        t, action = state.block, action.float()
+        bits = action.cpu().numpy()
+        if not ((bits == 0) | (bits == 1)).all():
             raise UserError("an engine's action holds zeros and ones only")
-        t = state.block
-        action = action.float()
-        keep, filters = self.split(action, t)
         features = self._standardized(t, self.observe(state).gate_input)
-        scale = keep * (filters.amax(1) > 0)  # a plan may run images that keep no filter with all the others
-        if self.l_nets:
-            scale = scale * self._l_net(t).scales(features)[:, 0]
+        scale = self._l_net(t).scales(features)[:, 0] if self.l_nets else action.new_ones(len(action))
         if t == len(self.packed):
-            return self.ask_second(state, action, keep, scale)
-        filter_scale = None
-        if self.has_c_net:
-            asked = keep.nonzero()[:, 0]
-            filter_scale = torch.zeros_like(filters)
-            filter_scale[asked] = filters[asked] * self._c_net(t).scales(features[asked])
-        plan = self._plan(self._kept_sets(action, t), t)
-        x = self.packed[t].block.exit(self._run(state.features, plan, filter_scale, scale, t, in_place))
+            return self.ask_second(state, action, action[:, 0], action[:, 0] * scale)
+        kept = self._kept_sets(bits, t)
+        scale = scale * self._here(kept != 0)  # a plan may run images that keep nothing with all the others
+        filter_scale = self._filter_scale(features, action, t) if self.has_c_net else None
+        plan = self._plan(kept, t)
+        x, pooled = self._run(state, plan, filter_scale, scale, in_place)
         ran = sum(chunk.images * self.packed[t].filters(chunk.groups) for chunk in plan.chunks)
-        excess = (ran - int((keep[:, None] * filters).sum())) * self.costs.blocks[t].filter
-        return self.after(state, action, x, pool(x), excess)
+        excess = (ran - self._filters_kept(bits, t)) * self.costs.blocks[t].filter
+        return self.after(state, action, x, pooled, excess)
 
     def greedy(self, threshold: float = 0.5) -> Callable[[Observation], Tensor]:
         """As ``LCNet.greedy``, but C-Net is asked only about the images whose L-Net keeps the block."""
@@ -170,71 +174,113 @@ class Engine(LCNet):
                 return usual(observation)
             features = self._standardized(t, observation.gate_input)
             cut = self.cut(t, threshold)
-            keep = self._l_net(t).logits(features) > cut
-            rows = keep[:, 0].nonzero()[:, 0]
             action = torch.zeros(len(features), self.action_size, device=features.device)
-            action[:, :1] = keep.float()
+            action[:, :1] = self._l_net(t).logits(features) > cut
+            rows = action[:, 0].nonzero()[:, 0]
             groups = self._c_net(t).logits(features[rows]) > cut
-            action[rows, 1 : 1 + self.group_counts[t]] = groups.float()
+            action[rows, 1 : self.bits[t]] = groups.float()
             return action
 
         return decide
 
-    def _kept_sets(self, action: Tensor, block: int) -> Tensor:
-        """The groups that run for each image, as the bits of an int64 (B,); 0 is a skipped block."""
-        bits = action[:, self.action_mask[block]].long()
-        if not self.has_c_net:
-            return bits[:, 0]
-        groups = bits[:, int(self.has_l_net) :]
-        if self.packed[block].groups == 1:
-            groups = groups.amax(1, keepdim=True)
-        sets = (groups << torch.arange(groups.shape[1], device=groups.device)).sum(1)
-        return sets * bits[:, 0] if self.has_l_net else sets
+    def _standardized(self, block: int, features: Tensor) -> Tensor:
+        """The gates' weights have the standardising in them already; a range's price is left to scale."""
+        return features if self.spec.prices is None else super()._standardized(block, features)
 
-    def _plan(self, kept: Tensor, block: int) -> Plan:
+    def _fold_standardizers(self) -> None:
+        for t, standardize in enumerate(self.standardizers):
+            for gate in (gate for gates in (self.l_nets, self.c_nets) for gate in gates[t : t + 1]):
+                for layer in (cast(Gate, gate).keep, cast(Gate, gate).scale):
+                    weight, bias = cast(Standardize, standardize).folded(layer)
+                    layer.weight.copy_(weight)
+                    layer.bias.copy_(bias)
+            self.standardizers[t] = nn.Identity()
+
+    def _filter_scale(self, features: Tensor, action: Tensor, block: int) -> Tensor:
+        """C-Net's scales (B, filters) for the images that keep the block, 0 for what is dropped."""
+        keep, filters = self.split(action, block)
+        rows = keep.nonzero()[:, 0]
+        if len(rows) == len(keep):
+            return filters * self._c_net(block).scales(features)
+        filter_scale = torch.zeros_like(filters)
+        filter_scale[rows] = filters[rows] * self._c_net(block).scales(features[rows])
+        return filter_scale
+
+    def _kept_sets(self, bits: Bits, block: int) -> NDArray[np.int64]:
+        """The groups that run for each image, as the bits of a number (B,); 0 is a skipped block."""
+        first = int(self.has_l_net)
+        keep = np.asarray(bits[:, :first].all(1), np.int64)
+        if not self.has_c_net:
+            return keep
+        groups = bits[:, first : self.bits[block]].astype(np.int64)
+        if self.packed[block].groups == 1:
+            return keep * groups.max(1)
+        return keep * (groups << np.arange(groups.shape[1])).sum(1)
+
+    def _filters_kept(self, bits: Bits, block: int) -> int:
+        """How many filters all images together keep in a block, whether or not it is packed in as many groups."""
+        first, filters = int(self.has_l_net), self.filter_counts[block]
+        keep, groups = bits[:, :first].all(1), bits[:, first : self.bits[block]]
+        if not self.has_c_net:
+            return int(keep.sum()) * filters
+        return int(groups[keep].sum()) * (filters // self.group_counts[block])
+
+    def _plan(self, kept: NDArray[np.int64], block: int) -> Plan:
         """What to run in a block for the sets ``kept`` (B,), and for which images each."""
         order, most = kept.argsort(), self.packed[block].most
-        sets, counts = (part.tolist() for part in kept[order].unique_consecutive(return_counts=True))
+        sets, counts = (part.tolist() for part in np.unique(kept, return_counts=True))
         chunks = [Chunk(groups, images) for groups, images in zip(sets, counts, strict=True) if groups]
         if self.crossover is not None:
             chunks = self.crossover.plan(block, chunks, len(kept))
         chunks = [part for chunk in chunks for part in chunk.split(most)]
         if all(chunk.groups == self.packed[block].all for chunk in chunks) and count(chunks) == len(kept):
             starts = range(0, len(kept), most)
-            return Plan(chunks, [slice(start, start + most) for start in starts], order[:0])
+            return Plan(chunks, [slice(start, start + most) for start in starts], self._here(order[:0]))
         # Images that skip the block come first in the order, so what runs is always its end.
-        skipped, running = order.split([len(order) - count(chunks), count(chunks)])
+        skipped, running = self._here(order).split([len(order) - count(chunks), count(chunks)])
         return Plan(chunks, list(running.split([chunk.images for chunk in chunks])), skipped)
 
+    def _here(self, numbers: NDArray[Any]) -> Tensor:
+        """NumPy's numbers on the engine's device."""
+        return torch.from_numpy(numbers).to(self.price.device)
+
     def _run(
-        self, x: Tensor, plan: Plan, filter_scale: Tensor | None, scale: Tensor, block: int, in_place: bool
-    ) -> Tensor:
-        """A block's output (B, C_out, H', W'): chunk by chunk where it runs, the shortcut's ReLU elsewhere.
+        self, state: State, plan: Plan, filter_scale: Tensor | None, scale: Tensor, in_place: bool
+    ) -> tuple[Tensor, Tensor]:
+        """The next block's output (B, C_out, H', W'): chunk by chunk where it runs, the shortcut's ReLU elsewhere.
 
         Args:
-            x: the block's input (B, C_in, H, W).
+            state: before the block.
             plan: what to run.
             filter_scale: (B, filters), 0 where dropped, or None for ones.
             scale: L-Net's (B,), 0 where dropped.
-            block: which block.
-            in_place: whether ``x`` may be written over.
+            in_place: whether the state's features may be written over.
+
+        Returns:
+            The output, and its global average (B, C_out).
         """
-        packed, x = self.packed[block], x.contiguous(memory_format=torch.channels_last)
-        shortcut = packed.block.shortcut(x).contiguous(memory_format=torch.channels_last)
+        packed, x = self.packed[state.block], state.features.contiguous(memory_format=torch.channels_last)
+        block = packed.block
+        shortcut = block.shortcut(x).contiguous(memory_format=torch.channels_last)
         # A block's input is a ReLU's output, so an identity needs no further one.
         unchanged = shortcut is x
-        if not plan.chunks:
-            return x if unchanged else shortcut.relu_()
-        out = torch.empty_like(x) if unchanged and not in_place else shortcut
+        out = torch.empty_like(x) if plan.chunks and unchanged and not in_place else shortcut
         if out is not x:
             skipped = take(shortcut, plan.skipped)
             as_rows(out)[plan.skipped] = as_rows(skipped if unchanged else skipped.relu_())
+        # What is averaged here is still in the cache; of images that skip the block, the average is known.
+        known = unchanged and isinstance(block.exit, nn.Identity)
+        pooled = state.pooled.clone() if known else None
         for chunk, here in zip(plan.chunks, plan.rows, strict=True):
             scales = None if filter_scale is None else filter_scale[here]
             part = take(x, here)
             beside = part if unchanged else take(shortcut, here)
             if isinstance(here, slice):
-                packed.run(part, beside, chunk.groups, scales, scale[here], out[here])
+                done = packed.run(part, beside, chunk.groups, scales, scale[here], out[here])
             else:
-                as_rows(out)[here] = as_rows(packed.run(part, beside, chunk.groups, scales, scale[here], out=beside))
-        return out
+                done = packed.run(part, beside, chunk.groups, scales, scale[here], out=beside)
+                as_rows(out)[here] = as_rows(done)
+            if pooled is not None:
+                pooled[here] = pool(done)
+        out = block.exit(out)
+        return out, pool(out) if pooled is None else pooled

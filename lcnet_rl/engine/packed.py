@@ -123,6 +123,8 @@ def as_rows(features: Tensor) -> Tensor:
 
 
 def take(features: Tensor, rows: Tensor | slice) -> Tensor:
-    """``features[rows]``, (B, C, H, W) to (K, C, H, W), channels last."""
+    """``features[rows]``, (B, C, H, W) to (K, C, H, W), channels last; a slice is not copied."""
+    if isinstance(rows, slice):
+        return features[rows]
     _, channels, height, width = features.shape
     return as_rows(features)[rows].view(-1, height, width, channels).permute(0, 3, 1, 2)

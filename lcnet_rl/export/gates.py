@@ -51,11 +51,7 @@ def price_input(graph: Graph, model: LCNet, price: str) -> str:
 
 def folded(model: LCNet, block: int, layer: nn.Linear) -> tuple[Tensor, Tensor]:
     """A gate's layer for ``gate_input``: weight (O, I) and bias (O,)."""
-    standardize = cast(Standardize, model.standardizers[block])
-    factor = torch.cat(((standardize.var.double() + 1e-3).rsqrt(), standardize.var.new_ones(1).double()))
-    shift = torch.cat((standardize.mean.double(), standardize.mean.new_zeros(1).double()))
-    weight = layer.weight.double() * factor
-    bias = layer.bias.double() - weight @ shift
+    weight, bias = cast(Standardize, model.standardizers[block]).folded(layer)
     bias += weight[:, -2] * (floor_before(model, block) / model.costs.dense)
     if model.has_confidence:
         # The probe's entropy comes as sum(p * log p): its normalised entropy times -log(classes).
