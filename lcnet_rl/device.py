@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import platform
 from enum import IntEnum
 from typing import Literal
 
@@ -13,7 +11,6 @@ import torch
 from lcnet_rl.errors import UserError
 
 Precision = Literal["auto", "bf16", "fp32"]
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
 
 def check_seed(seed: int) -> None:
@@ -91,16 +88,3 @@ def step_generator(
     # Large odd strides keep the steps of neighbouring seeds and streams apart.
     mixed = seed * 0x9E3779B97F4A7C15 + stream * 0xC2B2AE3D27D4EB4F + step
     return torch.Generator(device=device).manual_seed(mixed % 2**63)
-
-
-def keep_freed_memory() -> None:
-    """Have the C library reuse freed memory instead of returning it to the system, where it is glibc.
-
-    A training step on the CPU frees and asks for the same megabytes over and over, and the system would have to clear
-    them every time: a joint step of a ResNet-20 takes about 0.9 times as long without that.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return
-    mallopt, largest = ctypes.CDLL(None).mallopt, 2**31 - 1
-    for parameter in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
-        mallopt(parameter, largest)

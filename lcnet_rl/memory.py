@@ -10,10 +10,10 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 
 def keep_freed_memory() -> bool:
-    """Let glibc keep freed memory, for all of this process; ``lcnet-rl`` starts with it.
+    """Let glibc keep freed memory, for all of this process, instead of returning it to the system.
 
-    Otherwise glibc returns the largest tensors to the system as soon as they are freed, and with each new one the
-    kernel clears all pages again: of a network's features, in every pass. Peak memory may rise, by fragmentation.
+    Features are the same megabytes in every pass, and of what the system gets back it has to clear all pages before
+    they are handed out again. Every command of ``lcnet-rl`` starts with it; a program of your own may.
 
     Returns:
         Whether there is a glibc here.

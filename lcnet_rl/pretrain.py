@@ -28,7 +28,7 @@ from lcnet_rl.batchnorm import even_batches, fresh_statistics, prepare
 from lcnet_rl.data import Dataset
 from lcnet_rl.data.augment import Augmentation
 from lcnet_rl.data.sampler import TrainingBatches
-from lcnet_rl.device import Precision, Stream, autocast, keep_freed_memory, step_generator
+from lcnet_rl.device import Precision, Stream, autocast, step_generator
 from lcnet_rl.errors import UserError
 from lcnet_rl.interrupt import Interrupted, deferred_interrupt
 from lcnet_rl.optim import KernelMuon, decayed, triangle
@@ -140,7 +140,6 @@ def train_dense(
             good one.
         Interrupted: after Ctrl-C, with the checkpoint saved.
     """
-    keep_freed_memory()
     if recipe.whiten:
         whiten(backbone.stem, train.images)
         backbone.stem.conv.requires_grad_(False)

@@ -16,7 +16,7 @@ from agents.reinforce_config import ReinforceConfig
 from envs.vector import LayerChannelSkipVectorEnv
 from lcnet_rl.backbones import create_backbone
 from lcnet_rl.data import Dataset
-from lcnet_rl.device import Precision, autocast, keep_freed_memory
+from lcnet_rl.device import Precision, autocast
 from lcnet_rl.evaluate import replay
 from lcnet_rl.model import LCNet
 from lcnet_rl.optim import decayed
@@ -70,7 +70,6 @@ def bench_env(config: Overhead, device: torch.device) -> Timed:
 
 def bench_train(config: Overhead, device: torch.device) -> Timed:
     """One joint step with two rollouts, against a dense training step of the same backbone and batch."""
-    keep_freed_memory()  # as training does
     count = config.images or 128
     dataset = random_images(4 * count)
     settings = ReinforceConfig(batch_size=count, warmup=0.0, polish=0.0, distill=0.0, precision=config.precision)

@@ -26,6 +26,7 @@ from lcnet_rl.device import resolve_device
 from lcnet_rl.errors import UserError, unknown_name
 from lcnet_rl.evaluate import evaluate
 from lcnet_rl.interrupt import Interrupted
+from lcnet_rl.memory import keep_freed_memory
 from lcnet_rl.model import LCNet
 from lcnet_rl.pretrain import dense_accuracy
 from lcnet_rl.progress import console
@@ -262,6 +263,7 @@ def start_worker(config: Sweep, number: int) -> multiprocessing.process.BaseProc
 
 def _work_alone(config: Sweep, log: Path) -> None:
     """A worker process: the same as ``run`` alone, without the figures at the end."""
+    keep_freed_memory()
     with log.open("a", buffering=1, encoding="utf-8") as console.file:
         try:
             prepare(config).work(command_line())

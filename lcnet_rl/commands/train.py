@@ -22,7 +22,7 @@ from lcnet_rl.backbones import Backbone, create_backbone
 from lcnet_rl.commands.train_settings import AnyTrain, TrainReinforce, TrainRival, parse
 from lcnet_rl.data import Dataset, load_dataset
 from lcnet_rl.data.sampler import TrainingBatches
-from lcnet_rl.device import check_seed, keep_freed_memory
+from lcnet_rl.device import check_seed
 from lcnet_rl.distributed import by_main, from_main, joined, main_first, world_size
 from lcnet_rl.errors import UserError
 from lcnet_rl.model import LCNet
@@ -189,7 +189,6 @@ def train_agent(
     on_validation: OnValidation | None = None,
 ) -> None:
     """Train ``config.agent`` around ``backbone`` in an existing run folder, from its checkpoint where it has one."""
-    keep_freed_memory()
     resume = config.resume is not None
     model = put_gates(config, backbone) if resume else starting_agent(config, backbone)
     if isinstance(config, TrainReinforce):
