@@ -38,8 +38,10 @@ def text(process: Process, index: int) -> str:
     classes, number = process.dataset.classes, int(process.indices[index])
     label = classes[int(process.dataset.labels[number])]
     lines = [f"image {number} of {process.dataset.name}/{process.dataset.split}: {label}"]
+    first = len(process.model.backbone.blocks)
     for block, (ran, bits) in enumerate(process.trace(index), start=1):
-        lines.append(f"block {block:>3}  " + (f"[{''.join('#' if bit else '.' for bit in bits)}]" if ran else "skip"))
+        name = f"block {block:>3}" if block <= first else "second   "
+        lines.append(f"{name}  " + (f"[{''.join('#' if bit else '.' for bit in bits)}]" if ran else "skip"))
     macs = process.macs(index)
     lines.append(f"MACs {macs:,} ({macs / process.model.costs.dense:.1%} of dense)")
     if process.logits is not None:

@@ -127,8 +127,11 @@ def print_summary(summary: dict[str, Any]) -> None:
     blocks = Table(title="kept per block, share of images and of filters", title_justify="left")
     for column in ("block", "runs", "filters"):
         blocks.add_column(column, justify="right")
-    for index, shares in enumerate(zip(summary["kept_blocks"], summary["kept_filters"], strict=True)):
-        blocks.add_row(str(index), *(f"{share:.2f}" for share in shares))
+    names = [str(index) for index in range(len(summary["kept_blocks"]))]
+    if summary["second_width"]:
+        names[-1] = "second network"
+    for name, *shares in zip(names, summary["kept_blocks"], summary["kept_filters"], strict=True):
+        blocks.add_row(name, *(f"{share:.2f}" for share in shares))
     console.print(blocks)
 
     classes = Table(title="per class", title_justify="left")

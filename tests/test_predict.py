@@ -60,6 +60,19 @@ def test_files_get_the_class_and_the_bill_that_the_model_gives_their_pixels(
     assert np.asarray(Image.open(picture)).ndim == 3
 
 
+def test_of_two_networks_it_says_which_column_and_which_bar(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    [file] = written(images(1), run)
+    assert main(["predict", str(run), str(file)]) == 0
+    alone = capsys.readouterr().out
+    assert "of dense" in alone
+    assert "second network" not in alone
+    save_model(lively(second="resnet8"), run / "model.safetensors")
+    assert main(["predict", str(run), str(file)]) == 0
+    pair = " ".join(capsys.readouterr().out.split())
+    assert "of both" in pair
+    assert "the last is the second network" in pair
+
+
 def test_files_that_are_no_images_are_named(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (run / "notes.txt").write_text("no image")
     assert main(["predict", str(run), str(run / "notes.txt"), str(run / "none.png")]) == 2

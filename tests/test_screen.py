@@ -48,6 +48,13 @@ def test_every_block_of_a_deep_network_is_shown(screen: Console) -> None:
         assert [str(block), "│", f"{shares[0]:.2f}", "│", f"{shares[1]:.2f}"] in lines
 
 
+def test_a_second_network_is_not_called_a_block(screen: Console) -> None:
+    report.print_summary(summary_of(lively(second="resnet8")))
+    lines = [line.strip("│ ").split(" │")[0].strip() for line in screen.export_text().splitlines()]
+    blocks = lines[lines.index("0") :]
+    assert blocks[:4] == ["0", "1", "2", "second network"]
+
+
 def test_the_numbers_of_a_benchmark_are_whole(screen: Console) -> None:
     case = {"name": "engine-b128-resnet56-groups50", "rival": "dense torch.compile fp32", "macs_ratio": 1.0}
     case |= {"ratio": 11.25, "ratio_quartiles": [10.11, 12.13], "median_ms": 1234.56, "rival_median_ms": 1111.22}

@@ -20,6 +20,7 @@ from agents.controls import bill_of, fill
 from agents.rollout import mean_field, sample
 from envs.observations import encode, observation_space
 from envs.process import Process, Settings
+from envs.rendering import text
 from lcnet_rl.backbones import Backbone, BackboneSpec, create_backbone
 from lcnet_rl.data import Dataset
 from lcnet_rl.engine import Engine
@@ -262,6 +263,9 @@ def test_environments_decide_about_it_last() -> None:
     assert infos["macs"][0] - infos["macs"][1] > model.costs.blocks[-1].filter
     assert process.trace(0)[-1] == (True, [True])
     assert process.trace(1)[-1] == (False, [False])
+    lines = text(process, 0).splitlines()
+    assert lines[model.depth - 1].startswith("block ")
+    assert lines[model.depth] == "second     [#]"
 
 
 def test_a_static_path_may_keep_it() -> None:

@@ -78,7 +78,7 @@ def run(config: Predict) -> None:
         for row, kept in predict(engine, pixels[start : start + BATCH], config.threshold, dataset.classes):
             rows.append({"image": str(config.images[len(rows)]), **row})
             traces.append(kept)
-    print_rows(rows, traces)
+    print_rows(rows, traces, pair=model.backbone.second is not None)
     if config.picture is not None:
         draw(pixels, rows, traces, model.depth, config.picture)
         console.print(f"picture: {config.picture}", soft_wrap=True)
@@ -107,17 +107,20 @@ def predict(
     return found
 
 
-def print_rows(rows: list[dict[str, Any]], traces: list[Trace]) -> None:
-    """The table for the screen."""
+def print_rows(rows: list[dict[str, Any]], traces: list[Trace], pair: bool) -> None:
+    """The table for the screen; ``pair`` is of two networks."""
     table = Table("image", "class")
-    for name in ("probability", "MMACs", "of dense"):
+    for name in ("probability", "MMACs", "of both" if pair else "of dense"):
         table.add_column(name, justify="right")
     table.add_column("blocks", overflow="fold")
     for row, kept in zip(rows, traces, strict=True):
         figures = f"{row['probability']:.1%}", f"{row['macs'] / 1e6:.2f}", f"{row['macs_ratio']:.1%}"
         table.add_row(escape(Path(row["image"]).name), escape(row["class"]), *figures, bars(kept))
     console.print(table)
-    console.print("A bar is a block, as high as the share of its filters that ran; a dot is a block that was skipped.")
+    last = "; the last is the second network" if pair else ""
+    console.print(
+        f"A bar is a block, as high as the share of its filters that ran; a dot is a block that was skipped{last}."
+    )
 
 
 def bars(kept: Trace) -> str:
