@@ -66,6 +66,14 @@ def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractC
     return contextlib.nullcontext()
 
 
+def no_autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Inside, float32 stays float32, whatever autocast is around. Where there is none, there is nothing to enter:
+    doing so takes longer than a layer of a gate."""
+    if torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return contextlib.nullcontext()
+
+
 class Stream(IntEnum):
     """What a training step draws, each from random numbers of its own."""
 

@@ -12,6 +12,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from lcnet_rl.device import no_autocast
 from lcnet_rl.distributed import global_moments
 
 UNSURE = 2.0
@@ -94,12 +95,12 @@ class Gate(nn.Module):
 
     def logits(self, features: Tensor) -> Tensor:
         """Keep logits, (B, features) to (B, decisions); 1 means keep."""
-        with torch.autocast(features.device.type, enabled=False):
+        with no_autocast(features.device):
             return self.keep(features.float())
 
     def scales(self, features: Tensor) -> Tensor:
         """Scales in [0, 1], (B, features) to (B, scales)."""
-        with torch.autocast(features.device.type, enabled=False):
+        with no_autocast(features.device):
             return relu1(self.scale(features.float()))
 
 
@@ -147,7 +148,7 @@ class Probe(nn.Module):
 
     def forward(self, pooled: Tensor) -> Tensor:
         """Class logits, (B, C) to (B, classes), in float32."""
-        with torch.autocast(pooled.device.type, enabled=False):
+        with no_autocast(pooled.device):
             return self.classifier(pooled.float())
 
     @torch.no_grad()

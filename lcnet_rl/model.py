@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from lcnet_rl.backbones import IMAGE_SIZE, Backbone, pool, scale_channels
 from lcnet_rl.decisions import Decisions, threshold_logit
+from lcnet_rl.device import no_autocast
 from lcnet_rl.errors import UserError, unknown_name
 from lcnet_rl.gates import CNet, Gate, LNet, Probe, Standardize, start_unsure
 from lcnet_rl.macs import cost_table, linear_macs
@@ -149,9 +150,7 @@ class LCNet(Decisions):
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != (3, IMAGE_SIZE, IMAGE_SIZE):
             raise UserError(f"images must be uint8 (B, 3, 32, 32), got {images.dtype} {tuple(images.shape)}")
         features = self.backbone.stem(images)
-        spent = torch.full(
-            (len(images),), self.costs.stem + self.costs.start, dtype=torch.float64, device=images.device
-        )
+        spent = images.new_full((len(images),), self.costs.stem + self.costs.start, dtype=torch.float64)
         prices = prices_of(self.price if price is None else price, len(images), images.device)
         memory = self.policy.begin(images) if self.policy else None
         later = images if self.backbone.second is not None else None
@@ -263,7 +262,7 @@ class LCNet(Decisions):
 
     def classify(self, state: State) -> Tensor:
         """Logits (B, classes), float32, once every block is done."""
-        with torch.autocast(state.pooled.device.type, enabled=False):
+        with no_autocast(state.pooled.device):
             return self.backbone.head(state.pooled)
 
     def total_macs(self, state: State) -> Tensor:

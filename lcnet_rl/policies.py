@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lcnet_rl.backbones import Backbone, create_backbone
+from lcnet_rl.device import no_autocast
 from lcnet_rl.macs import dense_macs, linear_macs
 
 PolicyName = Literal["lc", "blockdrop", "skipnet", "convnet-aig"]
@@ -61,7 +62,7 @@ class OneShot(LayerPolicy):
 
     def begin(self, images: Tensor) -> Tensor:
         """The keep logits of all blocks, (B, depth)."""
-        with torch.autocast(images.device.type, enabled=False):
+        with no_autocast(images.device):
             return self.network(images)
 
     def decide(self, block: int, pooled: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
@@ -97,7 +98,7 @@ class Recurrent(LayerPolicy):
 
     def decide(self, block: int, pooled: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
         """One step of the LSTM."""
-        with torch.autocast(pooled.device.type, enabled=False):
+        with no_autocast(pooled.device):
             x = self.project[block](pooled.float())
             hidden, cell = self.lstm(x, memory.split(self.UNITS, 1))
             return self.out(hidden), torch.cat((hidden, cell), 1)
@@ -133,7 +134,7 @@ class TwoLayer(LayerPolicy):
 
     def decide(self, block: int, pooled: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
         """What the block's gate says."""
-        with torch.autocast(pooled.device.type, enabled=False):
+        with no_autocast(pooled.device):
             return self.gates[block](pooled.float()), memory
 
     def macs(self, block: int) -> int:
