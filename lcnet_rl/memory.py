@@ -10,13 +10,14 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 
 def keep_freed_memory() -> bool:
-    """Let glibc keep freed memory, for all of this process, instead of returning it to the system.
+    """Let glibc keep what the main thread frees, instead of returning it to the system.
 
     Features are the same megabytes in every pass, and of what the system gets back it has to clear all pages before
-    they are handed out again. Every command of ``lcnet-rl`` starts with it; a program of your own may.
+    they are handed out again. The process may hold more memory at its end than it uses. Every command of ``lcnet-rl``
+    starts with it; a program of your own may.
 
     Returns:
-        Whether there is a glibc here.
+        Whether there is a glibc here, and it does so.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from lcnet_rl.engine.packed import Chunk
 from lcnet_rl.errors import UserError
 from lcnet_rl.evaluate import replay
 from lcnet_rl.model import LCNet
+from lcnet_rl.rewards import PriceRange
 from lcnet_rl.spec import Decides
 
 
@@ -35,7 +37,39 @@ def assert_same(model: LCNet, engine: Engine, actions: torch.Tensor, count: int)
     torch.testing.assert_close(engine.classify(states[-1]).detach(), expected.logits, atol=1e-4, rtol=1e-4)
     for state, features in zip(states, seen, strict=True):
         assert torch.equal(state.features, features), "who steps by hand may still look at states that are behind"
-        torch.testing.assert_close(state.pooled, pool(features), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(state.pooled[:, : features.shape[1]], pool(features), atol=1e-5, rtol=1e-5)
+
+
+def test_consuming_a_state_leaves_those_before_it_alone() -> None:
+    model = lively("resnet14")
+    engine = Engine(model)
+    first = engine.begin(images(3))
+    features = first.features.clone()
+    second = engine.advance(first, torch.zeros(3, engine.action_size))
+    engine.consume(second, torch.ones(3, engine.action_size))
+    assert torch.equal(first.features, features)
+
+
+def test_an_engine_for_a_range_reads_the_price_as_the_model_does() -> None:
+    model = lively(prices=PriceRange(0.1, 2))
+    engine, decided = Engine(model), []
+    for price in (0.1, 0.5, 2.0):
+        with torch.no_grad():
+            expected = model.run(images(9), model.greedy(), price)
+            got = engine.run(images(9), engine.greedy(), price)
+        assert torch.equal(got.actions, model.executed(expected.actions))
+        torch.testing.assert_close(got.logits, expected.logits, atol=1e-4, rtol=1e-4)
+        decided.append(got.actions)
+    assert not torch.equal(decided[0], decided[2])
+
+
+def test_one_engine_takes_batches_of_any_size_and_so_does_its_copy() -> None:
+    model = lively("resnet11-pool", second="resnet8")
+    engine = Engine(model)
+    for count in (0, 1, 5, 0, 3):
+        actions = torch.ones(model.depth, count, model.action_size)
+        assert_same(model, engine, actions, count)
+    assert_same(model, copy.deepcopy(engine), torch.ones(model.depth, 2, model.action_size), 2)
 
 
 @settings(max_examples=40, deadline=None)
@@ -160,9 +194,10 @@ def test_every_relu_is_part_of_a_convolution() -> None:
     assert (usual.relus, fused.relus) == (2 * (1 + 3 + 3 * 2), 0)
 
 
-def test_without_onednn_the_logits_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("name", "second"), [("resnet8", None), ("resnet11-pool", "resnet18")])
+def test_without_onednn_the_logits_are_the_same(monkeypatch: pytest.MonkeyPatch, name: str, second: str | None) -> None:
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    model = lively()
+    model = lively(name, second=second)
     actions = (torch.rand(model.depth, 9, model.action_size, generator=torch.Generator().manual_seed(0)) < 0.6).float()
     with torch.no_grad(), Convolutions() as convolutions:
         assert_same(model, Engine(model), actions, 9)

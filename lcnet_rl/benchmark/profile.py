@@ -15,7 +15,7 @@ from lcnet_rl.progress import console
 
 KINDS = {
     "convolutions": ("convolution", "conv2d"),
-    "gathers": ("index", "take", "copy", "clone", "sort", "unique", "nonzero", "cat"),
+    "gathers": ("index", "take", "copy", "clone", "nonzero", "cat"),
     "gates": ("addmm", "softmax", "sigmoid", "linear"),
     "planning": ("block ",),
 }

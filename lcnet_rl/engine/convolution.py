@@ -22,6 +22,10 @@ class Convolution:
         self._fused = weight.device.type == "cpu" and onednn_computes(weight.dtype)
         self._packed: Tensor | None = None
 
+    def __getstate__(self) -> dict[str, object]:
+        """For copies, which lay their weights out themselves: what oneDNN makes of them cannot be copied."""
+        return {**vars(self), "_packed": None}
+
     def relu(self, x: Tensor) -> Tensor:
         """``ReLU(conv(x) + bias)``, (B, C_in, H, W) to (B, C_out, H / stride, W / stride)."""
         if not self._fused:

@@ -7,6 +7,7 @@ together. Where this machine is faster computing more (few images, narrow layers
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -45,7 +46,10 @@ class Plan:
 
 
 class Engine(LCNet):
-    """Inference with real skipping, for any batch size, on CPU or CUDA. It cannot be trained."""
+    """Inference with real skipping, for any batch size, on CPU or CUDA.
+
+    It cannot be trained, and its weights, type and device are final: they are laid out for the machine as it runs.
+    """
 
     def __init__(self, model: LCNet, dtype: torch.dtype = torch.float32) -> None:
         """Build an engine with a copy of ``model``'s weights, on the same device.
@@ -153,14 +157,15 @@ class Engine(LCNet):
         scale = self._l_net(t).scales(features)[:, 0] if self.l_nets else action.new_ones(len(action))
         if t == len(self.packed):
             return self.ask_second(state, action, action[:, 0], action[:, 0] * scale)
-        kept = self._kept_sets(bits, t)
-        scale = scale * self._here(kept != 0)  # a plan may run images that keep nothing with all the others
+        groups = self._groups_kept(bits, t)
+        # A plan may run images that keep nothing with all the others.
+        scale = scale * self._here(np.asarray(groups.any(1)))
         filter_scale = self._filter_scale(features, action, t) if self.has_c_net else None
-        plan = self._plan(kept, t)
+        plan = self._plan(groups, t)
         x, pooled = self._run(state, plan, filter_scale, scale, in_place)
         ran = sum(chunk.images * self.packed[t].filters(chunk.groups) for chunk in plan.chunks)
-        excess = (ran - self._filters_kept(bits, t)) * self.costs.blocks[t].filter
-        return self.after(state, action, x, pooled, excess)
+        kept = int(groups.sum()) * (self.filter_counts[t] // groups.shape[1])
+        return self.after(state, action, x, pooled, (ran - kept) * self.costs.blocks[t].filter)
 
     def greedy(self, threshold: float = 0.5) -> Callable[[Observation], Tensor]:
         """As ``LCNet.greedy``, but C-Net is asked only about the images whose L-Net keeps the block."""
@@ -189,7 +194,7 @@ class Engine(LCNet):
 
     def _fold_standardizers(self) -> None:
         for t, standardize in enumerate(self.standardizers):
-            for gate in (gate for gates in (self.l_nets, self.c_nets) for gate in gates[t : t + 1]):
+            for gate in (*self.l_nets[t : t + 1], *self.c_nets[t : t + 1]):
                 for layer in (cast(Gate, gate).keep, cast(Gate, gate).scale):
                     weight, bias = cast(Standardize, standardize).folded(layer)
                     layer.weight.copy_(weight)
@@ -206,34 +211,24 @@ class Engine(LCNet):
         filter_scale[rows] = filters[rows] * self._c_net(block).scales(features[rows])
         return filter_scale
 
-    def _kept_sets(self, bits: Bits, block: int) -> NDArray[np.int64]:
-        """The groups that run for each image, as the bits of a number (B,); 0 is a skipped block."""
+    def _groups_kept(self, bits: Bits, block: int) -> NDArray[np.int64]:
+        """Which groups run for each image, 1 or 0: (B, groups), or (B, 1) for a block that runs whole or not at all."""
         first = int(self.has_l_net)
-        keep = np.asarray(bits[:, :first].all(1), np.int64)
-        if not self.has_c_net:
-            return keep
-        groups = bits[:, first : self.bits[block]].astype(np.int64)
-        if self.packed[block].groups == 1:
-            return keep * groups.max(1)
-        return keep * (groups << np.arange(groups.shape[1])).sum(1)
+        keep = bits[:, :first].all(1, keepdims=True)
+        groups = bits[:, first : self.bits[block]] if self.has_c_net else np.ones_like(keep)
+        return (keep * groups).astype(np.int64)
 
-    def _filters_kept(self, bits: Bits, block: int) -> int:
-        """How many filters all images together keep in a block, whether or not it is packed in as many groups."""
-        first, filters = int(self.has_l_net), self.filter_counts[block]
-        keep, groups = bits[:, :first].all(1), bits[:, first : self.bits[block]]
-        if not self.has_c_net:
-            return int(keep.sum()) * filters
-        return int(groups[keep].sum()) * (filters // self.group_counts[block])
-
-    def _plan(self, kept: NDArray[np.int64], block: int) -> Plan:
-        """What to run in a block for the sets ``kept`` (B,), and for which images each."""
-        order, most = kept.argsort(), self.packed[block].most
-        sets, counts = (part.tolist() for part in np.unique(kept, return_counts=True))
-        chunks = [Chunk(groups, images) for groups, images in zip(sets, counts, strict=True) if groups]
+    def _plan(self, groups: NDArray[np.int64], block: int) -> Plan:
+        """What to run in a block where images keep ``groups`` (B, groups), and for which images each."""
+        packed = self.packed[block]
+        # Each image's set of groups, as the bits of a number: 0 is a skipped block.
+        kept = groups.max(1) if packed.groups == 1 else (groups << np.arange(packed.groups)).sum(1)
+        order, most = kept.argsort(), packed.most
+        chunks = [Chunk(kind, len(list(same))) for kind, same in itertools.groupby(kept[order].tolist()) if kind]
         if self.crossover is not None:
             chunks = self.crossover.plan(block, chunks, len(kept))
         chunks = [part for chunk in chunks for part in chunk.split(most)]
-        if all(chunk.groups == self.packed[block].all for chunk in chunks) and count(chunks) == len(kept):
+        if all(chunk.groups == packed.all for chunk in chunks) and count(chunks) == len(kept):
             starts = range(0, len(kept), most)
             return Plan(chunks, [slice(start, start + most) for start in starts], self._here(order[:0]))
         # Images that skip the block come first in the order, so what runs is always its end.
@@ -264,7 +259,7 @@ class Engine(LCNet):
         shortcut = block.shortcut(x).contiguous(memory_format=torch.channels_last)
         # A block's input is a ReLU's output, so an identity needs no further one.
         unchanged = shortcut is x
-        out = torch.empty_like(x) if plan.chunks and unchanged and not in_place else shortcut
+        out = torch.empty_like(x) if unchanged and not in_place else shortcut
         if out is not x:
             skipped = take(shortcut, plan.skipped)
             as_rows(out)[plan.skipped] = as_rows(skipped if unchanged else skipped.relu_())

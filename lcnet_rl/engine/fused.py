@@ -1,4 +1,4 @@
-"""What runs for all images alike, every convolution in one pass with what follows it: stem, exits, a second network."""
+"""What has no gates, each 3x3 convolution in one pass with what follows it: stem, exits, and a second network whole."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class FusedBlock(nn.Module):
 
 
 def fuse(backbone: Backbone) -> None:
-    """Let a ``folded`` backbone, which has its final type and device, compute so; its own blocks stay as they are."""
+    """Let a ``folded`` backbone, which has its final type and device, compute so, but for its own blocks' insides."""
     blocks = [backbone.block(index) for index in range(len(backbone.blocks))]
     for part in (backbone.stem, backbone.stem.exit, *(block.exit for block in blocks)):
         if isinstance(part, Stem | ConvPool):
