@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from lcnet_rl import commands
+from lcnet_rl import commands, memory
 
 FAULTS = """
 import resource, sys
@@ -42,7 +42,5 @@ def test_every_command_starts_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_glibc_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lcnet_rl import memory
-
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
     assert not memory.keep_freed_memory()
