@@ -40,7 +40,7 @@ def text(process: Process, index: int) -> str:
     lines = [f"image {number} of {process.dataset.name}/{process.dataset.split}: {label}"]
     first = len(process.model.backbone.blocks)
     for block, (ran, bits) in enumerate(process.trace(index), start=1):
-        name = f"block {block:>3}" if block <= first else "second   "
+        name = f"block {block:>3}" if block <= first else f"network {block - first + 1}"
         lines.append(f"{name}  " + (f"[{''.join('#' if bit else '.' for bit in bits)}]" if ran else "skip"))
     macs = process.macs(index)
     lines.append(f"MACs {macs:,} ({macs / process.model.costs.dense:.1%} of dense)")

@@ -157,14 +157,24 @@ class BackboneSpec:
     """Of each block's first convolution, in a pruned network; None is as many as the block has outputs."""
     second: BackboneSpec | None = None
     """Of the network that is one more layer behind this one, if there is one: see ``lcnet_rl.second``."""
+    mirrored: bool = False
+    """Whether a network behind another one sees every image twice, once as its mirror image: its features are means."""
+
+    @property
+    def networks(self) -> list[BackboneSpec]:
+        """This one's own, its second's, that one's second's, and so on."""
+        return [self, *([] if self.second is None else self.second.networks)]
 
     @property
     def title(self) -> str:
-        """The name, and that of the second network, with its width where that is not the usual one."""
-        if self.second is None:
-            return self.name
-        second, usual = self.second, BACKBONES[self.second.name].width
-        return f"{self.name} + {second.name}" + ("" if second.width == usual else f"-{second.width}")
+        """The name, and those of the networks behind it, with their widths where these are not the usual ones."""
+        return " + ".join([self.name, *(network.label for network in self.networks[1:])])
+
+    @property
+    def label(self) -> str:
+        """This network's own part of ``title``, behind another one."""
+        width = "" if self.width == BACKBONES[self.name].width else f"-{self.width}"
+        return f"{self.name}{width}" + (" (mirrored)" if self.mirrored else "")
 
 
 @dataclass(frozen=True)
@@ -188,7 +198,8 @@ class Family:
 class Backbone(nn.Module):
     """Stem, residual blocks and a linear head over globally pooled features.
 
-    Where there is a ``second`` network, which has no head of its own, the head reads the pooled features of both.
+    Where there is a ``second`` network, or a second one behind that, they have no heads of their own: the head reads
+    the pooled features of all.
     """
 
     def __init__(self, spec: BackboneSpec, family: Family) -> None:
@@ -213,12 +224,16 @@ class Backbone(nn.Module):
         self.channels = channels
         if self.second is not None:
             self.second.head = cast(nn.Linear, nn.Identity())
-            channels += self.second.channels
-        self.head: nn.Linear = nn.Linear(channels, spec.classes)
+        self.head: nn.Linear = nn.Linear(sum(network.channels for network in self.networks), spec.classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight)
         self.to(memory_format=torch.channels_last)
+
+    @property
+    def networks(self) -> list[Backbone]:
+        """This one, its second, that one's second, and so on."""
+        return [self, *([] if self.second is None else self.second.networks)]
 
     def block(self, index: int) -> Block:
         """Block number ``index``, counted from the stem."""
@@ -235,7 +250,12 @@ class Backbone(nn.Module):
         return [self.spec.width, *(self.block(index).out_channels for index in range(len(self.blocks)))]
 
     def features(self, images: Tensor, keeps: Tensor | None = None) -> Tensor:
-        """Pooled features (B, C) of the stem and the blocks, for ``forward``'s arguments."""
+        """Pooled features (B, C) of this network's own stem and blocks, for ``forward``'s arguments."""
+        if self.spec.mirrored:
+            return (self._features(images, keeps) + self._features(images.flip(3), keeps)) / 2
+        return self._features(images, keeps)
+
+    def _features(self, images: Tensor, keeps: Tensor | None) -> Tensor:
         x = self.stem(images)
         for index, block in enumerate(self.blocks):
             x = block(x, None if keeps is None else keeps[index])
@@ -247,10 +267,8 @@ class Backbone(nn.Module):
         With ``keeps`` (blocks, B), 1 or 0, images do without the blocks for which they have 0, for LayerDrop in
         training: what an ``LCNet`` with scales of 1 makes of the same decisions.
         """
-        pooled = self.features(images, keeps)
-        if self.second is not None:
-            pooled = torch.cat((pooled, self.second.features(images)), 1)
-        return self.head(pooled)
+        behind = (network.features(images) for network in self.networks[1:])
+        return self.head(torch.cat((self.features(images, keeps), *behind), 1))
 
 
 def scale_channels(features: Tensor, scale: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ def calibrate_threshold(
     cost = functools.cache(lambda point: (measure or share)(_threshold(point)))
     point = smallest(lambda point: cost(point) <= budget, GRID)
     if point is None:
-        what = "without the second network it" if model.backbone.second is not None else "keeping nothing"
+        what = "without the last network it" if model.backbone.second else "keeping nothing"
         raise OutOfReachError(f"no threshold meets a budget of {budget:.3f}: {what} still costs {cost(GRID):.3f}")
     if point == -GRID:
         cheaper = smallest(lambda point: cost(point) < cost(-GRID), GRID)

@@ -33,13 +33,13 @@ class Decisions(nn.Module):
 
     costs: CostTable
     depth: int
-    """How many blocks are decided; a second network is one more, the last."""
+    """How many blocks are decided; each network behind the first one is one more."""
     has_l_net: bool
     has_c_net: bool
     filter_counts: tuple[int, ...]
-    """Filters of every block; a second network counts as one."""
+    """Filters of every block; a network behind counts as one."""
     group_counts: tuple[int, ...]
-    """Filter groups of every block; a second network has none."""
+    """Filter groups of every block; a network behind has none."""
     action_size: int
     bits: tuple[int, ...]
     """How many bits of an action every block has."""

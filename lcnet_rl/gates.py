@@ -115,8 +115,8 @@ class LNet(Gate):
 def start_unsure(gate: LNet, channels: int) -> None:
     """Let a gate start from the rule to keep what a probe is unsure of, for policy gradients to improve on.
 
-    Of a second network's gate: a network that is finished knows its training images too well for their rewards to teach
-    the rule within a few epochs.
+    For the gate of a network behind others: one that is finished knows its training images too well for their rewards
+    to teach the rule within a few epochs.
 
     Args:
         gate: which reads ``channels`` pooled features, then a probe's confidence.

@@ -23,7 +23,7 @@ class BlockCost:
     filter: int
     """One filter kept: its share of the first convolution and of the second one's input."""
     filters: int
-    """How many filters the first convolution has; 1 for a second network, which runs whole or not at all."""
+    """How many filters the first convolution has; 1 for a network behind, which runs whole or not at all."""
     l_net: int
     """The gates that always run: L-Net, and the probe whose confidence the gates read, as far as there are such."""
     c_net: int
@@ -113,25 +113,37 @@ def cost_table(
 
     Args:
         backbone: the network.
-        always: per block, and at last for a second network, MACs of the gates that always run.
+        always: per block, and then per network behind this one, MACs of the gates that always run.
         if_kept: the same of the gates that run where the block is kept.
         start: MACs of what decides before the first block.
         image_size: height and width of the images, in pixels.
     """
-    gates, blocks = list(zip(always, if_kept, strict=True)), []
-    if backbone.second is not None:
-        *gates, (l_net, c_net) = gates
-    for index, (size, costs) in enumerate(zip(backbone.sizes(image_size)[:-1], gates, strict=True)):
+    gates, sizes = list(zip(always, if_kept, strict=True)), backbone.sizes(image_size)[:-1]
+    blocks = []
+    for index, (size, costs) in enumerate(zip(sizes, gates[: len(sizes)], strict=True)):
         block = backbone.block(index)
         blocks.append(block_cost(block, size // block.stride, *costs))
-    if backbone.second is not None:
-        blocks.append(BlockCost(0, dense_macs(backbone.second, image_size), 1, l_net, c_net))
-    stem = convolution_macs(backbone.stem.conv, image_size)
-    stem += exit_macs(backbone.stem.exit, image_size // backbone.stem.stride)
-    return CostTable(stem, tuple(blocks), linear_macs(backbone.head), start)
+    for network, costs in zip(backbone.networks[1:], gates[len(sizes) :], strict=True):
+        blocks.append(BlockCost(0, features_macs(network, image_size), 1, *costs))
+    return CostTable(stem_macs(backbone, image_size), tuple(blocks), linear_macs(backbone.head), start)
+
+
+def stem_macs(network: Backbone, image_size: int) -> int:
+    """A stem, with the convolution that leads to the first stage where there is one."""
+    exit_size = image_size // network.stem.stride
+    return convolution_macs(network.stem.conv, image_size) + exit_macs(network.stem.exit, exit_size)
+
+
+def features_macs(network: Backbone, image_size: int) -> int:
+    """What ``network.features`` computes for an image: no head, and not the networks behind it."""
+    blocks = map(network.block, range(len(network.blocks)))
+    sizes = network.sizes(image_size)[:-1]
+    costs = (block_cost(block, size // block.stride, 0, 0) for block, size in zip(blocks, sizes, strict=True))
+    own = stem_macs(network, image_size) + sum(cost.dense for cost in costs)
+    return own * (2 if network.spec.mirrored else 1)
 
 
 def dense_macs(backbone: Backbone, image_size: int = IMAGE_SIZE) -> int:
     """The plain backbone, all of it."""
-    no_gates = [0] * (len(backbone.blocks) + (backbone.second is not None))
-    return cost_table(backbone, no_gates, no_gates, image_size=image_size).dense
+    own = sum(features_macs(network, image_size) for network in backbone.networks)
+    return own + linear_macs(backbone.head)

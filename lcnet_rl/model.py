@@ -8,13 +8,14 @@
 
 Environments, agents and evaluation all use these four (LC-Net: arXiv 2007.15151). ``advance`` here is the masked one:
 it computes every block for all images and zeroes what was dropped, which is what training needs and saves no time. Only
-a second network sees the images alone that keep it.
+networks behind the first one see just the images that keep them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import accumulate
 from typing import cast, get_args
 
 import torch
@@ -47,7 +48,7 @@ class LCNet(Decisions):
 
     An action is a row of ``action_size`` numbers, 1 = keep: L-Net's bit (unless ``decides="channels"``), then C-Net's
     bits, one a group (unless ``decides="layers"``). With ``groups=0`` the row is as long as the widest block needs, and
-    narrower blocks ignore the rest. A second network counts as one more block, with L-Net's bit only.
+    narrower blocks ignore the rest. Each network behind the first one counts as one more block, with L-Net's bit only.
     """
 
     price: Tensor
@@ -74,9 +75,8 @@ class LCNet(Decisions):
             policy: what decides. A rival's reads the pooled features only, and has no scales.
 
         Raises:
-            UserError: for an unknown ``decides`` or ``policy``, groups that do not divide a block's filters, or a
-                rival's policy that is to decide about more than layers, read confidence or serve several prices; or
-                a second network without an L-Net, or with a rival's policy.
+            UserError: for an unknown ``decides`` or ``policy``, groups that do not divide a block's filters, a rival's
+                policy for several networks, prices, more than layers, or with confidence; or several without L-Net.
         """
         super().__init__()
         if decides not in get_args(Decides):
@@ -90,25 +90,24 @@ class LCNet(Decisions):
         several = None if prices is None or prices.is_one else prices
         if policy != "lc" and (decides != "layers" or confidence or several):
             raise UserError(f"{policy} decides layers only, without confidence (--no-confidence), at a single price")
-        second = backbone.second is not None
-        if second and (decides == "channels" or policy != "lc"):
+        behind = backbone.networks[1:]
+        if behind and (decides == "channels" or policy != "lc"):
             raise UserError("L-Net decides about a second network: use --decides both or layers, and no rival's policy")
         self.spec = ModelSpec(backbone.spec, decides, groups, confidence, several, policy)
         # Set while a pass in train mode must not count towards the running statistics of the gates' inputs.
         self.statistics_kept = False
         self.backbone = backbone
-        self.depth = len(blocks) + second
-        self.input_channels = (*(block.in_channels for block in blocks), *([backbone.channels] if second else []))
-        self.filter_counts = (*(block.filters for block in blocks), *([1] if second else []))
-        self.group_counts = (*(groups or block.filters for block in blocks), *([0] if second else []))
+        self.depth = len(blocks) + len(behind)
+        seen = accumulate(network.channels for network in backbone.networks[:-1])
+        self.input_channels = (*(block.in_channels for block in blocks), *seen)
+        self.filter_counts = (*(block.filters for block in blocks), *[1] * len(behind))
+        self.group_counts = (*(groups or block.filters for block in blocks), *[0] * len(behind))
         self.has_l_net, self.has_c_net = decides != "channels", decides != "layers"
         self.has_confidence = confidence
         self.action_size = int(self.has_l_net) + (max(self.group_counts) if self.has_c_net else 0)
         self.classes = backbone.spec.classes
         self.probes = nn.ModuleList(Probe(channels, self.classes) for channels in self.input_channels)
         extras = 2 + (Probe.measures if confidence else 0)
-        if second:  # what the first network knows is what its head reads
-            cast(Probe, self.probes[-1]).start_as(backbone.head)
         # The price is the one input that training sets: it is left as it is, or scaled by the range it comes from.
         self.standardizers = nn.ModuleList(Standardize(channels + extras - 1) for channels in self.input_channels)
         self.policy = None if policy == "lc" else LAYER_POLICIES[policy](backbone, keep_bias)
@@ -122,8 +121,10 @@ class LCNet(Decisions):
             for block, count in zip(blocks, self.group_counts[: len(blocks)], strict=True)
             if self.has_c_net
         )
-        if second and confidence:
-            start_unsure(self._l_net(len(blocks)), backbone.channels)
+        for t in range(len(blocks), self.depth):  # what the networks before know is what the head reads of them
+            cast(Probe, self.probes[t]).start_as(backbone.head)
+            if confidence:
+                start_unsure(self._l_net(t), self.input_channels[t])
         rival, billed = self.policy, [self.l_nets, *([self.probes] if confidence else [])]
         always = [
             sum(linear_macs(gates[t : t + 1]) for gates in billed) + (rival.macs(t) if rival else 0)
@@ -153,7 +154,7 @@ class LCNet(Decisions):
         spent = images.new_full((len(images),), self.costs.stem + self.costs.start, dtype=torch.float64)
         prices = prices_of(self.price if price is None else price, len(images), images.device)
         memory = self.policy.begin(images) if self.policy else None
-        later = images if self.backbone.second is not None else None
+        later = images if self.backbone.second else None
         return State(features, pool(features), 0, spent, prices, memory, later)
 
     def observe(self, state: State) -> Observation:
@@ -219,8 +220,8 @@ class LCNet(Decisions):
         scale = keep * (filters.detach().amax(1) > 0)
         if self.l_nets:
             scale = scale * self._l_net(t).scales(features)[:, 0]
-        if t == len(self.backbone.blocks):
-            return self.ask_second(state, action, keep, scale)
+        if t >= len(self.backbone.blocks):
+            return self.ask_network(state, action, keep, scale)
         filter_scale = filters * self._c_net(t).scales(features) if self.has_c_net else None
         block = self.backbone.block(t)
         residual = scale_channels(block.residual(state.features, filter_scale), scale[:, None])
@@ -231,10 +232,10 @@ class LCNet(Decisions):
         """``advance`` from a state that nobody looks at any more."""
         return self.advance(state, action)
 
-    def ask_second(self, state: State, action: Tensor, keep: Tensor, scale: Tensor) -> State:
-        """Let the second network, the last layer, see the images that keep it, in training too.
+    def ask_network(self, state: State, action: Tensor, keep: Tensor, scale: Tensor) -> State:
+        """Let the next network behind the first one see the images that keep it, in training too.
 
-        Its pooled features (B, C_2), times L-Net's scale and 0 where it does not run, join those of the first.
+        Its pooled features (B, C_2), times L-Net's scale and 0 where it does not run, join those of the ones before.
 
         Args:
             state: before it.
@@ -242,12 +243,12 @@ class LCNet(Decisions):
             keep: L-Net's bit (B,); in a mean-field pass a number between 0 and 1, with gradients to it.
             scale: the same times L-Net's scale.
         """
-        second, images, rows = self.backbone.second, state.images, keep.detach().nonzero()[:, 0]
-        assert second is not None
+        network = self.backbone.networks[1 + state.block - len(self.backbone.blocks)]
+        images, rows = state.images, keep.detach().nonzero()[:, 0]
         assert images is not None
-        seen = state.pooled.new_zeros(len(images), second.channels)
+        seen = state.pooled.new_zeros(len(images), network.channels)
         if len(rows):
-            seen = seen.index_copy(0, rows, second.features(images[rows])) * scale[:, None]
+            seen = seen.index_copy(0, rows, network.features(images[rows])) * scale[:, None]
         return self.after(state, action, state.features, torch.cat((state.pooled, seen), 1))
 
     def after(self, state: State, action: Tensor, features: Tensor, pooled: Tensor, excess: int = 0) -> State:
@@ -284,8 +285,8 @@ class LCNet(Decisions):
     def greedy(self, threshold: float = 0.5) -> Callable[[Observation], Tensor]:
         """The trained policy without noise: keep iff its probability exceeds ``threshold``.
 
-        With a second network the threshold is its decision's, and 1/2 that of all others: they cost little beside it,
-        and without them nothing is known to decide about it by.
+        Of several networks it is that of the last one's decision, and 1/2 that of all others: they cost little beside
+        it, and without them nothing is known to decide about it by.
         """
 
         def decide(observation: Observation) -> Tensor:
@@ -298,14 +299,14 @@ class LCNet(Decisions):
         return torch.ones(observation.pooled.shape[0], self.action_size, device=observation.pooled.device)
 
     def train(self, mode: bool = True) -> LCNet:
-        """As in PyTorch, but a second network's BatchNorm keeps statistics of all images, not of those that keep it."""
+        """As in PyTorch, but BatchNorms of networks behind the first keep statistics of all images, not of a part."""
         super().train(mode)
-        if self.backbone.second is not None:
+        if self.backbone.second:
             self.backbone.second.eval()
         return self
 
     def norms(self) -> list[nn.BatchNorm2d]:
-        """The BatchNorms whose statistics depend on the decisions: the backbone's, but for a second network's."""
+        """The BatchNorms whose statistics depend on the decisions: those of the first network."""
         parts = (self.backbone.stem, self.backbone.blocks)
         return [module for part in parts for module in part.modules() if isinstance(module, nn.BatchNorm2d)]
 
@@ -320,12 +321,12 @@ class LCNet(Decisions):
         """Add ``amount`` to all keep logits that a threshold is for."""
         if self.policy:
             self.policy.shift(amount)
-        for gate in self.gates() if self.backbone.second is None else self.gates()[self.depth - 1 : self.depth]:
+        for gate in [self._l_net(-1)] if self.backbone.second else self.gates():
             gate.keep.bias.add_(amount)
 
     def cut(self, block: int, threshold: float) -> float:
         """The logit that a block's must exceed where the network's ``threshold`` is that, in (0, 1); see ``greedy``."""
-        moves = self.backbone.second is None or block == self.depth - 1
+        moves = not self.backbone.second or block == self.depth - 1
         return threshold_logit(threshold) if moves else 0.0
 
     def scale_parameters(self) -> list[nn.Parameter]:

@@ -36,7 +36,7 @@ def prune(backbone: Backbone, share: float, multiple: int = 1) -> Backbone:
         UserError: for a share that is not reached with as few filters as may be left (a tenth, and one multiple), a
             multiple that does not divide the filters of all blocks, or a backbone with a second network.
     """
-    if backbone.second is not None:
+    if backbone.second:
         raise UserError("prune a network before another one is put behind it")
     if not 0 < share <= 1:
         raise UserError(f"prune to a share of the dense MACs in (0, 1], got {share}")

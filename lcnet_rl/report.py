@@ -36,8 +36,6 @@ def summarize(
     blocks, filters = model.kept(policy.actions)
     paths = torch.unique(policy.actions.transpose(0, 1).flatten(1), dim=0)
     quantiles = policy.macs.quantile(torch.tensor(PERCENTILES, dtype=torch.float64))
-    behind = model.spec.backbone.second
-    networks = [model.spec.backbone] if behind is None else [model.spec.backbone, behind]
     summary: dict[str, Any] = {
         "accuracy": policy.accuracy,
         "dense_accuracy": dense_accuracy,
@@ -51,8 +49,8 @@ def summarize(
         "distinct_paths": len(paths),
         "backbone": model.spec.backbone.title,
         "width": model.spec.backbone.width,
-        "pruned": any(network.filters is not None for network in networks),
-        "second_width": None if behind is None else behind.width,
+        "pruned": any(network.filters is not None for network in model.spec.backbone.networks),
+        "networks": len(model.spec.backbone.networks),
         "decides": model.spec.decides,
         "groups": model.spec.groups,
         "confidence": model.spec.confidence,
@@ -109,7 +107,8 @@ def print_summary(summary: dict[str, Any]) -> None:
     """The tables of an evaluation, on the screen."""
     title = f"{summary['backbone']} on {summary['dataset']}/{summary['split']}, {summary['images']:,} images"
     table = Table(title=title, title_justify="left")
-    whole = "both" if summary["second_width"] else "pruned" if summary["pruned"] else "dense"
+    several = summary["networks"] > 1
+    whole = ("both" if summary["networks"] == 2 else "all") if several else "pruned" if summary["pruned"] else "dense"
     for column in ("who decides", "accuracy", "MMACs/image", f"share of {whole}"):
         table.add_column(column, justify="left" if column == "who decides" else "right")
 
@@ -117,8 +116,7 @@ def print_summary(summary: dict[str, Any]) -> None:
         share = macs / summary["dense_macs"]
         table.add_row(name, f"{accuracy:.2%}", f"{macs / 1e6:.2f}", f"{share:.1%}", style=style)
 
-    networks = "both networks" if summary["second_width"] else f"{whole} backbone"
-    row(f"{networks}, no gates", summary["dense_accuracy"], summary["dense_macs"])
+    row(f"{whole} {'networks' if several else 'backbone'}, no gates", summary["dense_accuracy"], summary["dense_macs"])
     row("policy (greedy)", summary["accuracy"], summary["macs_mean"], "bold")
     for name, control in summary["controls"].items():
         row(f"control: {name}", control["accuracy"], control["macs_mean"])
@@ -128,8 +126,8 @@ def print_summary(summary: dict[str, Any]) -> None:
     for column in ("block", "runs", "filters"):
         blocks.add_column(column, justify="right")
     names = [str(index) for index in range(len(summary["kept_blocks"]))]
-    if summary["second_width"]:
-        names[-1] = "second network"
+    for number in range(2, summary["networks"] + 1):
+        names[number - 1 - summary["networks"]] = f"network {number}"
     for name, *shares in zip(names, summary["kept_blocks"], summary["kept_filters"], strict=True):
         blocks.add_row(name, *(f"{share:.2f}" for share in shares))
     console.print(blocks)

@@ -1,9 +1,9 @@
-"""A second network behind the first, as one more layer that an image may do without.
+"""A second network behind the first, as one more layer that an image may do without; and so on with a third.
 
 Wang et al., 2022, "Wisdom of Committees: An Overlooked Approach To Faster and More Accurate Models", arXiv 2012.01988:
 a small network classifies every image, and a larger one those of which it is not sure. Here both are one residual
 network: the second one's pooled features are added to what the head reads, as a block's work is added to its shortcut,
-and L-Net decides image by image, by what the first network has seen, whether it runs at all.
+and L-Net decides image by image, by what the networks before have seen, whether it runs at all.
 """
 
 from __future__ import annotations
@@ -13,38 +13,43 @@ from dataclasses import replace
 
 import torch
 
-from lcnet_rl.backbones import Backbone, build
+from lcnet_rl.backbones import Backbone, BackboneSpec, build
 from lcnet_rl.errors import UserError
 
 
 @torch.no_grad()
-def with_second(first: Backbone, second: Backbone, weight: float = 1.0) -> Backbone:
+def with_second(first: Backbone, second: Backbone, weight: float = 1.0, mirrored: bool = False) -> Backbone:
     """Both networks, with their weights, as one; its logits are the first one's plus ``weight`` times the second one's.
 
     The head has one bias, the sum of both, so that of the second one counts where it does not run, too.
 
     Args:
-        first: whose blocks are decided one by one.
+        first: whose blocks are decided one by one. Where it has a second network already, the new one comes behind it.
         second: what runs as a whole, from the image on, or not at all.
         weight: of its logits; above 1 where it is the better one, or was trained to be less sure. It also makes the
             probabilities of images that run both surer.
+        mirrored: whether it sees the mirror image too, at twice the cost; for one trained with mirrored images.
 
     Raises:
         UserError: for a weight that is not positive, and where the networks tell different numbers of classes apart or
-            one has a second network already.
+            the second one has another one behind it.
     """
     if not 0 < weight < math.inf:
         raise UserError(f"the second network's logits are weighted by a number above 0, got {weight}")
     if first.spec.classes != second.spec.classes:
         raise UserError(f"the networks tell {first.spec.classes} and {second.spec.classes} classes apart")
-    if first.second is not None or second.second is not None:
-        raise UserError("one of the networks has a second one already: there can be two in all")
-    both = build(replace(first.spec, second=second.spec))
-    assert both.second is not None
-    both.stem.load_state_dict(first.stem.state_dict())
-    both.blocks.load_state_dict(first.blocks.state_dict())
-    both.second.stem.load_state_dict(second.stem.state_dict())
-    both.second.blocks.load_state_dict(second.blocks.state_dict())
+    if second.second is not None:
+        raise UserError("what comes behind a network has none behind itself: put one there after the other")
+    both = build(behind(first.spec, replace(second.spec, mirrored=mirrored)))
+    parts = zip(both.networks, [*first.networks, second], strict=True)
+    for ours, theirs in parts:
+        ours.stem.load_state_dict(theirs.stem.state_dict())
+        ours.blocks.load_state_dict(theirs.blocks.state_dict())
     both.head.weight.copy_(torch.cat((first.head.weight, weight * second.head.weight), 1))
     both.head.bias.copy_(first.head.bias + weight * second.head.bias)
     return both
+
+
+def behind(first: BackboneSpec, last: BackboneSpec) -> BackboneSpec:
+    """``first``, with ``last`` behind the last of its networks."""
+    return replace(first, second=last if first.second is None else behind(first.second, last))

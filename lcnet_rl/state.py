@@ -23,7 +23,7 @@ class State:
     memory: Tensor | None = None
     """(B, M), what a rival's policy has noted about each image; None for L-Net and C-Net."""
     images: Tensor | None = None
-    """(B, 3, 32, 32), uint8, where a second network still may want them."""
+    """(B, 3, 32, 32), uint8, where networks behind the first one still may want them."""
     excess: int = 0
     """MACs that an engine spent so far, all images together, on what was dropped, because that was faster."""
 

@@ -192,5 +192,5 @@ def test_a_target_below_what_the_first_of_two_networks_spends_is_told_and_ends_n
     config = ReinforceConfig(epochs=4, batch_size=16, target=0.2, warmup=0.0, polish=0.5, gate_lr=1e-9)
     Reinforce(model, config, *data, tmp_path, 0, torch.device("cpu")).train()
     said = " ".join(capsys.readouterr().out.split())
-    assert "without the second network it still costs" in said
+    assert "without the last network it still costs" in said
     assert "decisions stay as they are" in said

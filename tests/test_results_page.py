@@ -99,7 +99,7 @@ def test_policies_stand_beside_static_networks_of_their_backbone_and_cost_and_of
 
 
 def test_two_networks_stand_beside_the_best_that_costs_no_more(reference: Path) -> None:
-    run = evaluated(reference / "agent", backbone="resnet20 + resnet11-pool", second_width=32)
+    run = evaluated(reference / "agent", backbone="resnet20 + resnet11-pool")
     rows = [
         Row(name, "dense", "resnet18", accuracy, macs, [1], 16, 5)
         for name, accuracy, macs in (("best", 0.92, 30e6), ("worse", 0.91, 20e6), ("dear", 0.95, 53e6))

@@ -52,7 +52,7 @@ def test_a_second_network_is_not_called_a_block(screen: Console) -> None:
     report.print_summary(summary_of(lively(second="resnet8")))
     lines = [line.strip("│ ").split(" │")[0].strip() for line in screen.export_text().splitlines()]
     blocks = lines[lines.index("0") :]
-    assert blocks[:4] == ["0", "1", "2", "second network"]
+    assert blocks[:4] == ["0", "1", "2", "network 2"]
 
 
 def test_the_numbers_of_a_benchmark_are_whole(screen: Console) -> None:

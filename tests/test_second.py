@@ -265,7 +265,7 @@ def test_environments_decide_about_it_last() -> None:
     assert process.trace(1)[-1] == (False, [False])
     lines = text(process, 0).splitlines()
     assert lines[model.depth - 1].startswith("block ")
-    assert lines[model.depth] == "second     [#]"
+    assert lines[model.depth] == "network 2  [#]"
 
 
 def test_a_static_path_may_keep_it() -> None:

@@ -41,7 +41,7 @@ class Predict:
     images: tyro.conf.Positional[tuple[Path, ...]]
     """PNG, JPEG or other image files."""
     threshold: float = 0.5
-    """What a keep probability must exceed; a lower one keeps more. Of two networks, it is for the second one only."""
+    """What a keep probability must exceed; a lower one keeps more. Of several networks, it is for the last one only."""
     price: float | None = None
     """The price to decide at, of a run that was trained for a range of them; the middle one if not given."""
     which: Literal["final", "best"] = "final"
@@ -78,7 +78,7 @@ def run(config: Predict) -> None:
         for row, kept in predict(engine, pixels[start : start + BATCH], config.threshold, dataset.classes):
             rows.append({"image": str(config.images[len(rows)]), **row})
             traces.append(kept)
-    print_rows(rows, traces, pair=model.backbone.second is not None)
+    print_rows(rows, traces, len(model.backbone.networks))
     if config.picture is not None:
         draw(pixels, rows, traces, model.depth, config.picture)
         console.print(f"picture: {config.picture}", soft_wrap=True)
@@ -107,17 +107,17 @@ def predict(
     return found
 
 
-def print_rows(rows: list[dict[str, Any]], traces: list[Trace], pair: bool) -> None:
-    """The table for the screen; ``pair`` is of two networks."""
+def print_rows(rows: list[dict[str, Any]], traces: list[Trace], networks: int) -> None:
+    """The table for the screen, for so many networks, each but the first the last of the blocks."""
     table = Table("image", "class")
-    for name in ("probability", "MMACs", "of both" if pair else "of dense"):
+    for name in ("probability", "MMACs", {1: "of dense", 2: "of both"}.get(networks, "of all")):
         table.add_column(name, justify="right")
     table.add_column("blocks", overflow="fold")
     for row, kept in zip(rows, traces, strict=True):
         figures = f"{row['probability']:.1%}", f"{row['macs'] / 1e6:.2f}", f"{row['macs_ratio']:.1%}"
         table.add_row(escape(Path(row["image"]).name), escape(row["class"]), *figures, bars(kept))
     console.print(table)
-    last = "; the last is the second network" if pair else ""
+    last = {1: "", 2: "; the last is the second network"}.get(networks, f"; the last {networks - 1} are whole networks")
     console.print(
         f"A bar is a block, as high as the share of its filters that ran; a dot is a block that was skipped{last}."
     )

@@ -142,7 +142,8 @@ def prepare(config: Sweep) -> Worker:
 
     def try_gates(values: dict[str, Any]) -> None:
         settings = build(values)
-        network = settings.backbone, settings.width, settings.init, settings.second, settings.second_weight
+        second = settings.second, settings.second_weight, settings.second_mirrored
+        network = settings.backbone, settings.width, settings.init, *second
         if network not in networks:
             networks[network] = starting_backbone(settings, classes=None)
         starting_agent(settings, networks[network])

@@ -61,7 +61,7 @@ def run_on(config: AnyTrain, device: torch.device) -> None:
     torch.manual_seed(config.seed)
     folder, classes = config.resume, len(train.classes)
     backbone = load_backbone(str(folder / START), classes=classes) if folder else starting_backbone(config, classes)
-    if world_size() > 1 and backbone.second is not None:
+    if world_size() > 1 and backbone.second:
         raise UserError("a network behind another one trains in one process: leave torchrun away")
     if folder is not None:
         teacher = load_backbone(str(folder / TEACHER), classes=classes) if config.teacher else backbone
@@ -103,14 +103,17 @@ def starting_backbone(config: AnyTrain, classes: int | None) -> Backbone:
 
     With ``classes`` None it may be for any number of them.
     """
+    return put_second(config, first_backbone(config, classes))
+
+
+def put_second(config: AnyTrain, first: Backbone) -> Backbone:
+    """``first``, and behind it --second, where that is asked for."""
     if config.second is None:
-        if config.second_weight != 1:
-            raise UserError("--second-weight is of the network that --second names")
-        return first_backbone(config, classes)
-    if is_agent(config.init):
-        raise UserError(f"--init goes on with the networks that {config.init} has: leave --second away")
-    second = load_backbone(config.second, classes=classes)
-    return with_second(first_backbone(config, classes), second, config.second_weight)
+        if config.second_weight != 1 or config.second_mirrored:
+            raise UserError("--second-weight and --second-mirrored are of the network that --second names")
+        return first
+    second = load_backbone(config.second, classes=first.spec.classes)
+    return with_second(first, second, config.second_weight, config.second_mirrored)
 
 
 def first_backbone(config: AnyTrain, classes: int | None) -> Backbone:
@@ -163,18 +166,20 @@ def put_gates(config: AnyTrain, backbone: Backbone) -> LCNet:
 
 
 def starting_agent(config: AnyTrain, backbone: Backbone) -> LCNet:
-    """``put_gates``, with the weights of the agent that --init names, if it does.
+    """``put_gates``, with the weights of the agent that --init names, if it does; then --second's gate is a new one.
 
     Raises:
         UserError: when that is another kind of agent.
     """
-    model = put_gates(config, backbone)
-    if is_agent(config.init):
-        trained = load_model(Path(config.init))
-        theirs, asked = (asdict(agent.spec) for agent in (trained, model))
-        if other := [f"{name} {value}, not {asked[name]}" for name, value in theirs.items() if value != asked[name]]:
-            raise UserError(f"{config.init} holds another kind of agent than was asked for: {'; '.join(other)}")
-        model.load_state_dict(trained.state_dict())
+    if not is_agent(config.init):
+        return put_gates(config, backbone)
+    trained = load_model(Path(config.init))
+    model = put_gates(config, put_second(config, trained.backbone))
+    theirs, asked = asdict(trained.spec), {**asdict(model.spec), "backbone": asdict(trained.backbone.spec)}
+    if other := [f"{name} {value}, not {asked[name]}" for name, value in theirs.items() if value != asked[name]]:
+        raise UserError(f"{config.init} holds another kind of agent than was asked for: {'; '.join(other)}")
+    own = {key: value for key, value in trained.state_dict().items() if not key.startswith("backbone.")}
+    model.load_state_dict(own, strict=False)
     return model
 
 

@@ -155,8 +155,8 @@ class Engine(LCNet):
             raise UserError("an engine's action holds zeros and ones only")
         features = self._standardized(t, self.observe(state).gate_input)
         scale = self._l_net(t).scales(features)[:, 0] if self.l_nets else action.new_ones(len(action))
-        if t == len(self.packed):
-            return self.ask_second(state, action, action[:, 0], action[:, 0] * scale)
+        if t >= len(self.packed):
+            return self.ask_network(state, action, action[:, 0], action[:, 0] * scale)
         groups = self._groups_kept(bits, t)
         # A plan may run images that keep nothing with all the others.
         scale = scale * self._here(np.asarray(groups.any(1)))

@@ -36,10 +36,9 @@ def folded(backbone: Backbone) -> Backbone:
 
 def set_type(backbone: Backbone, dtype: torch.dtype) -> None:
     """Let all convolutions of a ``folded`` backbone compute in ``dtype``; normalisation and head stay float32."""
-    for network in (backbone, backbone.second):
-        if network is not None:
-            for part in (network.stem.conv, network.stem.exit, network.blocks):
-                part.to(dtype)
+    for network in backbone.networks:
+        for part in (network.stem.conv, network.stem.exit, network.blocks):
+            part.to(dtype)
 
 
 def parameters(conv: nn.Module) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""What has no gates, each 3x3 convolution in one pass with what follows it: stem, exits, and a second network whole."""
+"""What has no gates, each 3x3 convolution in one pass with what follows it: stem, exits, networks behind the first."""
 
 from __future__ import annotations
 

@@ -32,12 +32,12 @@ FORMAT = "1"
 INTERFACE = """Classifies one image, and skips what its gates drop.
 
 Inputs: image, uint8 (1, 3, 32, 32), RGB; threshold, float32 (1, 1) in (0, 1), which a keep probability must exceed, by
-default 0.5 (where there is a second network, its own only: the others must exceed 0.5); price, float32 (1, 1), the
+default 0.5 (of several networks, the last one's only: the others must exceed 0.5); price, float32 (1, 1), the
 price of compute that the gates read, by default the one trained at, or the middle one of the range trained for
 ("prices" in the metadata's "model").
 Outputs: logits, float32 (1, classes); macs, float64 (1, 1), the multiply-accumulates of what the decisions keep, gates
 included; decisions, bool (blocks, 1 + groups), true = kept: L-Net's bit, then C-Net's, as far as there are such gates;
-a second network is the last row.
+networks behind the first one are the last rows.
 """
 
 
@@ -45,8 +45,8 @@ def dense_model(backbone: Backbone, batch: int = 1) -> onnx.ModelProto:
     """The plain backbone, ``image`` uint8 (batch, 3, 32, 32) to ``logits``: what skipping is compared with."""
     network, graph, layout = folded(backbone), Graph("dense"), Standard()
     pooled = write_features(graph, layout, network)
-    if network.second is not None:
-        pooled = graph.op("Concat", pooled, write_features(graph, layout, network.second), axis=1)
+    for behind in network.networks[1:]:
+        pooled = graph.op("Concat", pooled, write_features(graph, layout, behind), axis=1)
     gates.linear(graph, pooled, network.head.weight, network.head.bias, name="logits")
     outputs = [("logits", (FLOAT, [batch, network.spec.classes]))]
     return finished(graph.build([image(batch)], outputs), {"backbone": json.dumps(asdict(network.spec))})
@@ -74,12 +74,13 @@ def dynamic_model(model: LCNet, layout: Layout, classes: Sequence[str] = ()) -> 
     cut = graph.op("Log", graph.op("Div", threshold, graph.op("Sub", graph.constant(1.0), threshold)))
     x = write_stem(graph, layout, backbone.stem)
     place, rows = Place(x, layout.pool(graph, x), graph.constant(torch.zeros(1, 1))), []
-    block_cut = cut if backbone.second is None else graph.constant(torch.zeros(1, 1))
+    block_cut = graph.constant(torch.zeros(1, 1)) if backbone.second else cut
     for t in range(len(backbone.blocks)):
         place, row = Step(model, layout, backbone.block(t), t, place, price, block_cut).write(graph)
         rows.append(row)
-    if backbone.second is not None:
-        place, row = write_second(graph, model, layout, backbone.second, place, price, cut)
+    for t, network in enumerate(backbone.networks[1:], start=len(backbone.blocks)):
+        network_cut = cut if t == model.depth - 1 else block_cut
+        place, row = write_network(graph, model, layout, t, network, place, price, network_cut)
         rows.append(row)
     gates.linear(graph, place.pooled, backbone.head.weight, backbone.head.bias, name="logits")
     decisions = graph.op("Concat", *rows, axis=0)
@@ -108,8 +109,16 @@ def image(batch: int) -> tuple[str, Type]:
 
 
 def write_features(graph: Graph, layout: Layout, network: Backbone) -> str:
-    """The pooled features (1, C) of a network whose BatchNorms are folded, all of it."""
-    x = write_stem(graph, layout, network.stem)
+    """The pooled features (1, C) of a network whose BatchNorms are folded, without those behind it."""
+    if not network.spec.mirrored:
+        return write_seen(graph, layout, network, "image")
+    both = write_seen(graph, layout, network, "image"), write_seen(graph, layout, network, mirrored(graph))
+    return graph.op("Mul", graph.op("Add", *both), graph.constant(0.5))
+
+
+def write_seen(graph: Graph, layout: Layout, network: Backbone, pixels: str) -> str:
+    """The pooled features (1, C) of what is called ``pixels``, an image or its mirror image."""
+    x = write_stem(graph, layout, network.stem, pixels)
     for block in map(network.block, range(len(network.blocks))):
         hidden = layout.conv(graph, x, *parameters(block.conv1), block.stride, relu=True)
         beside = shortcut(graph, layout, block, x)
@@ -118,21 +127,21 @@ def write_features(graph: Graph, layout: Layout, network: Backbone) -> str:
     return layout.pool(graph, x)
 
 
-def write_second(
-    graph: Graph, model: LCNet, layout: Layout, second: Backbone, place: Place, price: str, cut: str
+def write_network(
+    graph: Graph, model: LCNet, layout: Layout, t: int, network: Backbone, place: Place, price: str, cut: str
 ) -> tuple[Place, str]:
-    """The last layer, a whole network, as an ``If``: the place after it, and its row of decisions.
+    """A whole network behind the first one as an ``If``: the place after it, and its row of decisions.
 
     Args:
         graph: gets the nodes.
-        model: whose last decision it is.
+        model: whose decision it is.
         layout: of the features.
-        second: the network, with BatchNorm folded.
+        t: which of the model's decisions.
+        network: with BatchNorm folded.
         place: before it.
         price: (1, 1).
         cut: (1, 1), the logit that a keep logit must exceed.
     """
-    t = model.depth - 1
     gate_input = gates.gate_input(graph, model, t, place.pooled, place.above, price)
     l_net = cast(LNet, model.l_nets[t])
     keep = gates.linear(graph, gate_input, *gates.folded(model, t, l_net.keep))
@@ -140,30 +149,36 @@ def write_second(
     def run(branch: Graph) -> list[str]:
         scale = gates.relu1(branch, gates.linear(branch, gate_input, *gates.folded(model, t, l_net.scale)))
         return [
-            branch.op("Mul", write_features(branch, layout, second), scale),
+            branch.op("Mul", write_features(branch, layout, network), scale),
             branch.constant(model.action_mask[t : t + 1].float()),
         ]
 
     def leave(branch: Graph) -> list[str]:
-        return [branch.constant(torch.zeros(1, size)) for size in (second.channels, model.action_size)]
+        return [branch.constant(torch.zeros(1, size)) for size in (network.channels, model.action_size)]
 
-    types: list[Type] = [(FLOAT, [1, size]) for size in (second.channels, model.action_size)]
+    types: list[Type] = [(FLOAT, [1, size]) for size in (network.channels, model.action_size)]
     seen, row = graph.branch(graph.op("Greater", keep, cut), run, leave, types)
     return Place(place.x, graph.op("Concat", place.pooled, seen, axis=1), place.above), row
 
 
-def write_stem(graph: Graph, layout: Layout, stem: Stem) -> str:
+def write_stem(graph: Graph, layout: Layout, stem: Stem, pixels: str = "image") -> str:
     """A stem whose BatchNorms are folded, with what leads to the first stage."""
-    x = layout.stem(graph, normalised(graph), *parameters(stem.conv))
+    x = layout.stem(graph, normalised(graph, pixels), *parameters(stem.conv))
     if stem.stride > 1:
         x = layout.max_pool(graph, x, stem.stride)
     return write_exit(graph, layout, stem.exit, x)
 
 
-def normalised(graph: Graph) -> str:
-    """The input image, float32, scaled and centred as a backbone's stem has it."""
+def mirrored(graph: Graph) -> str:
+    """The input image, right and left exchanged."""
+    starts, ends, axes, steps = (graph.constant([value]) for value in (-1, -IMAGE_SIZE - 1, 3, -1))
+    return graph.op("Slice", "image", starts, ends, axes, steps)
+
+
+def normalised(graph: Graph, pixels: str) -> str:
+    """An image that is called ``pixels``, float32, scaled and centred as a backbone's stem has it."""
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
-    pixels = graph.op("Cast", "image", to=FLOAT)
+    pixels = graph.op("Cast", pixels, to=FLOAT)
     return graph.op("Add", graph.op("Mul", pixels, graph.constant(1 / (255 * std))), graph.constant(-mean / std))
 
 

@@ -58,8 +58,7 @@ def blocked_size() -> int:
 def layouts_here(backbone: Backbone) -> list[Layout]:
     """The layouts in which this machine can run ``backbone``: the standard one, and that of its kernels if it fits."""
     size = blocked_size()
-    networks = [network for network in (backbone, backbone.second) if network is not None]
-    fits = all(channels % size == 0 for network in networks for channels in network.feature_channels())
+    fits = all(channels % size == 0 for network in backbone.networks for channels in network.feature_channels())
     return [Standard(), Blocked(size)] if size > 1 and fits else [Standard()]
 
 

@@ -117,7 +117,7 @@ def policy_table(groups: Sequence[Group]) -> str:
 
 def equal_costs(groups: Sequence[Group], dense: Sequence[Row]) -> list[tuple[Row, Row]]:
     """Policies (or rivals), each beside every network of its backbone, or a narrower one, that skips nothing and costs
-    about the same; those with a second network beside every network of about the same cost, and the most accurate one
+    about the same; those of several networks beside every network of about the same cost, and the most accurate one
     that costs no more.
 
     What a policy that skips hardly anything would stand beside is its own backbone, so those are left out.
@@ -128,7 +128,7 @@ def equal_costs(groups: Sequence[Group], dense: Sequence[Row]) -> list[tuple[Row
         for policy in (agent_rows(group)[0] for group in skipping)
         for row in dense
         if (comparable(policy, row) and abs(row.macs / policy.macs - 1) <= ABOUT)
-        or (two_networks(policy) and row is most_accurate(dense, policy.macs))
+        or (several_networks(policy) and row is most_accurate(dense, policy.macs))
     ]
 
 
@@ -138,14 +138,14 @@ def most_accurate(dense: Sequence[Row], macs: float) -> Row | None:
     return max(cheap, key=lambda row: row.accuracy, default=None)
 
 
-def two_networks(policy: Row) -> bool:
-    """Whether there is a second network behind a policy's first one."""
+def several_networks(policy: Row) -> bool:
+    """Whether there are networks behind a policy's first one."""
     return " + " in policy.backbone
 
 
 def comparable(policy: Row, row: Row) -> bool:
     """Whether a network that skips nothing is one that a policy's network could have been instead."""
-    return two_networks(policy) or (row.backbone == policy.backbone and row.width <= policy.width)
+    return several_networks(policy) or (row.backbone == policy.backbone and row.width <= policy.width)
 
 
 def equal_table(pairs: Sequence[tuple[Row, Row]]) -> str:
@@ -215,7 +215,8 @@ def verdicts(groups: Sequence[Group], dense: Sequence[Row], published: Sequence[
 
 def whole(summary: dict[str, Any]) -> str:
     """What a policy's network is with nothing skipped."""
-    return "both its networks together" if summary.get("second_width") else "its dense backbone"
+    networks = 1 + summary["backbone"].count(" + ")
+    return "its dense backbone" if networks == 1 else f"{'both' if networks == 2 else 'all'} its networks together"
 
 
 def verdict(looking: int, runs: int) -> str:
