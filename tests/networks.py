@@ -19,16 +19,16 @@ def lively(
     confidence: bool = True,
     prices: PriceRange | None = None,
     filters: tuple[int, ...] | None = None,
-    second: str | None = None,
+    second: str | BackboneSpec | None = None,
 ) -> LCNet:
     """A model in which nothing is neutral: all statistics, gates and scales differ from their start.
 
-    ``second`` names the backbone of a second network, of the same width.
+    ``second`` names the backbone of a second network, of the same width, or says all of it.
     """
     generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        behind = None if second is None else BackboneSpec(second, 10, width or 8)
+        behind = BackboneSpec(second, 10, width or 8) if isinstance(second, str) else second
         backbone = create_backbone(name, 10, width, filters, behind)
         model = LCNet(backbone, decides, groups, confidence=confidence, prices=prices).eval()
     for gate in model.gates():

@@ -286,8 +286,8 @@ def test_a_pair_is_named_with_the_width_of_a_second_network_that_is_not_as_usual
 def test_what_cannot_be_is_refused() -> None:
     first, second = pair()
     both = with_second(first, second)
-    with pytest.raises(UserError, match="can be two in all"):
-        with_second(both, second)
+    with pytest.raises(UserError, match="none behind itself"):
+        with_second(first, both)
     with pytest.raises(UserError, match="by a number above 0, got -1"):
         with_second(first, second, weight=-1)
     with pytest.raises(UserError, match="10 and 3 classes"):

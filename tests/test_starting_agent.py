@@ -78,14 +78,33 @@ def test_a_second_network_is_put_behind_the_starting_one(
     assert main(["train", "--resume", str(run)]) == 0, "from the run's own copy"
     assert main(["train", "--dataset", images, *NETWORK, "--init", str(run), "--run", str(tmp_path / "on")]) == 0
     assert load_model(tmp_path / "on").spec == model.spec
-    assert main([*arguments, "--init", str(run), "--run", str(tmp_path / "third")]) == 2
-    assert "leave --second away" in " ".join(capsys.readouterr().err.split())
-    assert main(["train", "--dataset", images, *NETWORK, "--init", "scratch", "--second-weight", "2"]) == 2
-    assert "is of the network that --second names" in " ".join(capsys.readouterr().err.split())
+    for option in (["--second-weight", "2"], ["--second-mirrored"]):
+        assert main(["train", "--dataset", images, *NETWORK, "--init", "scratch", *option]) == 2
+        assert "are of the network that --second names" in " ".join(capsys.readouterr().err.split())
     monkeypatch.setattr(train, "world_size", lambda: 2)
     for pair in (["--resume", str(run)], ["--dataset", images, *NETWORK, "--init", str(run), "--run", "never"]):
         assert main(["train", *pair]) == 2
         assert "leave torchrun away" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_network_is_put_behind_those_of_a_trained_agent(trained: Path, images: str, tmp_path: Path) -> None:
+    save_backbone(create_backbone("resnet14", 2, 6), tmp_path / "larger.safetensors")
+    arguments = ["--dataset", images, *NETWORK, "--init", str(trained), "--epochs", "1", "--second-mirrored"]
+    arguments += ["--second", str(tmp_path / "larger.safetensors")]
+    config, agent = parse(arguments, "train"), load_model(trained)
+    model = starting_agent(config, train.starting_backbone(config, 2))
+    mine = model.state_dict()
+    own = {name: value for name, value in agent.state_dict().items() if not name.startswith("backbone.head.")}
+    assert all(torch.equal(value, mine[name]) for name, value in own.items()), "gates and backbone go on"
+    assert torch.equal(model.backbone.head.weight[:, : agent.backbone.channels], agent.backbone.head.weight)
+    assert [network.mirrored for network in model.spec.backbone.networks] == [False, True]
+
+    run = tmp_path / "run"
+    assert main(["train", *arguments, "--run", str(run)]) == 0
+    start, dense = load_backbone(str(run / START), classes=2), load_backbone(str(trained / START), classes=2)
+    assert start.spec == load_model(run).spec.backbone == model.spec.backbone
+    kept = start.state_dict()
+    assert all(torch.equal(value, kept[name]) for name, value in dense.state_dict().items() if "head" not in name)
 
 
 @pytest.mark.slow
