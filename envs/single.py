@@ -87,8 +87,8 @@ class LayerSkipEnv(SkipEnv):
     A residual network classifies one image an episode (LC-Net, Xia et al., 2020, arXiv 2007.15151). Before every block
     the agent sees pooled features of the block's input and decides; a skipped block costs nothing but its gate and its
     shortcut. The agent wants the prediction right and the multiply-accumulate operations (MACs) few. Where the model
-    has a second network (`lcnet_rl.second`), the last decision is whether that runs, as one more block; `pooled` is
-    then what the first network's head reads.
+    has networks behind the first (`lcnet_rl.second`), the last decisions are whether these run, as more blocks; what
+    the networks before give to the head is then `pooled`.
 
     ## Action Space
     `MultiBinary(1)`: 1 runs the block, 0 skips it.

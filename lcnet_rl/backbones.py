@@ -251,15 +251,11 @@ class Backbone(nn.Module):
 
     def features(self, images: Tensor, keeps: Tensor | None = None) -> Tensor:
         """Pooled features (B, C) of this network's own stem and blocks, for ``forward``'s arguments."""
-        if self.spec.mirrored:
-            return (self._features(images, keeps) + self._features(images.flip(3), keeps)) / 2
-        return self._features(images, keeps)
-
-    def _features(self, images: Tensor, keeps: Tensor | None) -> Tensor:
-        x = self.stem(images)
+        x = self.stem(torch.cat((images, images.flip(3))) if self.spec.mirrored else images)
         for index, block in enumerate(self.blocks):
             x = block(x, None if keeps is None else keeps[index])
-        return pool(x)
+        pooled = pool(x)
+        return (pooled[: len(images)] + pooled[len(images) :]) / 2 if self.spec.mirrored else pooled
 
     def forward(self, images: Tensor, keeps: Tensor | None = None) -> Tensor:
         """The network without gates: uint8 images (B, 3, 32, 32) to logits (B, classes).
@@ -322,14 +318,20 @@ def build(spec: BackboneSpec) -> Backbone:
     """The backbone of a ``spec``, with fresh weights.
 
     Raises:
-        UserError: for a name, width, class count or filters that no such network can have.
+        UserError: for a name, width, class count or filters that no such network can have, networks that tell
+            different numbers of classes apart, or a first one that is to see mirror images.
     """
-    check(spec)
+    for network in spec.networks:
+        check(network)
+        if network.classes != spec.classes:
+            raise UserError(f"the networks tell {spec.classes} and {network.classes} classes apart")
+    if spec.mirrored:
+        raise UserError("only a network behind another one sees mirror images too")
     return Backbone(spec, BACKBONES[spec.name])
 
 
 def check(spec: BackboneSpec) -> None:
-    """Raise UserError for what ``build`` refuses."""
+    """Raise UserError for what ``build`` refuses of a network, whatever is behind it."""
     if spec.name not in BACKBONES:
         raise unknown_name("backbone", spec.name, BACKBONES)
     if spec.width < 2 or spec.width % 2:
@@ -339,5 +341,3 @@ def check(spec: BackboneSpec) -> None:
     blocks, filters = sum(BACKBONES[spec.name].stages), spec.filters
     if filters is not None and (len(filters) != blocks or min(filters) < 1):
         raise UserError(f"{spec.name} has {blocks} blocks of at least one filter each, got {filters}")
-    if spec.second is not None:
-        check(spec.second)

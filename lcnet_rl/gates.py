@@ -8,6 +8,7 @@ layer each. Gates always compute in float32: a decision must not hang on the rou
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,9 @@ from lcnet_rl.distributed import global_moments
 
 UNSURE = 2.0
 """Weight of a standard deviation of the probe's entropy, and minus that of its largest probability."""
+RAN = 10.0
+"""Weight of a standard deviation of the MACs spent, where these tell whether the network before ran: beyond doubts."""
+VARIANCE_FLOOR = 1e-3
 
 
 def relu1(x: Tensor) -> Tensor:
@@ -49,7 +53,7 @@ class Standardize(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, features) to the same shape; an image's output does not depend on the rest of the batch."""
-        return (x - self.mean) * (self.var + 1e-3).rsqrt()
+        return (x - self.mean) * (self.var + VARIANCE_FLOOR).rsqrt()
 
     def folded(self, layer: nn.Linear) -> tuple[Tensor, Tensor]:
         """``layer``, which reads what this one makes of its input, for that input itself.
@@ -61,8 +65,17 @@ class Standardize(nn.Module):
             Weight (O, I) and bias (O,), float64.
         """
         weight, read = layer.weight.to(torch.float64, copy=True), len(self.mean)
-        weight[:, :read] *= (self.var.double() + 1e-3).rsqrt()
+        weight[:, :read] *= (self.var.double() + VARIANCE_FLOOR).rsqrt()
         return weight, layer.bias.double() - weight[:, :read] @ self.mean.double()
+
+    @torch.no_grad()
+    def rescale_spent(self, factor: float, gates: Iterable[Gate]) -> None:
+        """Let the last input, the share of MACs spent, come ``factor`` times as large: ``gates`` decide as before."""
+        before = float(self.var[-1]) + VARIANCE_FLOOR
+        self.mean[-1] *= factor
+        self.var[-1] *= factor**2
+        for layer in (layer for gate in gates for layer in (gate.keep, gate.scale)):
+            layer.weight[:, len(self.mean) - 1] *= ((float(self.var[-1]) + VARIANCE_FLOOR) / before) ** 0.5 / factor
 
     @torch.no_grad()
     def update(self, x: Tensor) -> None:
@@ -112,18 +125,21 @@ class LNet(Gate):
 
 
 @torch.no_grad()
-def start_unsure(gate: LNet, channels: int) -> None:
+def start_unsure(gate: LNet, channels: int, third: bool) -> None:
     """Let a gate start from the rule to keep what a probe is unsure of, for policy gradients to improve on.
 
     For the gate of a network behind others: one that is finished knows its training images too well for their rewards
     to teach the rule within a few epochs.
 
     Args:
-        gate: which reads ``channels`` pooled features, then a probe's confidence.
+        gate: which reads ``channels`` pooled features, then a probe's confidence, then the MACs spent.
         channels: how many.
+        third: whether the network before may do without, too: what that one was not asked about, this one is not.
     """
     gate.keep.weight[0, channels] = -UNSURE
     gate.keep.weight[0, channels + 1] = UNSURE
+    if third:
+        gate.keep.weight[0, channels + 2] = RAN
 
 
 class CNet(Gate):

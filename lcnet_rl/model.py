@@ -124,7 +124,7 @@ class LCNet(Decisions):
         for t in range(len(blocks), self.depth):  # what the networks before know is what the head reads of them
             cast(Probe, self.probes[t]).start_as(backbone.head)
             if confidence:
-                start_unsure(self._l_net(t), self.input_channels[t])
+                start_unsure(self._l_net(t), self.input_channels[t], third=t > len(blocks))
         rival, billed = self.policy, [self.l_nets, *([self.probes] if confidence else [])]
         always = [
             sum(linear_macs(gates[t : t + 1]) for gates in billed) + (rival.macs(t) if rival else 0)

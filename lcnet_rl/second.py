@@ -36,11 +36,9 @@ def with_second(first: Backbone, second: Backbone, weight: float = 1.0, mirrored
     """
     if not 0 < weight < math.inf:
         raise UserError(f"the second network's logits are weighted by a number above 0, got {weight}")
-    if first.spec.classes != second.spec.classes:
-        raise UserError(f"the networks tell {first.spec.classes} and {second.spec.classes} classes apart")
     if second.second is not None:
         raise UserError("what comes behind a network has none behind itself: put one there after the other")
-    both = build(behind(first.spec, replace(second.spec, mirrored=mirrored)))
+    both = build(appended(first.spec, replace(second.spec, mirrored=mirrored)))
     parts = zip(both.networks, [*first.networks, second], strict=True)
     for ours, theirs in parts:
         ours.stem.load_state_dict(theirs.stem.state_dict())
@@ -50,6 +48,6 @@ def with_second(first: Backbone, second: Backbone, weight: float = 1.0, mirrored
     return both
 
 
-def behind(first: BackboneSpec, last: BackboneSpec) -> BackboneSpec:
+def appended(first: BackboneSpec, last: BackboneSpec) -> BackboneSpec:
     """``first``, with ``last`` behind the last of its networks."""
-    return replace(first, second=last if first.second is None else behind(first.second, last))
+    return replace(first, second=last if first.second is None else appended(first.second, last))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from shlex import quote
 from typing import cast
@@ -25,6 +25,7 @@ from lcnet_rl.data.sampler import TrainingBatches
 from lcnet_rl.device import check_seed
 from lcnet_rl.distributed import by_main, from_main, joined, main_first, world_size
 from lcnet_rl.errors import UserError
+from lcnet_rl.gates import Gate, Standardize
 from lcnet_rl.model import LCNet
 from lcnet_rl.policies import PolicyName
 from lcnet_rl.progress import console
@@ -99,7 +100,7 @@ def start_run(
 
 
 def starting_backbone(config: AnyTrain, classes: int | None) -> Backbone:
-    """The dense network that --init names, or that a run of train which it names began with, and behind it --second.
+    """The networks that --init names, or that a run of train which it names began with, and behind them --second.
 
     With ``classes`` None it may be for any number of them.
     """
@@ -107,7 +108,7 @@ def starting_backbone(config: AnyTrain, classes: int | None) -> Backbone:
 
 
 def put_second(config: AnyTrain, first: Backbone) -> Backbone:
-    """``first``, and behind it --second, where that is asked for."""
+    """``first``, and behind its networks --second, where that is asked for."""
     if config.second is None:
         if config.second_weight != 1 or config.second_mirrored:
             raise UserError("--second-weight and --second-mirrored are of the network that --second names")
@@ -168,6 +169,8 @@ def put_gates(config: AnyTrain, backbone: Backbone) -> LCNet:
 def starting_agent(config: AnyTrain, backbone: Backbone) -> LCNet:
     """``put_gates``, with the weights of the agent that --init names, if it does; then --second's gate is a new one.
 
+    The agent's own gates decide as before, though the MACs spent are a smaller share where there is a --second.
+
     Raises:
         UserError: when that is another kind of agent.
     """
@@ -175,11 +178,15 @@ def starting_agent(config: AnyTrain, backbone: Backbone) -> LCNet:
         return put_gates(config, backbone)
     trained = load_model(Path(config.init))
     model = put_gates(config, put_second(config, trained.backbone))
-    theirs, asked = asdict(trained.spec), {**asdict(model.spec), "backbone": asdict(trained.backbone.spec)}
+    theirs, asked = (asdict(replace(agent.spec, backbone=backbone.spec)) for agent in (trained, model))
     if other := [f"{name} {value}, not {asked[name]}" for name, value in theirs.items() if value != asked[name]]:
         raise UserError(f"{config.init} holds another kind of agent than was asked for: {'; '.join(other)}")
     own = {key: value for key, value in trained.state_dict().items() if not key.startswith("backbone.")}
-    model.load_state_dict(own, strict=False)
+    model.load_state_dict({**model.state_dict(), **own})
+    share = trained.costs.dense / model.costs.dense
+    for t, standardize in enumerate(model.standardizers[: trained.depth]):
+        gates = [cast(Gate, gate) for gate in (*model.l_nets[t : t + 1], *model.c_nets[t : t + 1])]
+        cast(Standardize, standardize).rescale_spent(share, gates)
     return model
 
 

@@ -38,6 +38,12 @@ def gate_input(graph: Graph, model: LCNet, block: int, pooled: str, above: str, 
     return graph.op("Concat", pooled, graph.op("ReduceMax", p, axes), entropy, above, price, axis=1)
 
 
+def above(graph: Graph, model: LCNet, block: int, row: str, before: str) -> str:
+    """The share of dense MACs that decisions added, (1, 1), after a block's ``row`` (1, action_size) of them."""
+    shares = kept_costs(model, block) / model.costs.dense
+    return graph.op("Gemm", row, graph.constant(shares.float()), before)
+
+
 def price_input(graph: Graph, model: LCNet, price: str) -> str:
     """The price (1, 1) as the gates read it."""
     prices = model.spec.prices

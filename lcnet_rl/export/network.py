@@ -110,21 +110,15 @@ def image(batch: int) -> tuple[str, Type]:
 
 def write_features(graph: Graph, layout: Layout, network: Backbone) -> str:
     """The pooled features (1, C) of a network whose BatchNorms are folded, without those behind it."""
-    if not network.spec.mirrored:
-        return write_seen(graph, layout, network, "image")
-    both = write_seen(graph, layout, network, "image"), write_seen(graph, layout, network, mirrored(graph))
-    return graph.op("Mul", graph.op("Add", *both), graph.constant(0.5))
-
-
-def write_seen(graph: Graph, layout: Layout, network: Backbone, pixels: str) -> str:
-    """The pooled features (1, C) of what is called ``pixels``, an image or its mirror image."""
-    x = write_stem(graph, layout, network.stem, pixels)
+    mirrored = network.spec.mirrored
+    x = write_stem(graph, layout, network.stem, with_mirror_image(graph) if mirrored else "image")
     for block in map(network.block, range(len(network.blocks))):
         hidden = layout.conv(graph, x, *parameters(block.conv1), block.stride, relu=True)
         beside = shortcut(graph, layout, block, x)
         x = layout.finish(graph, beside, hidden, *parameters(block.conv2), None, None)
         x = write_exit(graph, layout, block.exit, x)
-    return layout.pool(graph, x)
+    pooled = layout.pool(graph, x)
+    return graph.op("ReduceMean", pooled, graph.constant([0])) if mirrored else pooled
 
 
 def write_network(
@@ -158,7 +152,9 @@ def write_network(
 
     types: list[Type] = [(FLOAT, [1, size]) for size in (network.channels, model.action_size)]
     seen, row = graph.branch(graph.op("Greater", keep, cut), run, leave, types)
-    return Place(place.x, graph.op("Concat", place.pooled, seen, axis=1), place.above), row
+    return Place(
+        place.x, graph.op("Concat", place.pooled, seen, axis=1), gates.above(graph, model, t, row, place.above)
+    ), row
 
 
 def write_stem(graph: Graph, layout: Layout, stem: Stem, pixels: str = "image") -> str:
@@ -169,10 +165,10 @@ def write_stem(graph: Graph, layout: Layout, stem: Stem, pixels: str = "image") 
     return write_exit(graph, layout, stem.exit, x)
 
 
-def mirrored(graph: Graph) -> str:
-    """The input image, right and left exchanged."""
+def with_mirror_image(graph: Graph) -> str:
+    """The input image, and with right and left exchanged: (2, 3, H, W)."""
     starts, ends, axes, steps = (graph.constant([value]) for value in (-1, -IMAGE_SIZE - 1, 3, -1))
-    return graph.op("Slice", "image", starts, ends, axes, steps)
+    return graph.op("Concat", "image", graph.op("Slice", "image", starts, ends, axes, steps), axis=0)
 
 
 def normalised(graph: Graph, pixels: str) -> str:

@@ -66,9 +66,7 @@ class Step:
         if self.leads_on:
             x = write_exit(graph, self.layout, self.block.exit, x)
             pooled = [self.layout.pool(graph, x)]
-        shares = gates.kept_costs(model, self.t) / model.costs.dense
-        above = graph.op("Gemm", row, graph.constant(shares.float()), place.above)
-        return Place(x, pooled[0], above), row
+        return Place(x, pooled[0], gates.above(graph, model, self.t, row, place.above)), row
 
     @property
     def leads_on(self) -> bool:
