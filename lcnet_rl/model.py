@@ -92,7 +92,7 @@ class LCNet(Decisions):
             raise UserError(f"{policy} decides layers only, without confidence (--no-confidence), at a single price")
         behind = backbone.networks[1:]
         if behind and (decides == "channels" or policy != "lc"):
-            raise UserError("L-Net decides about a second network: use --decides both or layers, and no rival's policy")
+            raise UserError("L-Net decides about further networks: use --decides both or layers, and no rival's policy")
         self.spec = ModelSpec(backbone.spec, decides, groups, confidence, several, policy)
         # Set while a pass in train mode must not count towards the running statistics of the gates' inputs.
         self.statistics_kept = False

@@ -34,7 +34,7 @@ def prune(backbone: Backbone, share: float, multiple: int = 1) -> Backbone:
 
     Raises:
         UserError: for a share that is not reached with as few filters as may be left (a tenth, and one multiple), a
-            multiple that does not divide the filters of all blocks, or a backbone with a second network.
+            multiple that does not divide the filters of all blocks, or a backbone with networks behind it.
     """
     if backbone.second:
         raise UserError("prune a network before another one is put behind it")

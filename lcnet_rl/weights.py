@@ -165,7 +165,7 @@ def _load_state(module: nn.Module, state: dict[str, Tensor], source: str) -> Non
 
 
 def _describe(spec: BackboneSpec) -> str:
-    return f"{spec.name} (width {spec.width}, {spec.classes} classes)"
+    return f"{spec.title} (width {spec.width}, {spec.classes} classes)"
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], BackboneSpec]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import yaml
 from networks import balance, images, lively
 from PIL import Image
 
-from lcnet_rl.backbones import create_backbone
+from lcnet_rl.backbones import BackboneSpec, create_backbone
 from lcnet_rl.commands import main
 from lcnet_rl.data import load_dataset
 from lcnet_rl.model import LCNet
@@ -71,6 +72,12 @@ def test_of_two_networks_it_says_which_column_and_which_bar(run: Path, capsys: p
     pair = " ".join(capsys.readouterr().out.split())
     assert "of both" in pair
     assert "the last is the second network" in pair
+    eight = BackboneSpec("resnet8", 10, 8)
+    save_model(lively(second=replace(eight, second=eight)), run / "model.safetensors")
+    assert main(["predict", str(run), str(file)]) == 0
+    row = " ".join(capsys.readouterr().out.split())
+    assert "of all" in row
+    assert "the last 2 are whole networks" in row
 
 
 def test_files_that_are_no_images_are_named(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

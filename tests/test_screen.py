@@ -10,6 +10,7 @@ from networks import images, lively
 from rich.console import Console
 
 from lcnet_rl import progress, report
+from lcnet_rl.backbones import BackboneSpec
 from lcnet_rl.benchmark import record
 from lcnet_rl.data import Dataset
 from lcnet_rl.evaluate import evaluate
@@ -53,6 +54,16 @@ def test_a_second_network_is_not_called_a_block(screen: Console) -> None:
     lines = [line.strip("│ ").split(" │")[0].strip() for line in screen.export_text().splitlines()]
     blocks = lines[lines.index("0") :]
     assert blocks[:4] == ["0", "1", "2", "network 2"]
+
+
+def test_three_networks_are_called_all(screen: Console) -> None:
+    third = BackboneSpec("resnet8", 10, 8, second=BackboneSpec("resnet8", 10, 8, mirrored=True))
+    report.print_summary(summary_of(lively(second=third)))
+    text = screen.export_text()
+    lines = [line.strip("│ ").split(" │")[0].strip() for line in text.splitlines()]
+    assert lines[lines.index("0") :][:5] == ["0", "1", "2", "network 2", "network 3"]
+    assert "all networks, no gates" in text
+    assert "share of all" in text
 
 
 def test_the_numbers_of_a_benchmark_are_whole(screen: Console) -> None:

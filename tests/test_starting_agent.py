@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from networks import images as noise
 
 from lcnet_rl.backbones import create_backbone
 from lcnet_rl.commands import main, train
 from lcnet_rl.commands.train import starting_agent
 from lcnet_rl.commands.train_settings import parse
-from lcnet_rl.runs import CHECKPOINT, START
+from lcnet_rl.gates import RAN, UNSURE
+from lcnet_rl.model import LCNet
+from lcnet_rl.runs import CHECKPOINT, MODEL, START
 from lcnet_rl.tree import load_tree
-from lcnet_rl.weights import load_backbone, load_model, save_backbone
+from lcnet_rl.weights import load_backbone, load_model, save_backbone, save_model
 
 NETWORK = ("--backbone", "resnet8", "--width", "4", "--groups", "2", "--batch-size", "8")
 
@@ -87,24 +91,55 @@ def test_a_second_network_is_put_behind_the_starting_one(
         assert "leave torchrun away" in " ".join(capsys.readouterr().err.split())
 
 
-def test_a_network_is_put_behind_those_of_a_trained_agent(trained: Path, images: str, tmp_path: Path) -> None:
-    save_backbone(create_backbone("resnet14", 2, 6), tmp_path / "larger.safetensors")
-    arguments = ["--dataset", images, *NETWORK, "--init", str(trained), "--epochs", "1", "--second-mirrored"]
-    arguments += ["--second", str(tmp_path / "larger.safetensors")]
-    config, agent = parse(arguments, "train"), load_model(trained)
-    model = starting_agent(config, train.starting_backbone(config, 2))
-    mine = model.state_dict()
-    own = {name: value for name, value in agent.state_dict().items() if not name.startswith("backbone.head.")}
-    assert all(torch.equal(value, mine[name]) for name, value in own.items()), "gates and backbone go on"
-    assert torch.equal(model.backbone.head.weight[:, : agent.backbone.channels], agent.backbone.head.weight)
-    assert [network.mirrored for network in model.spec.backbone.networks] == [False, True]
+def decided_alike(first: LCNet, second: LCNet) -> bool:
+    """Whether the blocks that both have decide, scale and compute alike, on noise."""
+    states = [model.eval().begin(noise(8)) for model in (first, second)]
+    with torch.no_grad():
+        for _ in range(first.depth):
+            logits = [model.policy_logits(model.observe(s)) for model, s in zip((first, second), states, strict=True)]
+            if not torch.allclose(*logits, atol=1e-3):
+                return False
+            action = (logits[0] > logits[0].median()).float()
+            states = [model.advance(state, action) for model, state in zip((first, second), states, strict=True)]
+    return torch.allclose(states[0].pooled, states[1].pooled, atol=1e-3)
 
-    run = tmp_path / "run"
-    assert main(["train", *arguments, "--run", str(run)]) == 0
-    start, dense = load_backbone(str(run / START), classes=2), load_backbone(str(trained / START), classes=2)
-    assert start.spec == load_model(run).spec.backbone == model.spec.backbone
-    kept = start.state_dict()
-    assert all(torch.equal(value, kept[name]) for name, value in dense.state_dict().items() if "head" not in name)
+
+def test_networks_are_put_behind_those_of_a_trained_agent(trained: Path, images: str, tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    larger, largest = create_backbone("resnet14", 2, 6), create_backbone("resnet8", 2, 8)
+    save_backbone(larger, tmp_path / "larger.safetensors")
+    save_backbone(largest, tmp_path / "largest.safetensors")
+    shutil.copytree(trained, tmp_path / "one")
+    agent = load_model(tmp_path / "one")
+    for gate in agent.gates():
+        for layer in (gate.keep, gate.scale):  # of the MACs spent, too
+            layer.weight.data += 0.3 * torch.randn(layer.weight.shape)
+    save_model(agent, tmp_path / "one" / MODEL)
+
+    arguments = ["train", "--dataset", images, *NETWORK, "--epochs", "1", "--bound", "1e-9"]
+    two = [*arguments, "--init", str(tmp_path / "one"), "--second", str(tmp_path / "larger.safetensors")]
+    config = parse(two[1:], "train")
+    assert decided_alike(agent, starting_agent(config, train.starting_backbone(config, 2)))
+    assert main([*two, "--run", str(tmp_path / "two")]) == 0
+
+    three = [*arguments, "--init", str(tmp_path / "two"), "--second", str(tmp_path / "largest.safetensors")]
+    three += ["--second-mirrored", "--second-weight", "3", "--run", str(tmp_path / "three")]
+    config, agent = parse(three[1:], "train"), load_model(tmp_path / "two")
+    model = starting_agent(config, train.starting_backbone(config, 2))
+    assert decided_alike(agent, model)
+    start = model.l_nets[-1].keep.weight[0, -4:]
+    assert start.tolist() == [-UNSURE, UNSURE, RAN, 0], "where the second network ran and left doubts"
+    assert model.l_nets[-2].keep.weight[0, -2].abs() < 1, "the second one's is not about that"
+    assert main(three) == 0
+    dense, kept = (load_backbone(str(folder / START), classes=2) for folder in (tmp_path / "three", trained))
+    assert dense.spec == load_model(tmp_path / "three").spec.backbone == model.spec.backbone
+    assert [network.mirrored for network in dense.spec.networks] == [False, False, True]
+    for ours, theirs in zip(dense.networks, (kept, larger, largest), strict=True):
+        state = ours.state_dict()
+        assert all(torch.equal(v, state[name]) for name, v in theirs.state_dict().items() if "head" not in name)
+    assert torch.equal(dense.head.weight, torch.cat((kept.head.weight, larger.head.weight, 3 * largest.head.weight), 1))
+    (tmp_path / "three" / MODEL).unlink()
+    assert main(["train", "--resume", str(tmp_path / "three")]) == 0
 
 
 @pytest.mark.slow

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -15,11 +17,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from envs.process import Process, Settings
 from envs.rendering import text
-from lcnet_rl.backbones import Backbone, BackboneSpec
+from lcnet_rl.backbones import Backbone, BackboneSpec, build
 from lcnet_rl.engine import Engine
+from lcnet_rl.errors import UserError
 from lcnet_rl.evaluate import replay
 from lcnet_rl.export import dense_model, dynamic_model, layouts_here, open_session
-from lcnet_rl.gates import Probe
+from lcnet_rl.gates import RAN, UNSURE, LNet, Probe
 from lcnet_rl.macs import dense_macs, linear_macs
 from lcnet_rl.model import LCNet
 from lcnet_rl.second import with_second
@@ -35,6 +38,14 @@ def three(decides: Decides = "layers", name: str = "resnet8", width: int = 8) ->
 
 def parts() -> tuple[Backbone, Backbone, Backbone]:
     return lively("resnet14").backbone, lively("resnet8").backbone, lively("resnet11-pool").backbone
+
+
+def settle(model: LCNet) -> None:
+    """Let each combination of networks come up, and some probabilities lie between 1/2 and a high threshold."""
+    last, channels = model.l_nets[-1].keep.weight.data, model.backbone.channels
+    last[:, channels:-2] = 0  # what the second network adds would decide all
+    last /= 2
+    balance(model, images(16))
 
 
 def row(first: Backbone, second: Backbone, third: Backbone) -> Backbone:
@@ -82,8 +93,9 @@ def test_the_last_gate_reads_what_both_networks_before_know() -> None:
         logits = first(pixels) + 2 * second(pixels) + 3 * third.head.bias
         expected = Probe.confidence(logits)
         torch.testing.assert_close(model.observe(state).confidence, expected, atol=1e-3, rtol=1e-3)
-    assert all(model.l_nets[t].keep.weight.any() for t in (-2, -1)), "both start from the rule"
-    assert not any(gate.keep.weight.any() for gate in model.l_nets[:-2])
+    confidence = slice(-4, None)
+    second, third = (cast(LNet, model.l_nets[t]).keep.weight[0, confidence].tolist() for t in (-2, -1))
+    assert (second, third) == ([-UNSURE, UNSURE, 0, 0], [-UNSURE, UNSURE, RAN, 0])
 
 
 @settings(max_examples=15, deadline=None)
@@ -119,10 +131,7 @@ def test_the_engine_executes_what_is_billed_and_decides_as_the_model_does(decide
 
 def test_exported_files_decide_and_classify_as_the_model_does() -> None:
     model = three("both", width=16)
-    last = model.l_nets[-1].keep.weight.data
-    last[:, model.backbone.channels :] = 0  # what the second network adds would decide all
-    last /= 2  # so that some probabilities are below a high threshold
-    balance(model, images(16))
+    settle(model)
     with torch.no_grad():
         expected = {threshold: model.run(images(16), model.greedy(threshold)) for threshold in (0.5, 0.9)}
     usual, strict = (model.executed(outcome.actions) for outcome in expected.values())
@@ -143,12 +152,42 @@ def test_exported_files_decide_and_classify_as_the_model_does() -> None:
         torch.testing.assert_close(torch.from_numpy(dense), model.backbone(images(1)), atol=1e-4, rtol=1e-4)
 
 
-def test_budgets_are_met_by_the_last_decision() -> None:
-    model = balance(three(), images(16))
+def test_exported_gates_read_what_the_networks_before_spent() -> None:
+    model = three()
+    for layer in (cast(LNet, model.l_nets[-1]).keep, cast(LNet, model.l_nets[-1]).scale):
+        layer.weight.data[:] = 0
+    cast(LNet, model.l_nets[-1]).keep.weight.data[:, -2] = RAN
+    cast(LNet, model.l_nets[-1]).scale.weight.data[:, -2] = -1
+    balance(model, images(16))
     with torch.no_grad():
+        expected = model.run(images(16), model.greedy())
+    assert 0 < expected.actions[-1, :, 0].sum() < 16
+    session = open_session(dynamic_model(model, layouts_here(model.backbone)[0]))
+    for index, image in enumerate(images(16).split(1)):
+        logits, _, decisions = map(torch.from_numpy, session.run(None, {"image": image.numpy()}))
+        assert torch.equal(decisions.float(), expected.actions[:, index])
+        torch.testing.assert_close(logits[0], expected.logits[index], atol=1e-3, rtol=1e-3)
+
+
+def test_weights_of_a_network_that_sees_two_images_are_in_a_file_once() -> None:
+    sizes = []
+    for mirrored in (False, True):
+        behind = BackboneSpec("resnet11-pool", 10, 16, mirrored=mirrored)
+        model = lively("resnet8", "layers", second=behind)
+        sizes.append(len(dynamic_model(model, layouts_here(model.backbone)[0]).SerializeToString()))
+    assert sizes[1] < 1.02 * sizes[0]
+
+
+def test_budgets_are_met_by_the_last_decision() -> None:
+    model = three()
+    settle(model)
+    with torch.no_grad():
+        usual = model.executed(model.run(images(16), model.greedy()).actions)
         strict = model.executed(model.run(images(16), model.greedy(0.9)).actions)
         model.shift_logits(-math.log(9))
         assert torch.equal(model.executed(model.run(images(16), model.greedy()).actions), strict)
+    assert torch.equal(strict[:-1], usual[:-1])
+    assert 0 < strict[-1, :, 0].sum() < usual[-1, :, 0].sum()
 
 
 @pytest.mark.parametrize("engine", [False, True])
@@ -188,6 +227,13 @@ def test_files_hold_all_networks(tmp_path: Path) -> None:
     with torch.no_grad():
         assert torch.equal(loaded.run(images(2), loaded.greedy()).logits, model.run(images(2), model.greedy()).logits)
         assert torch.equal(backbone.eval()(images(2)), model.backbone(images(2)))
+
+
+def test_what_cannot_be_is_refused() -> None:
+    with pytest.raises(UserError, match="only a network behind another one sees mirror images"):
+        build(BackboneSpec("resnet8", 10, 8, mirrored=True))
+    with pytest.raises(UserError, match="10 and 7 classes apart"):
+        build(BackboneSpec("resnet8", 10, 8, second=replace(BEHIND, classes=7)))
 
 
 def test_networks_are_numbered_and_named() -> None:

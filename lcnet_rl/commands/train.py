@@ -104,7 +104,7 @@ def starting_backbone(config: AnyTrain, classes: int | None) -> Backbone:
 
     With ``classes`` None it may be for any number of them.
     """
-    return put_second(config, first_backbone(config, classes))
+    return put_second(config, starting_networks(config, classes))
 
 
 def put_second(config: AnyTrain, first: Backbone) -> Backbone:
@@ -117,7 +117,7 @@ def put_second(config: AnyTrain, first: Backbone) -> Backbone:
     return with_second(first, second, config.second_weight, config.second_mirrored)
 
 
-def first_backbone(config: AnyTrain, classes: int | None) -> Backbone:
+def starting_networks(config: AnyTrain, classes: int | None) -> Backbone:
     """The same without --second."""
     if config.init == "scratch":
         return create_backbone(config.backbone, classes or 10, config.width)

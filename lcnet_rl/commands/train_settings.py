@@ -41,16 +41,17 @@ class Train:
     init: str = "auto"
     """Starting weights: a file, a pretrain run, akamaster, scratch, or auto (what comes with the project: for cifar10
     resnet20, resnet16-late, resnet14-wide, resnet11-pool, and resnet18 of width 32; for shapes resnet14 of width 8).
-    Or a run of train, whose agent then goes on learning, with the settings of this one."""
+    Or a run of train, whose agent then goes on learning, with the settings of this one; with --second, a price or a
+    target is of the MACs of all networks, and only the new gate starts from --keep-bias."""
     second: str | None = None
     """A dense network that becomes one more layer behind the starting one, or behind all those of a run that --init
     names, which L-Net runs, from the image on, for the images that need it: a file, a pretrain run, or akamaster.
     EXPERIMENTS.md, "A second network", has settings for it: with the usual ones all networks get worse."""
     second_weight: float = 1.0
-    """Weight of the second network's logits, which are added to the first one's; a larger one makes probabilities surer
-    where both run."""
+    """Weight of that network's logits, which are added to those of the ones before; a larger one makes probabilities
+    surer where it runs."""
     second_mirrored: bool = False
-    """Whether the second network sees the mirror image too, at twice the cost; its features are the means of both."""
+    """Whether that network sees the mirror image too, at twice the cost; its features are the means of both."""
     teacher: str | None = None
     """A dense network whose soft labels are learned, with weight --distill, in the place of the starting one's: a file,
     a pretrain run, or akamaster."""

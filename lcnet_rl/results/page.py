@@ -24,9 +24,9 @@ some were made: trained again, those with a target may end elsewhere. The same r
 """
 READING = """Controls are other decisions for the same network, in %: *random* keeps every bit at the policy's rate for
 it; *shuffled* gives each image the path chosen for another; *static* is the best single path found at that cost, with
-BatchNorm's statistics its own (of two networks, there is none between the first alone and both). Where shuffled is as
-good, the policy does not look at the image; where static is as good, it is a pruning. One row dominates another if it
-is at least as accurate at no more MACs, and better in one.
+BatchNorm's statistics its own (of several networks, it has all or nothing of each behind the first). Where shuffled is
+as good, the policy does not look at the image; where static is as good, it is a pruning. One row dominates another if
+it is at least as accurate at no more MACs, and better in one.
 """
 STATIC = """What skipping has to beat: the same backbone pruned by Torch-Pruning (filters of the blocks' first
 convolutions, by their group's norm) and trained again with its dense self as teacher.
@@ -35,12 +35,12 @@ RIVALS = """Other papers' policies and ways to train them, on the same backbone,
 same number of epochs; each module in `agents/rivals` says what was simplified.
 """
 EQUAL = """Policies and rivals that skip at least 5 % of the MACs, beside networks of the same backbone from this
-harness that compute the same for every image, pruned or narrower from the start, at MACs within 5 % (policies with a
-second network beside those of any backbone, and the most accurate one of all that cost no more); policies without such
-a network are left out. Epochs are those since the network was dense (a policy that starts from a pruned network has
-that one's too, but not those of a second network), and those of a narrower network's own run. Two accuracies on 10,000
-images differ by 0.8 points by chance alone in one of twenty cases (twice the standard error near 91 %, images drawn
-anew).
+harness that compute the same for every image, pruned or narrower from the start, at MACs within 5 % (policies of
+several networks beside those of any backbone, and the most accurate one of all that cost no more); policies without
+such a network are left out. Epochs are those since the network was dense (a policy that starts from a pruned network
+has that one's too, but not those of networks behind it), and those of a narrower network's own run. Two accuracies on
+10,000 images differ by 0.8 points by chance alone in one of twenty cases (twice the standard error near 91 %, images
+drawn anew).
 """
 TIME = """What `lcnet-rl bench RUN --json RUN/times.json` measured, where it was run: greedy decisions on validation
 images, against the fastest dense network in the same runtime, its own backbone or the one named (`--against`); a
@@ -214,7 +214,7 @@ def verdicts(groups: Sequence[Group], dense: Sequence[Row], published: Sequence[
 
 
 def whole(summary: dict[str, Any]) -> str:
-    """What a policy's network is with nothing skipped."""
+    """What a policy's network is with nothing skipped; how many networks these are, old evaluations do not say."""
     networks = 1 + summary["backbone"].count(" + ")
     return "its dense backbone" if networks == 1 else f"{'both' if networks == 2 else 'all'} its networks together"
 
