@@ -129,6 +129,18 @@ def test_the_engine_executes_what_is_billed_and_decides_as_the_model_does(decide
     assert torch.equal(outcome.actions, model.executed(expected.actions))
 
 
+def test_the_engine_computes_all_networks_in_the_precision_asked_for() -> None:
+    model = balance(three(), images(16))
+    engine = Engine(model, torch.bfloat16)
+    for network in engine.backbone.networks:
+        convolutions = [module for module in network.modules() if isinstance(module, torch.nn.Conv2d)]
+        assert {module.weight.dtype for module in convolutions} == {torch.bfloat16}
+    with torch.no_grad():
+        expected = model.run(images(16), model.keep_everything).logits
+    got = engine.run(images(16), engine.keep_everything).logits
+    torch.testing.assert_close(got, expected, atol=0.1 * float(expected.abs().max()), rtol=0)
+
+
 def test_exported_files_decide_and_classify_as_the_model_does() -> None:
     model = three("both", width=16)
     settle(model)
