@@ -21,6 +21,7 @@ UNSURE = 2.0
 RAN = 10.0
 """Weight of a standard deviation of the MACs spent, where these tell whether the network before ran: beyond doubts."""
 VARIANCE_FLOOR = 1e-3
+"""Added to variances, so that an input that hardly varies stays small."""
 
 
 def relu1(x: Tensor) -> Tensor:
@@ -134,7 +135,7 @@ def start_unsure(gate: LNet, channels: int, third: bool) -> None:
     Args:
         gate: which reads ``channels`` pooled features, then a probe's confidence, then the MACs spent.
         channels: how many.
-        third: whether the network before may do without, too: what that one was not asked about, this one is not.
+        third: whether there is a gate like this before it: what skipped that one's network skips this one's.
     """
     gate.keep.weight[0, channels] = -UNSURE
     gate.keep.weight[0, channels + 1] = UNSURE
