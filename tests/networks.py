@@ -10,6 +10,9 @@ from lcnet_rl.model import LCNet
 from lcnet_rl.rewards import PriceRange
 from lcnet_rl.spec import Decides
 
+BEHIND = BackboneSpec("resnet8", 10, 8, second=BackboneSpec("resnet11-pool", 10, 8, mirrored=True))
+"""Two networks behind another one, the last of which sees mirror images too."""
+
 
 def lively(
     name: str = "resnet8",

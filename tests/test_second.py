@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import balance, images, lively
+from networks import BEHIND, balance, images, lively
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -96,6 +96,7 @@ def test_its_gate_starts_with_the_confidence_of_the_first_network() -> None:
 @settings(max_examples=20, deadline=None)
 @given(
     name=st.sampled_from(["resnet8", "resnet11-pool"]),
+    second=st.sampled_from(["resnet11-pool", BEHIND]),
     decides=st.sampled_from(["layers", "both"]),
     groups=st.sampled_from([0, 2, 4]),
     count=st.integers(0, 5),
@@ -103,9 +104,9 @@ def test_its_gate_starts_with_the_confidence_of_the_first_network() -> None:
     seed=st.integers(0, 1000),
 )
 def test_the_engine_gives_the_models_logits(
-    name: str, decides: Decides, groups: int, count: int, keep: float, seed: int
+    name: str, second: str | BackboneSpec, decides: Decides, groups: int, count: int, keep: float, seed: int
 ) -> None:
-    model = lively(name, decides, groups, second="resnet11-pool")
+    model = lively(name, decides, groups, second=second)
     draws = torch.rand(model.depth, count, model.action_size, generator=torch.Generator().manual_seed(seed))
     actions = (draws < keep).float()
     with torch.no_grad():
@@ -116,12 +117,15 @@ def test_the_engine_gives_the_models_logits(
 
 
 @pytest.mark.parametrize("decides", ["layers", "both"])
-def test_the_engine_executes_what_is_billed_and_decides_as_the_model_does(decides: Decides) -> None:
-    model = balance(lively("resnet8", decides, second="resnet11-pool"), images(16))
+@pytest.mark.parametrize("second", ["resnet11-pool", BEHIND], ids=["two", "three"])
+def test_the_engine_executes_what_is_billed_and_decides_as_the_model_does(
+    decides: Decides, second: str | BackboneSpec
+) -> None:
+    model = balance(lively("resnet8", decides, second=second), images(16))
     engine = Engine(model)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         outcome = engine.run(images(16), engine.greedy())
-    assert 0 < outcome.actions[-1, :, 0].sum() < 16, "some images need it, and some do not"
+    assert all(0 < kept < 16 for kept in outcome.actions[3:, :, 0].sum(1)), "some images need it, and some do not"
     assert counter.get_total_flops() == 2 * outcome.macs.sum()
     with torch.no_grad():
         expected = model.run(images(16), model.greedy())

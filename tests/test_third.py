@@ -10,9 +10,7 @@ from typing import cast
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from networks import balance, images, lively
+from networks import BEHIND, balance, images, lively
 from torch.utils.flop_counter import FlopCounterMode
 
 from envs.process import Process, Settings
@@ -28,8 +26,6 @@ from lcnet_rl.model import LCNet
 from lcnet_rl.second import with_second
 from lcnet_rl.spec import Decides
 from lcnet_rl.weights import load_backbone, load_model, save_backbone, save_model
-
-BEHIND = BackboneSpec("resnet8", 10, 8, second=BackboneSpec("resnet11-pool", 10, 8, mirrored=True))
 
 
 def three(decides: Decides = "layers", name: str = "resnet8", width: int = 8) -> LCNet:
@@ -96,37 +92,6 @@ def test_the_last_gate_reads_what_both_networks_before_know() -> None:
     confidence = slice(-4, None)
     second, third = (cast(LNet, model.l_nets[t]).keep.weight[0, confidence].tolist() for t in (-2, -1))
     assert (second, third) == ([-UNSURE, UNSURE, 0, 0], [-UNSURE, UNSURE, RAN, 0])
-
-
-@settings(max_examples=15, deadline=None)
-@given(
-    decides=st.sampled_from(["layers", "both"]),
-    count=st.integers(0, 5),
-    keep=st.floats(0, 1),
-    seed=st.integers(0, 1000),
-)
-def test_the_engine_gives_the_models_logits(decides: Decides, count: int, keep: float, seed: int) -> None:
-    model = three(decides, "resnet11-pool")
-    draws = torch.rand(model.depth, count, model.action_size, generator=torch.Generator().manual_seed(seed))
-    actions = (draws < keep).float()
-    with torch.no_grad():
-        expected = model.run(images(count), replay(actions))
-    got = Engine(model).run(images(count), replay(actions))
-    torch.testing.assert_close(got.logits, expected.logits, atol=1e-4, rtol=1e-4)
-    assert torch.equal(got.macs, expected.macs)
-
-
-@pytest.mark.parametrize("decides", ["layers", "both"])
-def test_the_engine_executes_what_is_billed_and_decides_as_the_model_does(decides: Decides) -> None:
-    model = balance(three(decides), images(16))
-    engine = Engine(model)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        outcome = engine.run(images(16), engine.greedy())
-    assert all(0 < kept < 16 for kept in outcome.actions[-2:, :, 0].sum(1))
-    assert counter.get_total_flops() == 2 * outcome.macs.sum()
-    with torch.no_grad():
-        expected = model.run(images(16), model.greedy())
-    assert torch.equal(outcome.actions, model.executed(expected.actions))
 
 
 def test_the_engine_computes_all_networks_in_the_precision_asked_for() -> None:
