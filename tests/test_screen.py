@@ -76,6 +76,20 @@ def test_the_numbers_of_a_benchmark_are_whole(screen: Console) -> None:
         assert number in text
 
 
+def test_names_of_a_benchmarks_cases_are_whole_in_a_narrow_terminal(screen: Console) -> None:
+    case = {"macs_ratio": 1.0, "ratio": 1.25, "ratio_quartiles": [1.11, 1.13], "median_ms": 1.56, "mean_ratio": 1.57}
+    names = ["onnx-b1-w64-groups50, standard", "onnx-b1-w64-all", "engine-b128-resnet56-groups50"]
+    rivals = [("dense ONNX Runtime", 6.25), ("dense ONNX Runtime", 6.25), ("dense torch.compile fp32", 631.5)]
+    cases = [
+        case | {"name": name, "rival": rival, "rival_median_ms": ms}
+        for name, (rival, ms) in zip(names, rivals, strict=True)
+    ]
+    record.print_cases(cases)
+    text = screen.export_text()
+    assert all(name in text for name in names)
+    assert text.count("dense ONNX Runtime (6.25 ms)") == text.count("torch.compile fp32 (631.50 ms)") == 1
+
+
 def test_progress_that_has_not_moved_yet_can_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
     told = Console(width=80, record=True)
     monkeypatch.setattr(progress, "console", told)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
 import statistics
@@ -18,8 +19,6 @@ from lcnet_rl.benchmark.contestants import Contestant
 from lcnet_rl.progress import console
 from lcnet_rl.timing import Comparison
 
-WIDTHS = {"MACs": 4, "ratio": 5, "quartiles": 9, "means": 5, "ms": 7, "its ms": 7}
-"""Of the columns of numbers, which are kept whole."""
 Times = Mapping[str, list[float]]
 """Seconds of every trial, by contestant; trial i of all contestants had the same images."""
 
@@ -100,28 +99,25 @@ def cpu_name() -> str:
 
 
 def print_cases(cases: Sequence[Mapping[str, Any]]) -> None:
-    """A table of comparisons; slow-downs are marked."""
-    title = "time as a ratio to the fastest dense network in the same runtime; medians of trials in turn, and means"
-    table = Table(title=title, title_justify="left")
-    for column in ("case", "MACs", "ratio", "quartiles", "means", "ms", "rival", "its ms"):
-        if column in ("case", "rival"):  # in a narrow terminal, these give way
-            table.add_column(column, overflow="fold", min_width=8)
-        else:
-            table.add_column(column, justify="right", no_wrap=True, min_width=WIDTHS[column])
-    for row in cases:
-        low, high = row["ratio_quartiles"]
-        table.add_row(
-            row["name"],
-            f"{row['macs_ratio']:.0%}",
-            f"{row['ratio']:.2f}",
-            f"{low:.2f}-{high:.2f}",
-            f"{row['mean_ratio']:.2f}",
-            f"{row['median_ms']:.2f}",
-            row["rival"],
-            f"{row['rival_median_ms']:.2f}",
-            style="yellow" if row["ratio"] > 1 else None,
-        )
-    console.print(table)
+    """A table of comparisons for each dense network that they are with; slow-downs are marked."""
+    for (rival, its_ms), rows in itertools.groupby(cases, key=lambda row: (row["rival"], row["rival_median_ms"])):
+        title = f"time as a ratio to {rival} ({its_ms:.2f} ms)"
+        table = Table(title=title, title_justify="left")
+        table.add_column("case", overflow="fold")  # in a narrow terminal, it gives way
+        for column in ("MACs", "median", "quartiles", "mean", "ms"):
+            table.add_column(column, justify="right", no_wrap=True)
+        for row in rows:
+            low, high = row["ratio_quartiles"]
+            table.add_row(
+                row["name"],
+                f"{row['macs_ratio']:.0%}",
+                f"{row['ratio']:.2f}",
+                f"{low:.2f}-{high:.2f}",
+                f"{row['mean_ratio']:.2f}",
+                f"{row['median_ms']:.2f}",
+                style="yellow" if row["ratio"] > 1 else None,
+            )
+        console.print(table)
 
 
 def print_contestants(rows: Sequence[Mapping[str, Any]]) -> None:
