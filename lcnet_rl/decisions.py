@@ -24,6 +24,12 @@ def threshold_logit(threshold: float) -> float:
     return math.log(threshold / (1 - threshold))
 
 
+def decision_names(depth: int, networks: int) -> list[str]:
+    """What ``depth`` decisions of so many networks in a row are about: blocks, by their numbers, then networks."""
+    blocks = depth - networks + 1
+    return [*map(str, range(blocks)), *(f"network {number}" for number in range(2, networks + 1))]
+
+
 class Decisions(nn.Module):
     """The part of an ``LCNet`` that knows its actions: L-Net's bit, then C-Net's, one a group, as far as there are any.
 

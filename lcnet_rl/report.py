@@ -10,6 +10,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from lcnet_rl.data import Dataset
+from lcnet_rl.decisions import decision_names
 from lcnet_rl.evaluate import Results
 from lcnet_rl.model import LCNet
 from lcnet_rl.progress import console
@@ -125,9 +126,7 @@ def print_summary(summary: dict[str, Any]) -> None:
     blocks = Table(title="kept per block, share of images and of filters", title_justify="left")
     for column in ("block", "runs", "filters"):
         blocks.add_column(column, justify="right")
-    names = [str(index) for index in range(len(summary["kept_blocks"]))]
-    for number in range(2, summary["networks"] + 1):
-        names[number - 1 - summary["networks"]] = f"network {number}"
+    names = decision_names(len(summary["kept_blocks"]), summary["networks"])
     for name, *shares in zip(names, summary["kept_blocks"], summary["kept_filters"], strict=True):
         blocks.add_row(name, *(f"{share:.2f}" for share in shares))
     console.print(blocks)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from lcnet_rl.backbones import BackboneSpec, create_backbone
 from lcnet_rl.commands import main
-from lcnet_rl.data import load_dataset
+from lcnet_rl.data import cifar10, load_dataset
 from lcnet_rl.model import LCNet
 from lcnet_rl.weights import save_model
 
@@ -59,6 +59,18 @@ def test_files_get_the_class_and_the_bill_that_the_model_gives_their_pixels(
     shown = capsys.readouterr().out
     assert all(file.name in shown for file in files)
     assert np.asarray(Image.open(picture)).ndim == 3
+
+
+def test_the_classes_names_need_no_images(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"dataset": "cifar10", "data_root": str(run / "nothing here"), "agent": {"price": 0.3}}
+    (run / "config.yaml").write_text(yaml.safe_dump(settings))
+    monkeypatch.setattr(cifar10, "load", None)
+    [file] = written(images(1), run)
+    assert main(["predict", str(run), str(file)]) == 0
+    shown = capsys.readouterr().out
+    assert any(name in shown for name in cifar10.CLASSES)
 
 
 def test_of_two_networks_it_says_which_column_and_which_bar(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

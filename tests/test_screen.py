@@ -11,7 +11,7 @@ from rich.console import Console
 
 from lcnet_rl import progress, report
 from lcnet_rl.backbones import BackboneSpec
-from lcnet_rl.benchmark import record
+from lcnet_rl.benchmark import profile, record
 from lcnet_rl.data import Dataset
 from lcnet_rl.evaluate import evaluate
 from lcnet_rl.model import LCNet
@@ -21,7 +21,7 @@ from lcnet_rl.model import LCNet
 def screen(monkeypatch: pytest.MonkeyPatch) -> Console:
     """80 columns, as where output is piped."""
     console = Console(width=80, record=True)
-    for module in (report, record):
+    for module in (report, record, profile):
         monkeypatch.setattr(module, "console", console)
     return console
 
@@ -88,6 +88,12 @@ def test_names_of_a_benchmarks_cases_are_whole_in_a_narrow_terminal(screen: Cons
     text = screen.export_text()
     assert all(name in text for name in names)
     assert text.count("dense ONNX Runtime (6.25 ms)") == text.count("torch.compile fp32 (631.50 ms)") == 1
+
+
+def test_a_profile_names_networks_as_an_evaluation_does(screen: Console) -> None:
+    profile.print_profile([{"convolutions": 3.0, "rest": 1.0}] * 3, "fp32", 8, 2)
+    lines = [line.strip("│ ").split(" │")[0].strip() for line in screen.export_text().splitlines()]
+    assert lines[lines.index("0") :][:3] == ["0", "1", "network 2"]
 
 
 def test_progress_that_has_not_moved_yet_can_be_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from lcnet_rl.decisions import decision_names
 from lcnet_rl.engine import Engine
 from lcnet_rl.progress import console
 
@@ -56,15 +57,15 @@ def kind(operator: str) -> str:
     return next((name for name, parts in KINDS.items() if any(part in operator for part in parts)), "rest")
 
 
-def print_profile(rows: list[dict[str, float]], precision: str, images: int) -> None:
-    """The shares of every block's time."""
+def print_profile(rows: list[dict[str, float]], precision: str, images: int, networks: int) -> None:
+    """The shares of the time of every block, and of every network behind the first of so many ``networks``."""
     title = f"engine, {precision}, {images} images: share of each block's CPU time"
     table = Table(title=title, title_justify="left")
     for column in ("block", "ms", *rows[0]):
         table.add_column(column, justify="right")
-    for index, row in enumerate(rows):
+    for name, row in zip(decision_names(len(rows), networks), rows, strict=True):
         total = sum(row.values())
-        table.add_row(str(index), f"{total:.1f}", *(f"{part / max(total, 1e-9):.0%}" for part in row.values()))
+        table.add_row(name, f"{total:.1f}", *(f"{part / max(total, 1e-9):.0%}" for part in row.values()))
     console.print(table)
 
 

@@ -126,7 +126,7 @@ def bench_run(config: Bench, run: Path, device: torch.device) -> None:
         engine = Engine(model, dtype)
         engine.tune(len(images))
         figures["profile"][name] = profile_engine(engine, images)
-        print_profile(figures["profile"][name], name, len(images))
+        print_profile(figures["profile"][name], name, len(images), len(model.backbone.networks))
     path = config.json or run / "bench.json"
     if figures["latencies"]:
         picture = path.with_suffix(".png")

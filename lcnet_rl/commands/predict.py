@@ -13,7 +13,7 @@ from rich.table import Table
 from torch import Tensor
 
 from lcnet_rl.commands.evaluate import checked
-from lcnet_rl.data import load_dataset
+from lcnet_rl.data import class_names
 from lcnet_rl.data.folder import read_images
 from lcnet_rl.device import resolve_device
 from lcnet_rl.drawing import Trace, draw_trace, tile, trace
@@ -22,7 +22,7 @@ from lcnet_rl.errors import UserError
 from lcnet_rl.files import replacing
 from lcnet_rl.progress import console
 from lcnet_rl.rewards import price_range
-from lcnet_rl.runs import BEST, MODEL, check_classes, data_root, read_config, write_json
+from lcnet_rl.runs import BEST, MODEL, check_classes, read_config, write_json
 from lcnet_rl.weights import load_model
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -48,8 +48,6 @@ class Predict:
     """The final model, or the best by validation reward."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
-    data_root: Path | None = None
-    """Where data sets are kept, of which the classes' names come; by default where the run had them."""
     picture: Path | None = None
     """A PNG (by its name's end) to draw every image and what ran for it into."""
     json: Path | None = None
@@ -68,14 +66,14 @@ def run(config: Predict) -> None:
     model = load_model(config.run / (MODEL if config.which == "final" else BEST))
     if config.price is not None:
         model.price.fill_(checked(config.price, price_range(settings["agent"]["price"])))
-    dataset = load_dataset(settings["dataset"], "val", data_root(config.data_root, settings))
-    check_classes(config.run, model.classes, dataset.name, dataset.classes)
+    classes = class_names(settings["dataset"])
+    check_classes(config.run, model.classes, settings["dataset"], classes)
     pixels = read_images(config.images)
     engine = Engine(model.to(resolve_device(config.device)))
     rows: list[dict[str, Any]] = []
     traces: list[Trace] = []
     for start in range(0, len(pixels), BATCH):
-        for row, kept in predict(engine, pixels[start : start + BATCH], config.threshold, dataset.classes):
+        for row, kept in predict(engine, pixels[start : start + BATCH], config.threshold, classes):
             rows.append({"image": str(config.images[len(rows)]), **row})
             traces.append(kept)
     print_rows(rows, traces, len(model.backbone.networks))

@@ -13,7 +13,7 @@ from lcnet_rl.data.root import data_root as resolve_root
 from lcnet_rl.data.splits import training_part
 from lcnet_rl.errors import unknown_name
 
-__all__ = ["NAMES", "SPLITS", "Dataset", "Split", "load_dataset", "place"]
+__all__ = ["NAMES", "SPLITS", "Dataset", "Split", "class_names", "load_dataset", "place"]
 
 NAMES = ("cifar10", "shapes", "folder:PATH")
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -45,6 +45,21 @@ def load_dataset(name: str, split: Split, data_root: Path | None = None) -> Data
     else:
         raise unknown_name("data set", name, NAMES)
     return images if split == "test" else training_part(images, split)
+
+
+def class_names(name: str) -> tuple[str, ...]:
+    """The classes of a data set, in the order of their labels, whether or not its images are on the machine.
+
+    Raises:
+        UserError: an unknown name, or a faulty folder.
+    """
+    kind, _, path = name.partition(":")
+    if kind == "folder" and path:
+        return folder.class_names(Path(path).expanduser())
+    known = {"cifar10": cifar10.CLASSES, "shapes": shapes.CLASSES}
+    if name not in known:
+        raise unknown_name("data set", name, NAMES)
+    return known[name]
 
 
 def place(name: str, data_root: Path | None = None) -> str:

@@ -28,7 +28,7 @@ def load(path: Path, part: Part) -> Dataset:
         UserError: a missing folder, classes that differ between train and test, an empty class, or files that
             are no readable image (named, up to five, and counted).
     """
-    classes = _classes(path)
+    classes = class_names(path)
     files = [(file, label) for label, name in enumerate(classes) for file in _images(path / part / name)]
     pixels = read_images([file for file, _ in files])
     labels = torch.tensor([label for _, label in files], dtype=torch.int64)
@@ -87,7 +87,12 @@ def _try_to_read(file: Path) -> NDArray[np.uint8] | str:
         return f"{file} ({reason})"
 
 
-def _classes(path: Path) -> tuple[str, ...]:
+def class_names(path: Path) -> tuple[str, ...]:
+    """The classes in ``PATH``, sorted.
+
+    Raises:
+        UserError: a missing folder, classes that differ between train and test, or an empty class.
+    """
     found: dict[str, set[str]] = {}
     for part in ("train", "test"):
         if not (path / part).is_dir():
