@@ -60,6 +60,8 @@ def plot_frontier(
     for rival, marker in zip(rivals, itertools.cycle("1234|_+x"), strict=False):
         name = Path(rival.first.name).name
         axes.plot(*_shown(rival.point), marker=marker, ms=11, mew=2, ls="", color="tab:red", label=f"rival: {name}")
+        wide, high = _shown(rival.spread)
+        axes.errorbar(*_shown(rival.point), high, wide, fmt="none", ecolor="tab:red", **style)
     steps = [_shown(groups[index].point) for index in front]
     if len(steps) > 1:
         axes.plot(*zip(*steps, strict=True), "-", drawstyle="steps-post", color="tab:blue", lw=1.2, alpha=0.6)
@@ -91,7 +93,9 @@ def plot_frontier(
     axes.set_ylabel("accuracy, %")
     axes.set_title(title)
     axes.grid(alpha=0.3)
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize="small", frameon=False)
+    named = zip(*axes.get_legend_handles_labels(), strict=True)
+    handles, labels = zip(*sorted(named, key=lambda pair: not pair[1].startswith("ours")), strict=True)
+    axes.legend(handles, labels, loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize="small", frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
 
