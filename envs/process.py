@@ -25,6 +25,7 @@ from lcnet_rl.drawing import trace
 from lcnet_rl.errors import UserError
 from lcnet_rl.model import LCNet
 from lcnet_rl.rewards import PriceRange, create_reward, judge, price_range
+from lcnet_rl.runs import data_root, read_config
 from lcnet_rl.spec import DEFAULT_GROUPS, Decides
 from lcnet_rl.state import State
 from lcnet_rl.weights import load_model
@@ -48,12 +49,13 @@ Infos = dict[str, NDArray[Any]]
 class Settings:
     """What an environment can be made with, by keyword."""
 
-    dataset: str | Dataset = "shapes"
-    """Name of a data set (``shapes``, ``cifar10``, ``folder:PATH``), or a ``Dataset``."""
+    dataset: str | Dataset | None = None
+    """Name of a data set (``shapes``, ``cifar10``, ``folder:PATH``), or a ``Dataset``; None is the run's own, and
+    ``shapes`` where no run is given."""
     split: Split = "train"
     """``train``, ``val`` or ``test``, for a data set given by name."""
     data_root: Path | None = None
-    """Where data lives; None is the user's cache folder."""
+    """Where data lives; None is where the run had them, and without a run the user's cache folder."""
     model: LCNet | None = None
     """The network to decide for: used, not copied; moved to ``device`` and put into eval mode."""
     run: Path | str | None = None
@@ -99,10 +101,7 @@ class Process:
             UserError: for names, values or a model that do not fit; the message says what would.
         """
         self.device = resolve_device(settings.device)
-        if isinstance(settings.dataset, str):
-            self.dataset = load_dataset(settings.dataset, settings.split, settings.data_root)
-        else:
-            self.dataset = settings.dataset
+        self.dataset = _dataset(settings)
         if not len(self.dataset):
             raise UserError(f"data set {self.dataset.name} holds no image")
         self.model = _model(decides, settings, len(self.dataset.classes)).to(self.device).eval()
@@ -285,6 +284,17 @@ class Process:
         # Whoever fine-tunes the model between two steps leaves it in training mode.
         if self.model.training:
             self.model.eval()
+
+
+def _dataset(settings: Settings) -> Dataset:
+    """The images of ``settings``, or else the run's."""
+    if isinstance(settings.dataset, Dataset):
+        return settings.dataset
+    if settings.run is None:
+        return load_dataset(settings.dataset or "shapes", settings.split, settings.data_root)
+    config = read_config(Path(settings.run))
+    name = settings.dataset or config["dataset"]
+    return load_dataset(name, settings.split, data_root(settings.data_root, config))
 
 
 def _prices(settings: Settings, model: LCNet) -> PriceRange:

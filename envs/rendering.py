@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.process import Process
+from lcnet_rl.decisions import decision_names
 from lcnet_rl.drawing import draw_trace
 from lcnet_rl.errors import unknown_name
 
@@ -38,10 +39,10 @@ def text(process: Process, index: int) -> str:
     classes, number = process.dataset.classes, int(process.indices[index])
     label = classes[int(process.dataset.labels[number])]
     lines = [f"image {number} of {process.dataset.name}/{process.dataset.split}: {label}"]
-    first = len(process.model.backbone.blocks)
-    for block, (ran, bits) in enumerate(process.trace(index), start=1):
-        name = f"block {block:>3}" if block <= first else f"network {block - first + 1}"
-        lines.append(f"{name}  " + (f"[{''.join('#' if bit else '.' for bit in bits)}]" if ran else "skip"))
+    names = decision_names(process.model.depth, len(process.model.backbone.networks))
+    for name, (ran, bits) in zip(names, process.trace(index), strict=False):
+        shown = f"block {name:>3}" if name.isdigit() else name
+        lines.append(f"{shown}  " + (f"[{''.join('#' if bit else '.' for bit in bits)}]" if ran else "skip"))
     macs = process.macs(index)
     lines.append(f"MACs {macs:,} ({macs / process.model.costs.dense:.1%} of dense)")
     if process.logits is not None:

@@ -133,7 +133,8 @@ class LayerSkipEnv(SkipEnv):
 
     | Argument             | Default      | Meaning                                                                   |
     |----------------------|--------------|---------------------------------------------------------------------------|
-    | `dataset`            | `"shapes"`   | `shapes`, `cifar10`, `folder:PATH`, or a `lcnet_rl.data.Dataset`          |
+    | `dataset`            | `None`       | `shapes`, `cifar10`, `folder:PATH`, or a `lcnet_rl.data.Dataset`; `None`  |
+    |                      |              | is the run's own, and `shapes` where no run is given                      |
     | `split`              | `"train"`    | `train`, `val` or `test`                                                  |
     | `data_root`          | `None`       | where data lives                                                          |
     | `model`              | `None`       | an `LCNet`, used and not copied                                           |

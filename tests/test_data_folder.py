@@ -98,6 +98,12 @@ def test_a_truncated_image_is_unreadable(root: Path) -> None:
         load_dataset(f"folder:{root}", "train")
 
 
+def test_an_image_whose_metadata_are_cut_short_is_unreadable(root: Path) -> None:
+    Image.new("RGB", (40, 40)).save(root / "train/blue/3.png", exif=b"Exif\x00\x00II*\x00")
+    with pytest.raises(UserError, match=r"1 of 20 files.*3\.png"):
+        load_dataset(f"folder:{root}", "train")
+
+
 @pytest.mark.parametrize("part", ["train", "test"])
 def test_missing_folders_are_named(root: Path, part: str) -> None:
     (root / part).rename(root / "elsewhere")

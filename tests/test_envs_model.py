@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from test_envs_process import tiny, tiny_data, tiny_model
 
 from envs.process import ENV_IDS, Process, Settings
+from lcnet_rl.backbones import create_backbone
 from lcnet_rl.data import Dataset
 from lcnet_rl.errors import UserError
+from lcnet_rl.model import LCNet
 from lcnet_rl.spec import Decides
 from lcnet_rl.weights import save_model
 
@@ -49,6 +52,16 @@ def test_a_run_is_loaded_from_its_folder(tmp_path: Path) -> None:
     loaded = Process("both", Settings(dataset=tiny_data(), run=tmp_path)).model
     assert loaded.spec == model.spec
     assert all(torch.equal(value, model.state_dict()[key]) for key, value in loaded.state_dict().items())
+
+
+def test_a_run_brings_its_own_images(images: str, tmp_path: Path) -> None:
+    save_model(tiny_model(), tmp_path / "model.safetensors")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"dataset": images, "data_root": None}))
+    with pytest.raises(UserError, match="3 classes apart, but the data set has 2"):
+        Process("both", Settings(run=tmp_path))
+    save_model(LCNet(create_backbone("resnet8", 2, 4)), tmp_path / "model.safetensors")
+    assert Process("both", Settings(run=tmp_path)).dataset.name == images
+    assert Process("both", Settings(run=tmp_path, split="test")).dataset.split == "test"
 
 
 @pytest.mark.parametrize("decides", ENV_IDS)

@@ -108,6 +108,10 @@ def test_two_networks_stand_beside_the_best_that_costs_no_more(reference: Path) 
     assert "| agent | 90.00 | 50.00 |  | 3 | best | 92.00 | 30.00 | 5 | 1 | -2.00 |" in text
     for name in ("worse", "dear"):
         assert f"| 3 | {name} |" not in text
+    alike = replace(rows[2], name="alike", macs=51e6)
+    text = page([*rows, alike], grouped(agent_records([run], "cifar10")), [])
+    for name in ("best", "alike"):
+        assert f"| 3 | {name} |" in text
 
 
 def test_a_policy_that_skips_next_to_nothing_does_not_stand_beside_its_own_backbone(reference: Path) -> None:

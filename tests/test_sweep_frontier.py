@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,8 @@ def test_networks_to_start_from_that_differ_in_their_seed_only_are_no_other_sett
     inits = [str(tmp_path / "a"), str(tmp_path / "b" / "backbone.safetensors"), str(tmp_path / "c"), "scratch"]
     records = [Record("x", {"seed": seed, "init": init}, summary(0.9, 0.5)) for seed, init in enumerate(inits)]
     assert [len(group.records) for group in grouped(records)] == [2, 1, 1]
+    alike = [replace(record, settings={**record.settings, "seed": 0}) for record in records]
+    assert [len(group.records) for group in grouped(alike)] == [2, 1, 1], "agents of one seed on networks of two"
     newer = tmp_path / "b" / "config.yaml"
     newer.write_text(yaml.safe_dump(yaml.safe_load(newer.read_text()) | {"prune_multiple": 1}))
     assert [len(group.records) for group in grouped(records)] == [1, 1, 1, 1]
@@ -219,7 +222,13 @@ def test_compare_of_single_seeds_claims_no_significance(capsys: pytest.CaptureFi
 def test_compare_says_which_runs_another_one_replaces(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     first, again = (make_run(tmp_path / name, 0.1, 0, accuracy, 0.8) for name, accuracy in (("a", 0.9), ("b", 0.8)))
     assert main(["compare", first, again]) == 0
-    assert f"left out, as a later one has the same settings and seed: {first}\n" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"left out, as a later one has the same settings and seed: {first}\n" in said
+    assert "differ in their seed only" not in said
+    budget = json.dumps(summary(0.7, 0.5) | {"budget": 0.5})
+    (Path(first) / "evaluation-test-budget0.5.json").write_text(budget)
+    assert main(["compare", first, again]) == 0
+    assert f"same settings and seed: {first}\n" in capsys.readouterr().out, "though it has another row"
 
 
 @pytest.mark.parametrize("command", ["compare", "frontier"])
@@ -240,6 +249,7 @@ def test_what_is_missing_is_said_with_the_command_that_makes_it(
         (["frontier"], "give a study's name or run folders"),
         (["frontier", "nothing"], "no run folder, and no study either"),
         (["frontier", "x", "--split", "test"], "have no figures on test images"),
+        (["frontier", "x", "--storage", "sqlite:studies.db"], "'sqlite:studies.db' is no database URL"),
         (["compare", "one"], "at least two"),
         (["frontier", str(REFERENCE / "resnet20")], "trained a dense backbone, no agent"),
     ],

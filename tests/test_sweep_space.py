@@ -8,7 +8,7 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from lcnet_rl.commands.sweep import settings_of
+from lcnet_rl.commands.sweep import Sweep, settings_of, starting_settings
 from lcnet_rl.commands.train_settings import ALGOS
 from lcnet_rl.errors import UserError
 from lcnet_rl.sweep.space import Space, entries_of, nested, read_space, scalar
@@ -18,9 +18,10 @@ def space(*entries: str) -> Space:
     return read_space(entries, ALGOS, "reinforce")
 
 
-def check(*entries: str, base: dict[str, Any] | None = None) -> None:
+def check(*entries: str, base: dict[str, Any] | None = None) -> Space:
     read = space(*entries)
     read.check(lambda values: settings_of(base or {}, values, read))
+    return read
 
 
 @pytest.mark.parametrize(
@@ -67,6 +68,7 @@ def test_a_bare_name_is_enough_where_only_one_setting_has_it() -> None:
         (["agent.price={low: 1, hihg: 2}"], "did you mean high"),
         (["agent.price=[[1]]"], "plain values"),
         (["agent.rollouts=1.5..3"], "whole number"),
+        (["agent.rollouts=1..inf"], "space agent.rollouts"),
         (["runs=a,b"], "cannot be searched over"),
         (["price=1,2", "agent.price=1,2"], "given twice"),
         (["algo=reinforce,pp"], "did you mean ppo"),
@@ -130,6 +132,9 @@ def test_values_are_put_over_the_base_without_changing_it() -> None:
     base = {"groups": 2, "agent": {"price": 1, "lr": 0.1}}
     assert nested({"agent.price": 3, "seed": 1}, base) == {"groups": 2, "seed": 1, "agent": {"price": 3, "lr": 0.1}}
     assert base == {"groups": 2, "agent": {"price": 1, "lr": 0.1}}
+    deep = {"agent": {"augmentation": {"cutout": 4}}}
+    assert nested({"agent.augmentation.padding": 7}, deep)["agent"]["augmentation"] == {"cutout": 4, "padding": 7}
+    assert deep == {"agent": {"augmentation": {"cutout": 4}}}
 
 
 @pytest.mark.parametrize(
@@ -139,6 +144,25 @@ def test_values_are_put_over_the_base_without_changing_it() -> None:
 def test_a_word_means_the_plainest_value_that_it_can(text: str, value: object) -> None:
     assert scalar(text) == value
     assert type(scalar(text)) is type(value)
+
+
+def test_a_word_that_a_setting_has_as_a_choice_means_itself() -> None:
+    for name in ("agent.control_variate", "agent.augmentation.flips"):
+        assert check(f"{name}=none").grid() == {name: ["none"]}
+    fixed = starting_settings(Sweep(fixed=("agent.control_variate=none", "agent.target=none")))
+    assert fixed == {"agent": {"control_variate": "none", "target": None}}
+
+
+def test_a_searched_algorithm_keeps_settings_within_settings() -> None:
+    read = space("algo=reinforce,ppo", "agent.augmentation.cutout=4,8")
+    base = {"agent": {"augmentation": {"padding": 2}}}
+    for algo in ("reinforce", "ppo"):
+        augmentation = settings_of(base, {"algo": algo, "agent.augmentation.cutout": 8}, read).agent.augmentation
+        assert (augmentation.cutout, augmentation.padding) == (8, 2)
+
+
+def test_a_grid_stays_within_its_range() -> None:
+    assert space("agent.price=0.1..0.7:step=0.2").grid() == {"agent.price": [0.1, 0.3, 0.5, 0.7]}
 
 
 def test_a_grid_needs_choices_or_steps() -> None:

@@ -40,8 +40,8 @@ def run(config: Compare) -> None:
     for name, group in zip(labels(len(groups)), groups, strict=True):
         seeds = ", ".join(f"{record.name}{record.at} (seed {record.settings.get('seed')})" for record in group.records)
         console.print(f"[bold]{name}[/]  {escape(seeds)}", soft_wrap=True, highlight=False)
-    counted = {record.name for group in groups for record in group.records}
-    left_out = [record.name for record in records if record.name not in counted]
+    counted = {record.name + record.at for group in groups for record in group.records}
+    left_out = [name for name in (record.name + record.at for record in records) if name not in counted]
     if left_out:
         console.print(
             f"[yellow]left out, as a later one has the same settings and seed: {escape(', '.join(left_out))}[/]",
@@ -105,7 +105,8 @@ def print_significance(groups: Sequence[Group]) -> None:
     """Welch's test for every pair of settings that has several seeds on both sides."""
     names = labels(len(groups))
     if len(groups) < 2:
-        console.print("These runs differ in their seed only.")
+        if len(groups[0].records) > 1:
+            console.print("These runs differ in their seed only.")
         return
     pairs = list(itertools.combinations(range(len(groups)), 2))
     tested = [(a, b) for a, b in pairs if min(len(groups[a].records), len(groups[b].records)) > 1]

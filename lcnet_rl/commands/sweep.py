@@ -35,7 +35,7 @@ from lcnet_rl.rewards import check_price
 from lcnet_rl.runs import command_line, plain, write_json
 from lcnet_rl.settings import from_dict, read_preset
 from lcnet_rl.sweep.pruning import Pruning
-from lcnet_rl.sweep.records import of_study
+from lcnet_rl.sweep.records import dotted, of_study
 from lcnet_rl.sweep.space import SELECTOR, Space, entries_of, full_name, nested, read_space, scalar, setting_types
 from lcnet_rl.sweep.study import REASON, create_sampler, default_storage, finished, open_study, shown
 from lcnet_rl.sweep.worker import Outcome, Report, Worker
@@ -217,13 +217,14 @@ def starting_settings(config: Sweep) -> dict[str, Any]:
         UserError: for a setting that no algorithm has.
     """
     base = read_preset(config.train) if config.train else {}
-    names = [name for kind in ALGOS.values() for name in setting_types(kind)]
+    types = {name: hint for kind in ALGOS.values() for name, hint in setting_types(kind).items()}
     fixed = {}
     for entry in config.fixed:
         name, equals, value = entry.partition("=")
         if not equals:
             raise UserError(f"fixed {entry!r}: give NAME=VALUE")
-        fixed[full_name(name, dict.fromkeys(names))] = scalar(value)
+        name = full_name(name, types)
+        fixed[name] = scalar(value, types[name])
     return nested(fixed, base)
 
 
@@ -234,10 +235,10 @@ def settings_of(base: dict[str, Any], values: dict[str, Any], space: Space) -> A
     """
     merged = nested(values, base)
     kind = ALGOS[merged.get(SELECTOR, "reinforce")]
-    agent = merged.get("agent")
-    if SELECTOR in space.dimensions and isinstance(agent, dict):
+    if SELECTOR in space.dimensions:
         known = setting_types(kind)
-        merged["agent"] = {name: value for name, value in agent.items() if f"agent.{name}" in known}
+        found = dotted(merged)
+        merged = nested({name: found[name] for name in found if name in known or not name.startswith("agent.")})
     return from_dict(kind, merged, "settings of trials")
 
 

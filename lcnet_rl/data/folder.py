@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,7 +65,7 @@ def read_image(file: Path) -> NDArray[np.uint8]:
         Shape (32, 32, 3), uint8.
 
     Raises:
-        OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError: what Pillow says of a bad file.
+        OSError, ValueError, SyntaxError, struct.error, DecompressionBombError: what Pillow says of a bad file.
     """
     with warnings.catch_warnings(), Image.open(file) as image:
         warnings.simplefilter("ignore")  # remarks on odd metadata; a file that cannot be decoded raises
@@ -81,7 +82,7 @@ def _try_to_read(file: Path) -> NDArray[np.uint8] | str:
     """The image, or what to say about it."""
     try:
         return read_image(file)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as problem:
+    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as problem:
         told = getattr(problem, "strerror", None) or str(problem)
         reason = "not an image" if isinstance(problem, UnidentifiedImageError) else " ".join(told.split())
         return f"{file} ({reason})"

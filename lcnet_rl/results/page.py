@@ -133,8 +133,8 @@ def equal_costs(groups: Sequence[Group], dense: Sequence[Row]) -> list[tuple[Row
 
 
 def most_accurate(dense: Sequence[Row], macs: float) -> Row | None:
-    """Of networks that cost about ``macs`` or less."""
-    cheap = [row for row in dense if row.macs <= (1 + ABOUT) * macs]
+    """Of networks that cost ``macs`` or less."""
+    cheap = [row for row in dense if row.macs <= macs]
     return max(cheap, key=lambda row: row.accuracy, default=None)
 
 

@@ -168,7 +168,7 @@ def dotted(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def grouped(records: Iterable[Record], filled: Fill = dict) -> list[Group]:
-    """Records by all settings but the seed, in order; of two with the same seed, the later one.
+    """Records by all settings but the seed, in order; of two with the same seeds, the later one.
 
     Starting from networks that were trained alike, with other seeds, is the same setting.
 
@@ -177,30 +177,31 @@ def grouped(records: Iterable[Record], filled: Fill = dict) -> list[Group]:
         filled: completes settings by dotted name, of a record or of the run it starts from, with the defaults of what
             was no setting yet when it was made.
     """
-    groups: dict[str, dict[Any, Record]] = {}
+    groups: dict[str, dict[str, Record]] = {}
     for record in records:
         record = replace(record, settings=filled(record.settings))
         rest = {name: value for name, value in record.settings.items() if name != SEED}
         rest |= lineages(record.settings, filled)
-        groups.setdefault(json.dumps(rest, sort_keys=True), {})[record.settings.get(SEED)] = record
-    return [Group(tuple(seeds.values())) for seeds in groups.values()]
+        seeds = [record.settings.get(SEED), lineages(record.settings, filled, seeds=True)]
+        groups.setdefault(json.dumps(rest, sort_keys=True), {})[json.dumps(seeds, sort_keys=True)] = record
+    return [Group(tuple(by_seeds.values())) for by_seeds in groups.values()]
 
 
-def lineages(settings: Mapping[str, Any], filled: Fill) -> dict[str, Any]:
-    """How the networks were trained that a run starts from or learns from, by option."""
-    return {option: lineage(settings, filled, option) for option in ORIGINS}
+def lineages(settings: Mapping[str, Any], filled: Fill, seeds: bool = False) -> dict[str, Any]:
+    """How the networks were trained that a run starts from or learns from, by option; with ``seeds``, by which too."""
+    return {option: lineage(settings, filled, option, seeds) for option in ORIGINS}
 
 
-def lineage(settings: Mapping[str, Any], filled: Fill, option: str) -> Any:
-    """How the network was trained that ``option`` names, but for the seed; where that is not known, its name."""
+def lineage(settings: Mapping[str, Any], filled: Fill, option: str, seeds: bool) -> Any:
+    """How the network was trained that ``option`` names; where that is not known, its name."""
     init = settings.get(option)
     known = pretrained(settings["dataset"], settings["backbone"], settings.get("width")) if init == "auto" else None
     path = known or Path(str(init))
     run = path.parent if path.is_file() else path
     if init is None or not (run / CONFIG).is_file():
         return init
-    how = {name: value for name, value in filled(experiment(read_config(run))).items() if name != SEED}
-    return how | lineages(how, filled)
+    how = {name: value for name, value in filled(experiment(read_config(run))).items() if seeds or name != SEED}
+    return how | lineages(how, filled, seeds)
 
 
 def differing(groups: Sequence[Group]) -> dict[str, list[Any]]:

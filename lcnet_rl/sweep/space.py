@@ -7,6 +7,7 @@ YAML for either, ``{low: 0.1, high: 2, log: true}`` or ``[linear, "confidence:fl
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
 import json
@@ -16,7 +17,7 @@ import re
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -172,7 +173,7 @@ def setting_types(kind: type, prefix: str = "") -> dict[str, Any]:
 
 def nested(values: Mapping[str, Any], base: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """``{"agent.price": 1}`` as ``{"agent": {"price": 1}}``, over the nested settings ``base``."""
-    result = {key: dict(value) if isinstance(value, dict) else value for key, value in (base or {}).items()}
+    result = copy.deepcopy(dict(base or {}))
     for name, value in values.items():
         *tables, last = name.split(".")
         table = result
@@ -187,8 +188,13 @@ def entries_of(table: Mapping[str, Any]) -> list[str]:
     return [f"{name}={spec if isinstance(spec, str) else json.dumps(spec)}" for name, spec in table.items()]
 
 
-def scalar(text: str) -> int | float | bool | str | None:
-    """What a word on the command line means: a number, true, false, none, or itself."""
+def scalar(text: str, kind: Any = None) -> int | float | bool | str | None:
+    """What a word on the command line means: a number, true, false, none, or itself.
+
+    ``kind`` is the type of the setting that it is for; a word that is one of its choices means itself.
+    """
+    if text in choices_of(kind):
+        return text
     named = {"true": True, "false": False, "none": None, "null": None}
     if text.lower() in named:
         return named[text.lower()]
@@ -197,6 +203,12 @@ def scalar(text: str) -> int | float | bool | str | None:
     except ValueError:
         return text
     return int(text) if text.lstrip("+-").isdigit() else number
+
+
+def choices_of(kind: Any) -> tuple[Any, ...]:
+    """What a type allows by name: the members of ``Literal``, also within a union."""
+    members = typing.get_args(kind)
+    return members if typing.get_origin(kind) is Literal else tuple(itertools.chain(*map(choices_of, members)))
 
 
 def ends_of(distribution: BaseDistribution) -> list[Any]:
@@ -218,7 +230,7 @@ def _distribution(name: str, spec: str, kind: Any) -> BaseDistribution:
     elif match := _RANGE.fullmatch(spec):
         content = {key: value for key, value in match.groupdict().items() if value}
     else:
-        content = [scalar(word.strip()) for word in spec.split(",")]
+        content = [scalar(word.strip(), kind) for word in spec.split(",")]
     if isinstance(content, dict):
         return _range(name, content, kind)
     if not content or not all(value is None or isinstance(value, str | int | float) for value in content):
@@ -244,7 +256,8 @@ def _range(name: str, content: dict[str, Any], kind: Any) -> BaseDistribution:
                     raise UserError(f"space {name} is a whole number, got {value}")
             return IntDistribution(int(low), int(high), log, int(step or 1))
         return FloatDistribution(low, high, log, step)
-    except ValueError as error:  # Optuna's own sentence: low above high, a log range from 0, a log range with steps
+    except (ValueError, OverflowError) as error:
+        # Optuna's own sentence (low above high, a log range from 0, a log range with steps), or Python's of infinity.
         raise UserError(f"space {name}: {' '.join(str(error).split())}") from error
 
 
@@ -255,7 +268,8 @@ def _grid_of(name: str, distribution: BaseDistribution) -> list[Any]:
         return list(range(distribution.low, distribution.high + 1, distribution.step))
     if isinstance(distribution, FloatDistribution) and distribution.step is not None:
         count = round((distribution.high - distribution.low) / distribution.step) + 1
-        return [distribution.low + index * distribution.step for index in range(count)]
+        # Rounded, as Optuna takes nothing above the end: 0.1 + 3 * 0.2 is more than 0.7.
+        return [round(distribution.low + index * distribution.step, 12) for index in range(count)]
     raise UserError(f"space {name}: a grid needs choices or steps, e.g. {name}=0.1,0.3,1 or {name}=0.1..1:step=0.1")
 
 

@@ -19,7 +19,7 @@ from optuna.samplers import BaseSampler, GridSampler, NSGAIISampler, RandomSampl
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
@@ -85,7 +85,8 @@ def load_study(name: str, storage: str) -> Study:
     Raises:
         UserError: when the database cannot be used, or has no such study.
     """
-    file = make_url(storage).database if storage.startswith("sqlite") else None
+    url = _parsed(storage)
+    file = url.database if url.drivername == "sqlite" else None
     if file is not None and not Path(file).is_file():
         raise UserError(f"{name} is no run folder, and no study either: there is no database at {file}; see --storage")
     database = _connect(storage)
@@ -196,14 +197,19 @@ def _agree(study: Study, plan: dict[str, Any], name: str) -> None:
             raise UserError(f"study {name} exists with another {key}; give this one a name of its own with --study")
 
 
+def _parsed(storage: str) -> URL:
+    """A database's URL in parts."""
+    try:
+        return make_url(storage)
+    except ArgumentError as error:
+        raise UserError(f"{storage!r} is no database URL; e.g. sqlite:///runs/studies.db") from error
+
+
 def _connect(storage: str, patience: int | None = None) -> RDBStorage:
     """The database at a URL, its tables made where they are missing; with heartbeats for whoever runs trials."""
     # Optuna logs to the screen what this project says in its own words.
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        url = make_url(storage)
-    except ArgumentError as error:
-        raise UserError(f"{storage!r} is no database URL; e.g. sqlite:///runs/studies.db") from error
+    url = _parsed(storage)
     # A connection for each use: trials take minutes, and servers limit how many may stay open and drop idle ones.
     options: dict[str, Any] = {"poolclass": NullPool}
     if url.drivername == "sqlite":
