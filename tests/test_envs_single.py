@@ -93,7 +93,7 @@ def test_the_text_tells_what_ran() -> None:
     for action in ([1, 0, 1], [0, 1, 1], [1, 1, 1]):
         *_, info = env.step(action)
     lines = env.render().splitlines()
-    assert [line.split()[-1] for line in lines[1:4]] == ["[.#]", "skip", "[##]"]
+    assert lines[1:4] == ["block   0  [.#]", "block   1  skip", "block   2  [##]"]
     assert f"{info['macs']:,}" in lines[4]
     assert lines[5].endswith("(right)" if info["is_success"] else "(wrong)")
 
