@@ -48,7 +48,7 @@ def load_dataset(name: str, split: Split, data_root: Path | None = None) -> Data
 
 
 def class_names(name: str) -> tuple[str, ...]:
-    """The classes of a data set, in the order of their labels, whether or not its images are on the machine.
+    """The classes of a data set, in the order of their labels, without reading its images.
 
     Raises:
         UserError: an unknown name, or a faulty folder.
