@@ -66,6 +66,17 @@ def test_a_table_says_of_a_run_what_its_files_say(cell: Cell) -> None:
     assert cell.text == figure(cell.run, cell.column), cell.document
 
 
+def test_the_policies_that_are_shown_to_look_at_the_image_are_counted() -> None:
+    root = REFERENCE.parent.parent
+    verdicts = dict(re.findall(r"^- `(.+?)` ((?:.|\n)+?)(?=^- `|^## )", (root / "RESULTS.md").read_text(), re.M))
+    rows = [name for name, row in ROWS.items() if row["kind"] == "policy" and " + " not in row["backbone"]]
+    shown = [name for name in rows if "it depends on the image" in verdicts[name]]
+    gains = [100 * (ROWS[name]["accuracy"] - ROWS[f"{name}: shuffled"]["accuracy"]) for name in shown]
+    counts = len(rows), len({name.partition(" at ")[0] for name in rows}), len(shown)
+    told = "of the {} rows of its {} policies {} are shown to, by {:.1f} to {:.1f} points over shuffled"
+    assert told.format(*counts, min(gains), max(gains)) in " ".join((root / "README.md").read_text().split())
+
+
 def test_every_scalar_that_is_logged_is_explained() -> None:
     told = set(
         re.findall(r"`((?:rollout|train|eval|time)/\w+)`", (REFERENCE.parent.parent / "EXPERIMENTS.md").read_text())
