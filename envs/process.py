@@ -55,7 +55,7 @@ class Settings:
     split: Split = "train"
     """``train``, ``val`` or ``test``, for a data set given by name."""
     data_root: Path | None = None
-    """Where data lives; None is where the run had them, and without a run the user's cache folder."""
+    """Where data lives; None is where the run had its own, and the user's cache folder for a data set given by name."""
     model: LCNet | None = None
     """The network to decide for: used, not copied; moved to ``device`` and put into eval mode."""
     run: Path | str | None = None
@@ -290,11 +290,10 @@ def _dataset(settings: Settings) -> Dataset:
     """The images of ``settings``, or else the run's."""
     if isinstance(settings.dataset, Dataset):
         return settings.dataset
-    if settings.run is None:
+    if settings.dataset is not None or settings.run is None:
         return load_dataset(settings.dataset or "shapes", settings.split, settings.data_root)
     config = read_config(Path(settings.run))
-    name = settings.dataset or config["dataset"]
-    return load_dataset(name, settings.split, data_root(settings.data_root, config))
+    return load_dataset(config["dataset"], settings.split, data_root(settings.data_root, config))
 
 
 def _prices(settings: Settings, model: LCNet) -> PriceRange:
