@@ -71,7 +71,7 @@ class Recipe:
     """Let the stem's filters be the principal components of the training images' patches, and do not train them."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     precision: Precision = "auto"
-    """bf16 (autocast), fp32, or auto: bf16 where the hardware has matrix units for it."""
+    """bf16 (autocast), fp32, or auto: bf16 where the hardware has instructions for it."""
     compile: bool = False
     """Use torch.compile (needs a C++ compiler); about 1.2 times as fast after a minute; in one process only."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lcnet_rl.device import resolve_device
+from lcnet_rl.device import resolve_device, uses_bf16
 from lcnet_rl.errors import UserError
 
 
@@ -15,3 +15,16 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     assert resolve_device("cuda:1") == torch.device("cuda", 1)
     with pytest.raises(UserError, match="there are 2 GPUs, from cuda:0 on"):
         resolve_device("cuda:2")
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "faster"), [({"amx_bf16": True}, True), ({"avx512_bf16": True}, True), ({"avx512_f": True}, False)]
+)
+def test_automatic_precision_is_bfloat16_where_the_cpu_computes_in_it(
+    capabilities: dict[str, bool], faster: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    cpu = torch.device("cpu")
+    assert uses_bf16("auto", cpu) is faster
+    assert uses_bf16("bf16", cpu)
+    assert not uses_bf16("fp32", cpu)
