@@ -13,10 +13,12 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 
 from lcnet_rl.commands import main
 from lcnet_rl.commands.frontier import with_defaults
 from lcnet_rl.sweep.frontier import hypervolume, pareto
+from lcnet_rl.sweep.picture import MARGIN, plot_frontier
 from lcnet_rl.sweep.published import CIFAR10
 from lcnet_rl.sweep.records import Record, differing, grouped
 from lcnet_rl.sweep.significance import welch
@@ -172,6 +174,19 @@ def test_frontier_of_runs_with_seeds(capsys: pytest.CaptureFixture[str], runs: l
     assert (tmp_path / "out" / "frontier-test.png").stat().st_size > 10_000
 
 
+def test_a_run_far_below_all_else_is_told_at_the_pictures_foot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    for far in (0.5, 0.895):
+        groups = grouped([Record(str(far), {"x": x}, summary(x, 0.5)) for x in (0.9, far)])
+        plot_frontier(groups, [0], {"dense": (1e6, 0.95)}, [], "title", tmp_path / "frontier.png")
+    low, near = (figure.axes[0] for figure in drawn)
+    assert low.get_ylim()[0] == pytest.approx(90 - MARGIN)
+    assert [text.get_text() for text in low.texts] == ["50.0\N{DOWNWARDS ARROW}"]
+    assert near.get_ylim()[0] < 89.5
+    assert not near.texts
+
+
 def test_one_run_for_a_range_of_prices_traces_a_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     run = Path(make_run(tmp_path / "run", "0.1..1", 0, 0.9, 0.6, split="val"))  # type: ignore[arg-type]
     assert main(["frontier", str(run), "--out", str(tmp_path)]) == 2
@@ -190,7 +205,7 @@ def test_budgets_of_a_run_at_one_price_are_settings_too(capsys: pytest.CaptureFi
     content = {**summary(0.9, 0.5), "price": 1.0, "budget": 0.5}
     (run / "evaluation-test-budget0.5.json").write_text(json.dumps(content))
     assert main(["frontier", str(run), "--out", str(tmp_path)]) == 0
-    assert "at budget 0.5" in " ".join(capsys.readouterr().out.split())
+    assert "budget 0.5" in " ".join(capsys.readouterr().out.split())
     figures = json.loads((tmp_path / "frontier-test.json").read_text())
     assert [row["settings"].get("evaluate.budget") for row in figures["settings"]] == [0.5, None]
 

@@ -7,8 +7,8 @@ from collections import defaultdict
 import torch
 from rich.table import Table
 from torch import Tensor
+from torch.autograd.profiler import profile, record_function
 from torch.autograd.profiler_util import FunctionEvent
-from torch.profiler import ProfilerActivity, profile, record_function
 
 from lcnet_rl.decisions import decision_names
 from lcnet_rl.engine import Engine
@@ -38,14 +38,15 @@ def profile_engine(engine: Engine, images: Tensor) -> list[dict[str, float]]:
     """
     decide = engine.greedy()
     engine.run(images, decide)
-    with profile(activities=[ProfilerActivity.CPU]) as session:
+    # Kineto, which would look at GPUs as well, prints an error where it finds none.
+    with profile(use_kineto=False) as session:
         for _ in range(RUNS):
             state = engine.begin(images)
             for t in range(engine.depth):
                 with record_function(f"block {t}"):
                     state = engine.advance(state, decide(engine.observe(state)))
     found: list[dict[str, float]] = [defaultdict(float) for _ in range(engine.depth)]
-    for event in session.events():
+    for event in session.function_events:
         block = _block(event)
         if block is not None:
             found[block][kind(event.name)] += event.self_cpu_time_total / 1000 / RUNS

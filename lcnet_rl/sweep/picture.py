@@ -20,6 +20,8 @@ WIDE = 4
 """Costs whose largest is this many times the smallest are drawn on a logarithmic axis."""
 NAMED = 4
 """Dense backbones, and pruned ones, that the legend names; of more it says only what they are."""
+MARGIN = 1.0
+"""Points of accuracy below all else from which on a dominated run is told at the picture's foot instead of drawn."""
 
 
 def plot_frontier(
@@ -82,6 +84,14 @@ def plot_frontier(
             alpha=0.8,
             label=result.method,
         )
+    others = [*steps, *map(_shown, [*dense.values(), *static.values()]), *(_shown(rival.point) for rival in rivals)]
+    others += [point for result in published for point in result.points]
+    foot = min(percent for _, percent in others) - MARGIN
+    low = [(mmacs, percent) for mmacs, percent in (_shown(group.point) for group in groups) if percent < foot]
+    if low:
+        axes.set_ylim(bottom=foot)
+    for mmacs, percent in low:
+        axes.annotate(f"{percent:.1f}\N{DOWNWARDS ARROW}", (mmacs, foot), color="0.5", fontsize="small", ha="right")
     costs = [macs / 1e6 for macs, _ in [*dense.values(), *static.values(), *(group.point for group in groups)]]
     costs += [macs for result in published for macs, _ in result.points]
     if max(costs) > WIDE * min(costs):
