@@ -54,7 +54,7 @@ class FinetuneConfig:
     """Whether the gates' scales learn; otherwise they stay as they begin, at 1 or as --init has them, and are billed
     all the same (an ablation)."""
     precision: Precision = "auto"
-    """bf16 (autocast), fp32, or auto: bf16 where the hardware has matrix units for it."""
+    """bf16 (autocast), fp32, or auto: bf16 where the hardware has instructions for it."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

@@ -82,7 +82,7 @@ class Reinforce:
         self.gates = torch.optim.Adam(model.policy_parameters(), lr=config.gate_lr)
         self.pricing = Pricing(config, model, self.schedule.integral)
         self.held: float | None = None
-        self.step = 0
+        self.step, self.resumed = 0, False
         self.validation = Validation(model, config, train, val, run, device)
         self.window = Window()
 
@@ -98,7 +98,7 @@ class Reinforce:
         """
         config, schedule = self.config, self.schedule
         steps_per_row = config.batch_size * self.model.depth
-        log = MetricsLog(self.run, resume_at=self.step * steps_per_row if self.step else None)
+        log = MetricsLog(self.run, resume_at=self.step * steps_per_row if self.resumed else None)
         eval_steps = {round(schedule.total * (i + 1) / config.evals) for i in range(config.evals - 1)}
         if self.step == 0:
             self.save()
@@ -311,7 +311,7 @@ class Reinforce:
             self.gates.load_state_dict(state["gates"])
             self.pricing.restore(state["pricing"])
             self.held = state["held"]
-            self.step = state["step"]
+            self.step, self.resumed = state["step"], True
             self.validation.restore(state["best"])
             self.window.restore(state["window"])
 

@@ -8,7 +8,8 @@ from types import TracebackType
 from rich import progress as rich_progress
 from rich.console import Console
 
-console = Console()
+console = Console(markup=False, emoji=False)
+"""Names and paths are the user's and may look like markup; what is set off has a ``style`` of its own."""
 
 
 class Progress:

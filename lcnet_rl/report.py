@@ -152,6 +152,7 @@ def print_summary(summary: dict[str, Any]) -> None:
         console.print(f"The decisions depend on the image: {gain} over the same decisions shuffled among images.")
     else:
         console.print(
-            f"[yellow]The decisions are not shown to depend on the image: {gain} over the same decisions shuffled "
-            "among images.[/]"
+            f"The decisions are not shown to depend on the image: {gain} over the same decisions shuffled among "
+            "images.",
+            style="yellow",
         )

@@ -34,7 +34,7 @@ from torch.utils.tensorboard import SummaryWriter
 from lcnet_rl.distributed import by_main, launched, launcher, world_size
 from lcnet_rl.errors import UserError
 from lcnet_rl.files import write_text
-from lcnet_rl.settings import parse_yaml
+from lcnet_rl.settings import read_yaml
 
 CONFIG, RUN, PROGRESS, CHECKPOINT = "config.yaml", "run.json", "progress.csv", "checkpoint.safetensors"
 MODEL, BEST = "model.safetensors", "best.safetensors"
@@ -113,7 +113,7 @@ def read_config(run: Path) -> dict[str, Any]:
     path = run / CONFIG
     if not path.is_file():
         raise UserError(f"{run} is no run folder: it holds no {CONFIG}")
-    return parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    return read_yaml(path, str(path))
 
 
 @contextmanager

@@ -63,12 +63,23 @@ def read_preset(name: str, kind: str = "") -> dict[str, Any]:
         path = Path(name)
         if not path.is_file():
             raise UserError(f"no preset file at {path}")
-        text = path.read_text(encoding="utf-8")
     elif name in preset_names(kind):
-        text = (_folder() / kind / f"{name}.yaml").read_text(encoding="utf-8")
+        path = _folder() / kind / f"{name}.yaml"
     else:
         raise unknown_name("preset", name, preset_names(kind))
-    return parse_yaml(text, f"preset {name}")
+    return read_yaml(path, f"preset {name}")
+
+
+def read_yaml(path: Path, source: str) -> dict[str, Any]:
+    """A file that holds a table of settings, as ``parse_yaml`` has it.
+
+    Raises:
+        UserError: when it is no UTF-8, not valid YAML, or holds something else.
+    """
+    try:
+        return parse_yaml(path.read_text(encoding="utf-8"), source)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{source} is no UTF-8 text: {error}") from error
 
 
 def parse_yaml(text: str, source: str) -> dict[str, Any]:

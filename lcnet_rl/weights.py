@@ -135,8 +135,9 @@ def load_backbone(init: str, name: str | None = None, classes: int | None = 10, 
     _load_state(backbone, state, init)
     if init == "akamaster" or Path(init).suffix == ".th":
         console.print(
-            "[yellow]akamaster's networks were trained on all 50,000 training images, so on this project's validation "
-            "images accuracy is too high, and what is chosen by it is biased; test images are not affected[/]"
+            "akamaster's networks were trained on all 50,000 training images, so on this project's validation "
+            "images accuracy is too high, and what is chosen by it is biased; test images are not affected",
+            style="yellow",
         )
     return backbone
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from agents.reinforce import Reinforce
 from agents.reinforce_config import ReinforceConfig
@@ -114,6 +115,30 @@ def test_resumed_reinforce_equals_an_uninterrupted_run_bit_for_bit(
         for run in ("whole", "parts")
     ]
     assert logs[0] == logs[1]
+
+
+def test_a_run_that_ended_before_its_first_checkpoint_logs_no_step_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = joint(tmp_path, save_every=100, log_every=1)
+    one_step = first.joint_step
+
+    def step() -> dict[str, float]:
+        if first.step == 3:
+            raise MemoryError
+        return one_step()
+
+    monkeypatch.setattr(first, "joint_step", step)
+    with pytest.raises(MemoryError):
+        first.train()
+    second = joint(tmp_path, save_every=100, log_every=1)
+    second.restore()
+    assert second.step == 0
+    second.train()
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    steps = [event.step for event in events.Scalars("rollout/macs_ratio")]
+    assert steps == [32 * second.model.depth * (step + 1) for step in range(24)]
 
 
 def test_another_seed_gives_another_run(tmp_path: Path) -> None:

@@ -56,6 +56,7 @@ def failing(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (("train", "--init", str(REFERENCE / "resnet18-32")), "give --backbone resnet18 --width 32"),
         (("train", "--seed", "-1"), "a seed is in 0.."),
         (("pretrain", "--seed", "-1"), "a seed is in 0.."),
+        (("evaluate", str(REFERENCE / "resnet20"), "--seed", "-1"), "a seed is in 0.."),
         (("train", "--algo", "skipnet", "--batch-size", "1"), "baseline batch-mean compares images"),
         (("demo", "--run", str(REFERENCE / "resnet20")), "already holds a run"),
         (("train", "--reward", "lagrange"), "did you mean lagrangian"),
@@ -93,6 +94,14 @@ def test_a_mistake_gets_one_clear_line_and_exit_code_2(
     capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
 ) -> None:
     assert message in failing(capsys, *arguments)
+
+
+@pytest.mark.parametrize("algo", ["", "[ppo]"])
+def test_a_preset_without_an_algorithms_name_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, algo: str
+) -> None:
+    (tmp_path / "mine.yaml").write_text(f"algo: {algo}\n")
+    assert "unknown algo" in failing(capsys, "train", "--preset", str(tmp_path / "mine.yaml"))
 
 
 def test_minibatches_that_ppo_cannot_have_are_refused_before_there_is_a_folder(

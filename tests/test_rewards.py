@@ -212,6 +212,8 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         "    return (judged.correct > 0.5).float() - price * share\n"
         "def endless(judged, share, price):\n"
         "    return judged.correct / 0 - share\n"
+        "def boolean(judged, share, price):\n"
+        "    return judged.correct > 0\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -233,8 +235,9 @@ def test_a_users_function_is_a_shape_with_parameters(module: str) -> None:
     [
         ("generous", "rises with compute at a share of 0.1"),
         ("broken", "failed: AttributeError"),
-        ("single", "must return one finite number an image"),
-        ("endless", "must return one finite number an image"),
+        ("single", "must return one finite float an image"),
+        ("endless", "must return one finite float an image"),
+        ("boolean", "must return one finite float an image"),
     ],
 )
 def test_a_users_function_that_is_no_reward_is_refused(module: str, function: str, message: str) -> None:
@@ -263,6 +266,18 @@ def test_a_shape_that_says_that_it_pays_by_step_must_be_linear_in_compute() -> N
 
     with pytest.raises(UserError, match=r"pays by step, but at price 0\.3 it is not task - price \* share"):
         create_reward("test-cubic")
+
+
+def test_a_shape_may_pay_by_step_in_double_precision() -> None:
+    @register_reward("test-double")
+    @dataclass(frozen=True)
+    class Double(Reward):
+        pays_by_step: ClassVar[bool] = True
+
+        def __call__(self, judged: Judgement, share: Tensor, price: Tensor) -> Tensor:
+            return judged.correct.double() - price.double() * share.double()
+
+    assert worth(create_reward("test-double"), 1, -1, 0.5, 1) == pytest.approx(0.5)
 
 
 def test_a_registered_shape_has_a_name() -> None:

@@ -66,6 +66,16 @@ def test_three_networks_are_called_all(screen: Console) -> None:
     assert "share of all" in text
 
 
+def test_a_name_that_looks_like_markup_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    summary = summary_of(lively())
+    summary["dataset"], summary["classes"] = "folder:my[bold]images", {"[red]fox": summary["classes"]["a"]}
+    report.print_summary(summary)
+    shown = capsys.readouterr().out
+    assert "folder:my[bold]images/val" in shown
+    assert "[red]fox" in shown
+    assert "[yellow]" not in shown
+
+
 def test_the_numbers_of_a_benchmark_are_whole(screen: Console) -> None:
     case = {"name": "engine-b128-resnet56-groups50", "rival": "dense torch.compile fp32", "macs_ratio": 1.0}
     case |= {"ratio": 11.25, "ratio_quartiles": [10.11, 12.13], "median_ms": 1234.56, "rival_median_ms": 1111.22}

@@ -115,6 +115,13 @@ def test_yaml_that_is_no_table_of_settings_is_refused_in_one_line(tmp_path: Path
     assert "\n" not in str(caught.value)
 
 
+def test_a_preset_that_is_no_utf_8_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes("seed: 5  # für mich\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"mine\.yaml is no UTF-8 text"):
+        read_preset(str(path))
+
+
 def test_presets_are_the_yaml_files_of_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "cifar10-reinforce.yaml").write_text("seed: 9\n")
     (tmp_path / "notes.txt").write_text("no preset")

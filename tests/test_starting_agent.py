@@ -15,7 +15,7 @@ from lcnet_rl.commands.train import starting_agent
 from lcnet_rl.commands.train_settings import parse
 from lcnet_rl.gates import RAN, UNSURE
 from lcnet_rl.model import LCNet
-from lcnet_rl.runs import CHECKPOINT, MODEL, START
+from lcnet_rl.runs import CHECKPOINT, CONFIG, MODEL, START
 from lcnet_rl.tree import load_tree
 from lcnet_rl.weights import load_backbone, load_model, save_backbone, save_model
 
@@ -59,6 +59,20 @@ def test_another_kind_of_agent_is_refused(
     error = " ".join(capsys.readouterr().err.split())
     assert "holds another kind of agent than was asked for: decides both, not layers; prices None, not" in error
     assert not (tmp_path / "run").exists()
+
+
+def test_agents_that_decide_about_layers_alone_may_have_other_groups(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    backbone = create_backbone("resnet8", 2, 4)
+    model = LCNet(backbone, "layers", groups=4)
+    run = tmp_path / "first"
+    run.mkdir()
+    save_model(model, run / MODEL)
+    save_backbone(backbone, run / START)
+    (run / CONFIG).write_text("agent: {}\n")
+    config = parse(["--init", str(run), "--decides", "layers", "--groups", "2"], "lcnet-rl train")
+    gates = starting_agent(config, load_backbone(str(run / START), classes=2)).l_nets.state_dict()
+    assert all(torch.equal(value, gates[name]) for name, value in model.l_nets.state_dict().items())
 
 
 @pytest.mark.slow

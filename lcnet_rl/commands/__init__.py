@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import tyro
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 import lcnet_rl
 from lcnet_rl.errors import UserError, unknown_name
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         where = f" ({error.filename})" if error.filename else ""
         return _complain(f"{error.strerror or error}{where}")
     except Interrupted as stop:
-        console.print(str(stop), soft_wrap=True, highlight=False, markup=False)
+        console.print(str(stop), soft_wrap=True, highlight=False)
         return 130
     except KeyboardInterrupt:
         return 130
@@ -80,5 +80,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _complain(message: str) -> int:
     if "WORLD_SIZE" in os.environ and not importlib.import_module("lcnet_rl.distributed").speaks_first():
         return 2
-    Console(stderr=True).print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    Console(stderr=True).print(Text.assemble(("error:", "bold red"), f" {message}"), highlight=False, soft_wrap=True)
     return 2

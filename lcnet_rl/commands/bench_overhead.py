@@ -107,7 +107,7 @@ def report(config: Overhead, device: torch.device, result: Comparison, this: str
     for name, seconds in ((this, result.this), (other, result.other)):
         console.print(f"{name}: median {1000 * statistics.median(seconds):.1f} ms", highlight=False)
     console.print(
-        f"ratio of medians [bold]{result.ratio:.2f}[/] (quartiles of pairs {low:.2f} to {high:.2f}; {config.trials} "
+        f"ratio of medians {result.ratio:.2f} (quartiles of pairs {low:.2f} to {high:.2f}; {config.trials} "
         f"alternating trials, {config.backbone}, {torch.get_num_threads()} threads, {device})",
         highlight=False,
         soft_wrap=True,

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 import tyro
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from lcnet_rl.commands.frontier import with_defaults, worded
 from lcnet_rl.errors import UserError
@@ -39,12 +39,13 @@ def run(config: Compare) -> None:
     groups = grouped(records, with_defaults)
     for name, group in zip(labels(len(groups)), groups, strict=True):
         seeds = ", ".join(f"{record.name}{record.at} (seed {record.settings.get('seed')})" for record in group.records)
-        console.print(f"[bold]{name}[/]  {escape(seeds)}", soft_wrap=True, highlight=False)
+        console.print(Text.assemble((name, "bold"), f"  {seeds}"), soft_wrap=True, highlight=False)
     counted = {record.name + record.at for group in groups for record in group.records}
     left_out = [name for name in (record.name + record.at for record in records) if name not in counted]
     if left_out:
         console.print(
-            f"[yellow]left out, as a later one has the same settings and seed: {escape(', '.join(left_out))}[/]",
+            f"left out, as a later one has the same settings and seed: {', '.join(left_out)}",
+            style="yellow",
             soft_wrap=True,
             highlight=False,
         )
@@ -67,7 +68,7 @@ def print_settings(groups: Sequence[Group]) -> None:
     table = Table("setting", *labels(len(groups)), title="settings that differ", title_justify="left")
     for name, values in differing(groups).items():
         has = [name in group.first.settings for group in groups]
-        table.add_row(name, *(escape(worded(value)) if it else "-" for value, it in zip(values, has, strict=True)))
+        table.add_row(name, *(worded(value) if it else "-" for value, it in zip(values, has, strict=True)))
     console.print(table)
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 
 from lcnet_rl.data import SPLITS, Dataset, load_dataset, place
+from lcnet_rl.progress import console
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,6 @@ def run(config: Data) -> None:
         table.add_column(column, justify="left" if column == "split" else "right")
     for split in SPLITS:
         table.add_row(*_row(load_dataset(config.name, split, config.data_root)))
-    console = Console()
     console.print(table)
     console.print(f"stored in: {place(config.name, config.data_root)}", soft_wrap=True, highlight=False)
 

@@ -49,9 +49,9 @@ def run(config: Demo) -> None:
     given = {"seed": config.seed, "device": config.device, "runs": config.runs, "run": config.run}
     training = from_dict(TrainReinforce, {**read_preset("demo"), **given}, "preset demo")
     device = resolve_device(config.device)
-    console.print("[bold]1/4[/] drawing the built-in images")
+    console.print("1/4 drawing the built-in images", style="bold")
     train, val = (load_dataset(training.dataset, split) for split in ("train", "val"))
-    console.print(f"[bold]2/4[/] pretraining a dense {training.backbone} on {len(train):,} images")
+    console.print(f"2/4 pretraining a dense {training.backbone} on {len(train):,} images", style="bold")
     name = f"{training.backbone}-{training.dataset}"
     dense = Pretrain(training.dataset, training.backbone, training.width, recipe=RECIPE, seed=config.seed)
     pretrained = create_run(config.runs, name, "pretrain", config.seed, dense)
@@ -60,8 +60,8 @@ def run(config: Demo) -> None:
     save_backbone(backbone, pretrained / START)  # as pretrain --resume needs it
     train_dense(backbone, train, val, RECIPE, pretrained, config.seed, device)
     save_results(backbone, dense, train, val, pretrained, device)
-    console.print("[bold]3/4[/] training backbone and policy together")
+    console.print("3/4 training backbone and policy together", style="bold")
     folder = start_run(replace(training, init=str(pretrained)), backbone, train, val, device)
-    console.print("[bold]4/4[/] evaluating, with controls")
+    console.print("4/4 evaluating, with controls", style="bold")
     evaluate_command.run(evaluate_command.Evaluate(folder, device=config.device))
     console.print(f"demo took {time.monotonic() - began:.0f} s")

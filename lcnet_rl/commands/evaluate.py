@@ -13,7 +13,7 @@ import tyro
 from agents.controls import run_controls
 from lcnet_rl.budget import meet_budget
 from lcnet_rl.data import Dataset, load_dataset
-from lcnet_rl.device import resolve_device
+from lcnet_rl.device import check_seed, resolve_device
 from lcnet_rl.errors import UserError
 from lcnet_rl.evaluate import evaluate, recalibrate
 from lcnet_rl.macs import dense_macs
@@ -55,6 +55,7 @@ class Evaluate:
 
 def run(config: Evaluate) -> None:
     """Evaluate, print, and write ``evaluation-SPLIT.json``, ``tradeoff-SPLIT.png`` and ``paths-SPLIT.png``."""
+    check_seed(config.seed)
     if config.budget is not None and config.price is not None:
         raise UserError("a budget finds its price by itself: give --budget or --price, not both")
     settings = read_config(config.run)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tyro
-from rich.markup import escape
 from rich.table import Table
 
 from lcnet_rl.commands.pretrain import Pretrain
@@ -132,12 +131,12 @@ def print_frontier(groups: Sequence[Group], front: Sequence[int], title: str) ->
         (macs, accuracy), (macs_spread, accuracy_spread) = group.point, group.spread
         several = len(group.records) > 1
         table.add_row(
-            escape(group.first.name + group.first.at),
+            group.first.name + group.first.at,
             f"{macs / 1e6:.2f}" + (f" ± {macs_spread / 1e6:.2f}" if several else ""),
             f"{macs / group.first.summary['dense_macs']:.1%}",
             f"{accuracy:.2%}" + (f" ± {100 * accuracy_spread:.2f}" if several else ""),
             *([str(len(group.records))] if seeds else []),
-            *(escape(worded(row[index])) for row in values.values()),
+            *(worded(row[index]) for row in values.values()),
         )
     console.print(table)
 

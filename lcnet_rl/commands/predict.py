@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import tyro
 from PIL import Image
-from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
@@ -113,7 +112,7 @@ def print_rows(rows: list[dict[str, Any]], traces: list[Trace], networks: int) -
     table.add_column("blocks", overflow="fold")
     for row, kept in zip(rows, traces, strict=True):
         figures = f"{row['probability']:.1%}", f"{row['macs'] / 1e6:.2f}", f"{row['macs_ratio']:.1%}"
-        table.add_row(escape(Path(row["image"]).name), escape(row["class"]), *figures, bars(kept))
+        table.add_row(Path(row["image"]).name, row["class"], *figures, bars(kept))
     console.print(table)
     last = {1: "", 2: "; the last is the second network"}.get(networks, f"; the last {networks - 1} are whole networks")
     console.print(

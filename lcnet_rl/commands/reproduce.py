@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-from rich.markup import escape
 from rich.table import Table
 
 from lcnet_rl.commands.frontier import with_defaults
@@ -134,7 +133,7 @@ def call(arguments: Sequence[str]) -> None:
         KeyboardInterrupt: when it was stopped by Ctrl-C, and has saved what it had.
     """
     command = shlex.join(["lcnet-rl", *arguments])
-    console.print(f"[bold]$ {escape(command)}[/]", soft_wrap=True, highlight=False)
+    console.print(f"$ {command}", style="bold", soft_wrap=True, highlight=False)
     # Ctrl-C reaches both processes; this one waits until the other has saved its work.
     with deferred_interrupt(terminate=False) as interrupt:
         code = subprocess.Popen([sys.executable, "-m", "lcnet_rl", *arguments], cwd=ROOT).wait()

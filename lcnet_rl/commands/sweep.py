@@ -123,7 +123,7 @@ def run(config: Sweep) -> None:
         for process in others:
             process.join()
     if any(process.exitcode for process in others):
-        console.print(f"[yellow]a worker ended early; see {config.runs / config.study}/worker-*.log[/]")
+        console.print(f"a worker ended early; see {config.runs / config.study}/worker-*.log", style="yellow")
     conclude(config, mine.study)
 
 

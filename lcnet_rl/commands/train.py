@@ -6,7 +6,7 @@ import copy
 from dataclasses import asdict, replace
 from pathlib import Path
 from shlex import quote
-from typing import cast
+from typing import Any, cast
 
 import torch
 
@@ -66,11 +66,11 @@ def run_on(config: AnyTrain, device: torch.device) -> None:
         raise UserError("a network behind another one trains in one process: leave torchrun away")
     if folder is not None:
         teacher = load_backbone(str(folder / TEACHER), classes=classes) if config.teacher else backbone
-        console.print(f"going on with {folder}", soft_wrap=True, markup=False)
+        console.print(f"going on with {folder}", soft_wrap=True)
         train_agent(config, backbone, teacher, train, val, folder, device)
     else:
         folder = start_run(config, backbone, train, val, device)
-    console.print(f"done; now: lcnet-rl evaluate {quote(str(folder))}", soft_wrap=True, markup=False)
+    console.print(f"done; now: lcnet-rl evaluate {quote(str(folder))}", soft_wrap=True)
 
 
 def start_run(
@@ -94,7 +94,7 @@ def start_run(
     by_main(save_backbone)(backbone, folder / START)
     if config.teacher:
         by_main(save_backbone)(teacher, folder / TEACHER)
-    console.print(f"run folder: {folder}", soft_wrap=True, markup=False)
+    console.print(f"run folder: {folder}", soft_wrap=True)
     train_agent(config, backbone, teacher, train, val, folder, device, on_validation)
     return folder
 
@@ -178,7 +178,8 @@ def starting_agent(config: AnyTrain, backbone: Backbone) -> LCNet:
         return put_gates(config, backbone)
     trained = load_model(Path(config.init))
     model = put_gates(config, put_second(config, trained.backbone))
-    theirs, asked = (asdict(replace(agent.spec, backbone=backbone.spec)) for agent in (trained, model))
+    alike: dict[str, Any] = {"backbone": backbone.spec, **({"groups": 0} if config.decides == "layers" else {})}
+    theirs, asked = (asdict(replace(agent.spec, **alike)) for agent in (trained, model))
     if other := [f"{name} {value}, not {asked[name]}" for name, value in theirs.items() if value != asked[name]]:
         raise UserError(f"{config.init} holds another kind of agent than was asked for: {'; '.join(other)}")
     own = {key: value for key, value in trained.state_dict().items() if not key.startswith("backbone.")}

@@ -149,7 +149,7 @@ def parse(arguments: Sequence[str], prog: str) -> AnyTrain:
             raise UserError(f"{resume} trains a dense backbone; to go on: lcnet-rl pretrain --resume {quote(resume)}")
     elif preset is not None:
         values = read_preset(preset)
-    algo = algo or values.get("algo", "reinforce")
+    algo = algo or str(values.get("algo", "reinforce"))
     if algo not in ALGOS:
         raise unknown_name("algo", algo, ALGOS)
     if values.get("algo", algo) != algo:

@@ -55,7 +55,7 @@ def load(root: Path, part: Part, console: Console | None = None) -> Dataset:
     Raises:
         UserError: no source could provide the data, or ``root`` cannot be written.
     """
-    console = console or Console(stderr=True)
+    console = console or Console(stderr=True, markup=False, emoji=False)
     names = [name for name in NAMES if name.startswith("test") == (part == "test")]
     path = root / CACHE
     try:

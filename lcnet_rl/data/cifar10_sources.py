@@ -72,7 +72,7 @@ def fetch(root: Path, verify: Verify, console: Console) -> dict[str, Batch]:
     tried: list[str] = []
     with tempfile.TemporaryDirectory(prefix="lcnet_rl-cifar10-") as scratch:
         for label, provide in _sources(root, Path(scratch)):
-            console.print(f"CIFAR-10: trying {label}", soft_wrap=True, markup=False, highlight=False)
+            console.print(f"CIFAR-10: trying {label}", soft_wrap=True, highlight=False)
             try:
                 return _unpack(provide(), verify, console)
             except Exception as problem:  # whatever is wrong with one source, the next may be right

@@ -163,13 +163,14 @@ def _check(name: str, reward: Reward) -> None:
             values = reward(judged, shares, torch.full_like(shares, price))
         except Exception as error:  # whatever a user's function can raise
             raise UserError(f"reward {name} failed: {type(error).__name__}: {error}") from error
-        if not isinstance(values, Tensor) or values.shape != shares.shape or not bool(values.isfinite().all()):
-            raise UserError(f"reward {name} must return one finite number an image, of the shape of share")
+        numbers = isinstance(values, Tensor) and values.is_floating_point() and values.shape == shares.shape
+        if not numbers or not bool(values.isfinite().all()):
+            raise UserError(f"reward {name} must return one finite float an image, of the shape of share")
         rises = values.diff() > 1e-6
         if bool(rises.any()):
             share = float(shares[1:][rises][0])
             raise UserError(f"reward {name} rises with compute at a share of {share:.1f} (price {price}); it must not")
-        if reward.pays_by_step and not torch.allclose(values, values[0] - price * shares, atol=1e-4):
+        if reward.pays_by_step and not torch.allclose(values.float(), values[0].float() - price * shares, atol=1e-4):
             raise UserError(
                 f"reward {name} says that it pays by step, but at price {price} it is not task - price * share; "
                 "leave pays_by_step at False"
