@@ -129,5 +129,5 @@ def _cell(
 ) -> None:
     """A rounded rectangle; without a fill, its outline."""
     radius = min(width, height) / 5
-    box = (left, top, left + width - 1, top + height - 1)
+    box = (left, top, left + max(width - 1, 0), top + max(height - 1, 0))  # of many groups, less than a pixel each
     pen.rounded_rectangle(box, radius, fill=fill, outline=LINE if fill is None else None, width=SUPERSAMPLING)

@@ -20,5 +20,5 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     """
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=2, cutoff=0.5)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(names)}"
+    hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(names) or 'none'}"
     return UserError(f"unknown {kind} {name!r}; {hint}")

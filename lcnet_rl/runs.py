@@ -113,7 +113,10 @@ def read_config(run: Path) -> dict[str, Any]:
     path = run / CONFIG
     if not path.is_file():
         raise UserError(f"{run} is no run folder: it holds no {CONFIG}")
-    return read_yaml(path, str(path))
+    settings = read_yaml(path, str(path))
+    if not isinstance(settings.get("dataset"), str) or not isinstance(settings.get("agent", {}), dict):
+        raise UserError(f"{path} is cut short, or no run's: it lacks dataset or agent")
+    return settings
 
 
 @contextmanager

@@ -121,6 +121,7 @@ def test_traces_of_any_depth_and_number_of_filters_are_drawn_in_one_size_and_til
     image = np.zeros((3, 32, 32), dtype=np.uint8)
     deep = draw_trace(image, [(True, [True, False] * 32)] * 54, depth=54, caption="a caption " * 20, right=True)
     shallow = draw_trace(image, [(False, [False])], depth=3)
-    assert deep.shape == shallow.shape
+    every_filter = draw_trace(image, [(True, [True, False] * 256)], depth=3)
+    assert deep.shape == shallow.shape == every_filter.shape
     height, width, _ = deep.shape
     assert tile([deep, shallow, deep], columns=2).shape == (2 * height, 2 * width, 3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import nullcontext
 from pathlib import Path
 
 import onnx
@@ -12,11 +13,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import balance, images, lively
+from networks import BEHIND, balance, images, lively
 
+from lcnet_rl.backbones import BackboneSpec
 from lcnet_rl.benchmark.standard import force
 from lcnet_rl.errors import UserError
 from lcnet_rl.export import OnnxNetwork, blocked_size, dense_model, dynamic_model, filters, layouts_here, open_session
+from lcnet_rl.export.agreement import Agreement
 from lcnet_rl.export.builder import FLOAT, Graph
 from lcnet_rl.export.layout import BLOCKED_DOMAIN, Blocked, Layout, Standard
 from lcnet_rl.export.network import finished
@@ -133,11 +136,19 @@ def test_a_file_for_a_range_of_prices_reads_them_as_the_model_does(tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet14-wide", "resnet11-pool"])
-def test_the_dense_file_gives_the_backbones_logits(name: str) -> None:
-    model = lively(name, width=8)
+@pytest.mark.parametrize("second", [None, BEHIND])
+def test_the_dense_file_gives_the_backbones_logits(name: str, second: BackboneSpec | None) -> None:
+    model = lively(name, width=8, second=second)
     got = open_session(dense_model(model.backbone, 3)).run(None, {"image": images(3).numpy()})[0]
     with torch.no_grad():
         torch.testing.assert_close(torch.from_numpy(got), model.backbone(images(3)), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("images", "same", "enough"), [(1, 0, False), (1, 1, True), (2, 1, True), (9, 7, False)])
+def test_a_file_agrees_that_decides_alike_but_for_one_image(images: int, same: int, enough: bool) -> None:
+    agreement = Agreement(images, same_decisions=same, same_predictions=same, same_bills=same, error=0.0)
+    with nullcontext() if enough else pytest.raises(UserError, match="does not do what the engine does"):
+        agreement.check()
 
 
 def executed_convolutions(model: onnx.ModelProto, folder: Path) -> list[int]:

@@ -91,7 +91,7 @@ def test_where_to_compute_and_where_the_data_are_may_be_told(reference: Path, tm
         begun = tmp_path / run.reference.name
         shutil.copytree(run.reference, begun)
         (begun / "checkpoint.safetensors").touch()
-        assert (run.training() or [])[1:] == ["--resume", str(begun)], "with its own settings"
+        assert (run.training() or [])[1:] == ["--resume", str(begun), *other]
 
 
 def test_a_run_of_several_processes_is_made_again_by_one(reference: Path, tmp_path: Path) -> None:

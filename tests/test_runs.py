@@ -27,6 +27,7 @@ class Inner:
 
 @dataclass(frozen=True)
 class Outer:
+    dataset: str = "shapes"
     seed: int = 3
     agent: Inner = field(default_factory=Inner)
     sizes: tuple[int, ...] = (1, 2)
@@ -56,7 +57,8 @@ def test_a_run_folder_tells_the_settings_the_command_and_the_versions(
 ) -> None:
     monkeypatch.setattr("sys.argv", ["/usr/bin/lcnet-rl", "train", "--init", "my weights"])
     run = create_run(tmp_path, "LayerSkip", "ppo", 0, Outer())
-    assert read_config(run) == {"seed": 3, "agent": {"price": 5e-4, "root": "data"}, "sizes": [1, 2]}
+    inner = {"price": 5e-4, "root": "data"}
+    assert read_config(run) == {"dataset": "shapes", "seed": 3, "agent": inner, "sizes": [1, 2]}
     about = json.loads((run / RUN).read_text())
     assert about["command"] == "lcnet-rl train --init 'my weights'"
     assert about["versions"]["torch"] == torch.__version__.partition("+")[0]
@@ -68,7 +70,7 @@ def test_a_run_folder_tells_the_settings_the_command_and_the_versions(
 def test_settings_keep_their_order(tmp_path: Path) -> None:
     run = create_run(tmp_path, "LayerSkip", "ppo", 0, Outer(), tmp_path / "here")
     assert run == tmp_path / "here"
-    assert list(yaml.safe_load((run / CONFIG).read_text())) == ["seed", "agent", "sizes"]
+    assert list(yaml.safe_load((run / CONFIG).read_text())) == ["dataset", "seed", "agent", "sizes"]
 
 
 def test_a_folder_that_holds_a_run_is_refused_and_left_alone(tmp_path: Path) -> None:
@@ -92,7 +94,14 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"), [("a: [1", "not valid YAML"), ("- 1\n- 2\n", "no settings"), ("", "no se")]
+    ("text", "reason"),
+    [
+        ("a: [1", "not valid YAML"),
+        ("- 1\n- 2\n", "no settings"),
+        ("", "no se"),
+        ("seed: 0\n", "cut short"),
+        ("dataset: shapes\nagent:\n", "cut short"),
+    ],
 )
 def test_a_broken_configuration_is_refused_in_one_line(tmp_path: Path, text: str, reason: str) -> None:
     (tmp_path / CONFIG).write_text(text)

@@ -86,6 +86,15 @@ def test_the_numbers_of_a_benchmark_are_whole(screen: Console) -> None:
         assert number in text
 
 
+def test_what_ran_of_several_networks_is_told_apart(screen: Console) -> None:
+    row = {"name": "dense", "batch": 1, "median_ms": 1.0, "p95_ms": 1.0, "images_per_second": 1.0}
+    row |= {"warmup_s": 1.0, "megabytes": 1.0}
+    record.print_contestants([{"network": "w64", **row}, {"network": "w64", **row}, {"network": "w32", **row}])
+    record.print_contestants([row])
+    titles = [line.strip() for line in screen.export_text().splitlines() if line.startswith("everything")]
+    assert titles == ["everything that ran, w64", "everything that ran, w32", "everything that ran"]
+
+
 def test_names_of_a_benchmarks_cases_are_whole_in_a_narrow_terminal(screen: Console) -> None:
     case = {"macs_ratio": 1.0, "ratio": 1.25, "ratio_quartiles": [1.11, 1.13], "median_ms": 1.56, "mean_ratio": 1.57}
     names = ["onnx-b1-w64-groups50, standard", "onnx-b1-w64-all", "engine-b128-resnet56-groups50"]

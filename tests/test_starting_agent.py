@@ -69,7 +69,7 @@ def test_agents_that_decide_about_layers_alone_may_have_other_groups(tmp_path: P
     run.mkdir()
     save_model(model, run / MODEL)
     save_backbone(backbone, run / START)
-    (run / CONFIG).write_text("agent: {}\n")
+    (run / CONFIG).write_text("dataset: shapes\nagent: {}\n")
     config = parse(["--init", str(run), "--decides", "layers", "--groups", "2"], "lcnet-rl train")
     gates = starting_agent(config, load_backbone(str(run / START), classes=2)).l_nets.state_dict()
     assert all(torch.equal(value, gates[name]) for name, value in model.l_nets.state_dict().items())

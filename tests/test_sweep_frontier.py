@@ -20,7 +20,7 @@ from lcnet_rl.commands.frontier import with_defaults
 from lcnet_rl.sweep.frontier import hypervolume, pareto
 from lcnet_rl.sweep.picture import MARGIN, plot_frontier
 from lcnet_rl.sweep.published import CIFAR10
-from lcnet_rl.sweep.records import Record, differing, grouped
+from lcnet_rl.sweep.records import NEEDED, Record, differing, grouped
 from lcnet_rl.sweep.significance import welch
 from lcnet_rl.weights import REFERENCE
 
@@ -131,7 +131,7 @@ def test_runs_that_differ_in_their_seed_only_are_one_group() -> None:
 def test_networks_to_start_from_that_differ_in_their_seed_only_are_no_other_setting(tmp_path: Path) -> None:
     for name, seed, epochs in (("a", 0, 4), ("b", 1, 4), ("c", 2, 9)):
         (tmp_path / name).mkdir()
-        settings = {"seed": seed, "init": None, "run": name, "recipe": {"epochs": epochs}}
+        settings = {"dataset": "x", "seed": seed, "init": None, "run": name, "recipe": {"epochs": epochs}}
         (tmp_path / name / "config.yaml").write_text(yaml.safe_dump(settings))
         (tmp_path / name / "backbone.safetensors").touch()
     inits = [str(tmp_path / "a"), str(tmp_path / "b" / "backbone.safetensors"), str(tmp_path / "c"), "scratch"]
@@ -149,7 +149,8 @@ def test_networks_to_start_from_that_differ_in_their_seed_only_are_no_other_sett
 def test_nor_are_networks_behind_them_or_teachers_of_them(tmp_path: Path, option: str) -> None:
     def write(name: str, **settings: object) -> str:
         (tmp_path / name).mkdir()
-        (tmp_path / name / "config.yaml").write_text(yaml.safe_dump({"init": None, "run": name, **settings}))
+        common = {"dataset": "x", "init": None, "run": name}
+        (tmp_path / name / "config.yaml").write_text(yaml.safe_dump({**common, **settings}))
         return str(tmp_path / name)
 
     taught = [
@@ -198,6 +199,17 @@ def test_one_run_for_a_range_of_prices_traces_a_line(capsys: pytest.CaptureFixtu
     assert "3 of 3 settings" in capsys.readouterr().out
     figures = json.loads((tmp_path / "frontier-test.json").read_text())
     assert {row["settings"]["evaluate.price"] for row in figures["settings"]} == {0.1, 0.3, 1.0}
+
+
+@pytest.mark.parametrize("missing", NEEDED)
+def test_an_evaluation_of_another_version_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, missing: str
+) -> None:
+    run = Path(make_run(tmp_path / "run", 1.0, 0, 0.92, 0.8))
+    content = json.loads((run / "evaluation-test.json").read_text())
+    (run / "evaluation-test.json").write_text(json.dumps({name: content[name] for name in content if name != missing}))
+    assert main(["frontier", str(run), "--out", str(tmp_path)]) == 2
+    assert f"has no {missing}: lcnet-rl evaluate {run} writes it anew" in capsys.readouterr().err
 
 
 def test_budgets_of_a_run_at_one_price_are_settings_too(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

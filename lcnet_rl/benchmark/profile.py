@@ -44,7 +44,7 @@ def profile_engine(engine: Engine, images: Tensor) -> list[dict[str, float]]:
             state = engine.begin(images)
             for t in range(engine.depth):
                 with record_function(f"block {t}"):
-                    state = engine.advance(state, decide(engine.observe(state)))
+                    state = engine.consume(state, decide(engine.observe(state)))
     found: list[dict[str, float]] = [defaultdict(float) for _ in range(engine.depth)]
     for event in session.function_events:
         block = _block(event)

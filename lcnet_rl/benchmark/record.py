@@ -121,18 +121,20 @@ def print_cases(cases: Sequence[Mapping[str, Any]]) -> None:
 
 
 def print_contestants(rows: Sequence[Mapping[str, Any]]) -> None:
-    """A table of everything that took part."""
-    table = Table(title="everything that ran", title_justify="left")
-    for column in ("contestant", "batch", "p50 ms", "p95 ms", "images/s", "warm-up s", "MB"):
-        table.add_column(column, justify="left" if column == "contestant" else "right")
-    for row in rows:
-        table.add_row(
-            row["name"],
-            str(row["batch"]),
-            f"{row['median_ms']:.2f}",
-            f"{row['p95_ms']:.2f}",
-            f"{row['images_per_second']:.0f}",
-            f"{row['warmup_s']:.1f}",
-            f"{row['megabytes']:.1f}",
-        )
-    console.print(table)
+    """A table of everything that took part, for each network where rows say of which they are."""
+    for network, ran in itertools.groupby(rows, key=lambda row: row.get("network")):
+        title = "everything that ran" + (f", {network}" if network else "")
+        table = Table(title=title, title_justify="left")
+        for column in ("contestant", "batch", "p50 ms", "p95 ms", "images/s", "warm-up s", "MB"):
+            table.add_column(column, justify="left" if column == "contestant" else "right")
+        for row in ran:
+            table.add_row(
+                row["name"],
+                str(row["batch"]),
+                f"{row['median_ms']:.2f}",
+                f"{row['p95_ms']:.2f}",
+                f"{row['images_per_second']:.0f}",
+                f"{row['warmup_s']:.1f}",
+                f"{row['megabytes']:.1f}",
+            )
+        console.print(table)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +27,15 @@ OVERHEADS = {"env": bench_env, "train": bench_train}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 IMAGES = 1000
 """Validation images that a run is timed on."""
+RUN = "RUN"
+ONLY_OF = {
+    "json": (RUN, "standard"),
+    **dict.fromkeys(("against", "batches", "precisions", "data_root"), (RUN,)),
+    **dict.fromkeys(("backbone", "width", "images"), ("env", "train")),
+    "precision": ("train",),
+    "device": (RUN, "env", "train"),
+}
+"""Options that only some benchmarks have, and which."""
 STANDARD_TRIALS = {1: 40, 128: 8}
 """Counted trials of the standard cases, by batch size."""
 
@@ -72,10 +81,13 @@ class Bench:
             raise UserError("give one of: a run folder, env, train, or --preset standard")
         if self.what and self.what not in OVERHEADS and not Path(self.what).is_dir():
             raise unknown_name("benchmark, and no run folder:", self.what, OVERHEADS)
-        if self.json and self.what in OVERHEADS:
-            raise UserError(f"bench {self.what} writes no file: leave --json away")
-        if self.against and (self.preset or self.what in OVERHEADS):
-            raise UserError("--against is for the policy of a run")
+        kind = self.preset or (self.what if self.what in OVERHEADS else RUN)
+        for option in fields(self):
+            kinds = ONLY_OF.get(option.name, (kind,))
+            if kind not in kinds and getattr(self, option.name) != option.default:
+                raise UserError(f"--{option.name.replace('_', '-')} is for bench {' or '.join(kinds)}, not for {kind}")
+        if self.json and (self.json.is_dir() or self.json.suffix == ".png"):
+            raise UserError(f"--json {self.json}: a file for figures is needed, beside which a picture may be written")
         for name, least in (("trials", 2), ("images", 2), ("threads", 1)):
             value = getattr(self, name)
             if value is not None and value < least:

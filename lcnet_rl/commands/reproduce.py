@@ -64,7 +64,7 @@ class Reproduce:
     out: Path = Path("runs")
     """Runs are made again in its folder reproduced; with --eval-only they are measured in measured-again."""
     device: str | None = None
-    """auto, cpu, cuda or cuda:N; by default as recorded. A training that is gone on with keeps its own."""
+    """auto, cpu, cuda or cuda:N; by default as recorded."""
     data_root: Path | None = None
     """Where data sets are kept; by default LCNET_RL_DATA or the user's cache folder."""
 

@@ -39,7 +39,7 @@ class Agreement:
 
     def check(self) -> None:
         """Raise UserError unless the two agree up to rounding."""
-        enough = self.same_decisions >= min(self.images - 1, self.images * (1 - BORDERLINE))
+        enough = self.same_decisions >= max(1, min(self.images - 1, self.images * (1 - BORDERLINE)))
         if not (enough and self.same_bills == self.same_decisions and self.error <= CLOSE):
             raise UserError(f"the exported file does not do what the engine does: {self}; please report it")
 

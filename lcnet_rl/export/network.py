@@ -109,7 +109,7 @@ def image(batch: int) -> tuple[str, Type]:
 
 
 def write_features(graph: Graph, layout: Layout, network: Backbone) -> str:
-    """The pooled features (1, C) of a network whose BatchNorms are folded, without those behind it."""
+    """The pooled features (batch, C) of a network whose BatchNorms are folded, without those behind it."""
     mirrored = network.spec.mirrored
     x = write_stem(graph, layout, network.stem, with_mirror_image(graph) if mirrored else "image")
     for block in map(network.block, range(len(network.blocks))):
@@ -118,7 +118,10 @@ def write_features(graph: Graph, layout: Layout, network: Backbone) -> str:
         x = layout.finish(graph, beside, hidden, *parameters(block.conv2), None, None)
         x = write_exit(graph, layout, block.exit, x)
     pooled = layout.pool(graph, x)
-    return graph.op("ReduceMean", pooled, graph.constant([0])) if mirrored else pooled
+    if not mirrored:
+        return pooled
+    both = graph.op("Reshape", pooled, graph.constant([2, -1, network.channels]))
+    return graph.op("ReduceMean", both, graph.constant([0]), keepdims=0)
 
 
 def write_network(
@@ -165,7 +168,7 @@ def write_stem(graph: Graph, layout: Layout, stem: Stem, pixels: str = "image") 
 
 
 def with_mirror_image(graph: Graph) -> str:
-    """The input image, and with right and left exchanged: (2, 3, H, W)."""
+    """The input images, then these with right and left exchanged: (2 * batch, 3, H, W)."""
     starts, ends, axes, steps = (graph.constant([value]) for value in (-1, -IMAGE_SIZE - 1, 3, -1))
     return graph.op("Concat", "image", graph.op("Slice", "image", starts, ends, axes, steps), axis=0)
 

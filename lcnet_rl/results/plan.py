@@ -54,7 +54,7 @@ class Reproduction:
             self._check_folder()
             if (self.folder / (METRICS if dense else MODEL)).is_file():
                 return None
-            return ["pretrain" if dense else "train", "--resume", str(self.folder)]
+            return ["pretrain" if dense else "train", "--resume", str(self.folder), *self.options]
         # Of an option that is given twice, the later one counts.
         arguments = [*self._arguments(), "--run", str(self.folder)]
         for option, run in self.starts_from.items():

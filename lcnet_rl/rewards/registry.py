@@ -143,7 +143,7 @@ def _parameters(name: str, shape: Shape, arguments: str) -> dict[str, float]:
     for argument in filter(None, arguments.split(",")):
         key, _, value = argument.partition("=")
         if key not in known:
-            raise unknown_name(f"parameter of reward {name}", key, known or ["none"])
+            raise unknown_name(f"parameter of reward {name}", key, known)
         try:
             parameters[key] = float(value)
         except ValueError as error:

@@ -29,6 +29,8 @@ ORIGINS = ("init", "second", "teacher")
 EVALUATE = "evaluate."
 """Begins the names of settings of an evaluation, not of a training."""
 Split = Literal["val", "test"]
+NEEDED = ("dataset", "backbone", "accuracy", "macs_mean", "dense_macs", "dense_accuracy", "controls")
+"""What an evaluation has to hold to be compared."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ def of_run(run: Path, split: Split) -> list[Record]:
     """The records of a run folder, one an evaluation that counts.
 
     Raises:
-        UserError: saying what to run, when the run was not evaluated on that split.
+        UserError: saying what to run, when the run was not evaluated on that split, or the evaluation lacks something.
     """
     settings = read_config(run)
     paths = evaluation_files(run, split)
@@ -133,6 +135,8 @@ def of_run(run: Path, split: Split) -> list[Record]:
     records = []
     for path in paths:
         summary, shown = read_json(path), {}
+        if missing := [name for name in NEEDED if name not in summary]:
+            raise UserError(f"{path} has no {missing[0]}: lcnet-rl evaluate {quote(str(run))} writes it anew")
         if summary.get("budget") is not None:
             shown = {f"{EVALUATE}budget": summary["budget"]}
         elif several:
