@@ -7,10 +7,9 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from image_folders import dark_and_bright
 
 from agents.reinforce import Reinforce
 from agents.reinforce_config import ReinforceConfig
@@ -36,15 +35,7 @@ PRUNED = REFERENCE / "resnet20-65-pruned-20"
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A folder of dark and bright images, as a data set's name."""
-    root = tmp_path_factory.mktemp("images")
-    generator = np.random.default_rng(0)
-    for part, count in (("train", 20), ("test", 4)):
-        for name, level in (("bright", 160), ("dark", 0)):
-            (root / part / name).mkdir(parents=True)
-            for index in range(count):
-                pixels = generator.integers(level, level + 90, (32, 32, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(root / part / name / f"{index}.png")
-    return f"folder:{root}"
+    return dark_and_bright(tmp_path_factory.mktemp("images"), train=20, test=4)
 
 
 def tiny(images: str, runs: Path, *more: str) -> list[str]:
