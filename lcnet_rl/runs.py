@@ -21,7 +21,7 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -44,7 +44,9 @@ METRICS = "metrics.json"
 _PACKAGES = ("lcnet-rl", "torch", "torchvision", "gymnasium", "stable-baselines3", "safetensors", "numpy")
 
 
-def create_run(root: Path, env: str, algo: str, seed: int, config: Any, folder: Path | None = None) -> Path:
+def create_run(
+    root: Path, env: str, algo: str, seed: int, config: Any, folder: Path | None = None, classes: Sequence[str] = ()
+) -> Path:
     """Make a new run folder and write its ``config.yaml`` and ``run.json``.
 
     Args:
@@ -54,6 +56,7 @@ def create_run(root: Path, env: str, algo: str, seed: int, config: Any, folder: 
         seed: the run's seed.
         config: a (nested) dataclass instance.
         folder: a folder to use instead of the conventional name.
+        classes: their names, for whoever has the run but not its data.
 
     Raises:
         UserError: when ``folder`` already holds a run.
@@ -69,6 +72,7 @@ def create_run(root: Path, env: str, algo: str, seed: int, config: Any, folder: 
         "command": command_line(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+        "classes": list(classes),
         "machine": {"platform": platform.platform(), "threads": torch.get_num_threads(), "processes": world_size()},
     }
     write_json(path / RUN, about)

@@ -19,7 +19,7 @@ from lcnet_rl.data import Dataset, load_dataset
 from lcnet_rl.interrupt import Interrupted, deferred_interrupt
 from lcnet_rl.macs import dense_macs
 from lcnet_rl.pretrain import dense_accuracy
-from lcnet_rl.runs import CHECKPOINT, CONFIG, MODEL, PROGRESS, START
+from lcnet_rl.runs import CHECKPOINT, CONFIG, MODEL, PROGRESS, RUN, START
 from lcnet_rl.settings import from_dict, preset_names, read_preset
 from lcnet_rl.tree import load_tree
 from lcnet_rl.weights import REFERENCE, load_backbone
@@ -127,6 +127,7 @@ def test_a_run_can_go_on_elsewhere_but_not_otherwise(
         options = ["--recipe.batch-size", "8", "--recipe.epochs", "1"]
     network = ["--dataset", images, "--backbone", "resnet8", "--width", "4"]
     assert main([command, *network, *options, "--run", str(run)]) == 0
+    assert json.loads((run / RUN).read_text())["classes"] == ["bright", "dark"]
     config = run / CONFIG
     config.write_text(config.read_text().replace("device: auto", "device: cuda:1"))
     resume = [command, "--resume", str(run)]

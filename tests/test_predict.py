@@ -73,6 +73,19 @@ def test_the_classes_names_need_no_images(
     assert any(name in shown for name in cifar10.CLASSES)
 
 
+def test_the_classes_names_are_known_where_the_folder_of_images_is_not(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {"dataset": "folder:gone", "data_root": None, "agent": {"price": 0.3}}
+    (run / "config.yaml").write_text(yaml.safe_dump(settings))
+    [file] = written(images(1), run)
+    assert main(["predict", str(run), str(file)]) == 2
+    assert "gone" in capsys.readouterr().err
+    (run / "run.json").write_text(json.dumps({"classes": [f"kind {number}" for number in range(10)]}))
+    assert main(["predict", str(run), str(file)]) == 0
+    assert "kind " in capsys.readouterr().out
+
+
 def test_of_two_networks_it_says_which_column_and_which_bar(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     [file] = written(images(1), run)
     assert main(["predict", str(run), str(file)]) == 0

@@ -18,10 +18,10 @@ from lcnet_rl.device import resolve_device
 from lcnet_rl.drawing import Trace, draw_trace, tile, trace
 from lcnet_rl.engine import Engine
 from lcnet_rl.errors import UserError
-from lcnet_rl.files import replacing
+from lcnet_rl.files import read_json, replacing
 from lcnet_rl.progress import console
 from lcnet_rl.rewards import price_range
-from lcnet_rl.runs import BEST, MODEL, check_classes, read_config, write_json
+from lcnet_rl.runs import BEST, MODEL, RUN, check_classes, read_config, write_json
 from lcnet_rl.weights import load_model
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -65,7 +65,7 @@ def run(config: Predict) -> None:
     model = load_model(config.run / (MODEL if config.which == "final" else BEST))
     if config.price is not None:
         model.price.fill_(checked(config.price, price_range(settings["agent"]["price"])))
-    classes = class_names(settings["dataset"])
+    classes = classes_of(config.run, settings["dataset"])
     check_classes(config.run, model.classes, settings["dataset"], classes)
     pixels = read_images(config.images)
     engine = Engine(model.to(resolve_device(config.device)))
@@ -82,6 +82,12 @@ def run(config: Predict) -> None:
     if config.json is not None:
         write_json(config.json, {"run": str(config.run), "threshold": config.threshold, "images": rows})
         console.print(f"figures: {config.json}", soft_wrap=True)
+
+
+def classes_of(run: Path, dataset: str) -> tuple[str, ...]:
+    """The classes' names that a run has recorded; of one from before runs did, those of its data set."""
+    recorded = read_json(run / RUN).get("classes") if (run / RUN).is_file() else None
+    return tuple(recorded) if recorded else class_names(dataset)
 
 
 def predict(

@@ -105,7 +105,8 @@ def run_on(config: Pretrain, device: torch.device, resumed: Path | None) -> None
         backbone = starting_backbone(config, classes)
         teacher = load_backbone(config.teacher, classes=classes) if config.teacher else None
         name = f"{config.backbone}-{config.dataset.replace('/', '_').replace(':', '_')}"
-        folder = from_main(lambda: create_run(config.runs, name, "pretrain", config.seed, config, config.run))
+        where = config.runs, name, "pretrain", config.seed
+        folder = from_main(lambda: create_run(*where, config, config.run, train.classes))
         by_main(save_backbone)(backbone, folder / START)
         if teacher is not None:
             by_main(save_backbone)(teacher, folder / TEACHER)

@@ -90,7 +90,8 @@ def start_run(
     if isinstance(config.agent, PPOConfig):
         minibatch(config.agent, agent.depth)
     env = ENV_NAMES[config.decides]
-    folder = from_main(lambda: create_run(config.runs, env, config.algo, config.seed, config, config.run))
+    where = config.runs, env, config.algo, config.seed
+    folder = from_main(lambda: create_run(*where, config, config.run, train.classes))
     by_main(save_backbone)(backbone, folder / START)
     if config.teacher:
         by_main(save_backbone)(teacher, folder / TEACHER)
