@@ -14,9 +14,9 @@ from lcnet_rl.sweep.records import Group
 HEAD = """# Results on CIFAR-10
 
 *Written by `lcnet-rl reproduce` from the run folders in `runs/reference`; do not edit.* Accuracy on the 10,000 test
-images, by which nothing within a run was chosen (the budget of `resnet20-third-23` was set when test figures of three
-runs like it were known); policies are greedy, and their MACs (multiply-accumulates) include the gates. Of some runs
-there was a second try; EXPERIMENTS.md tells of these, and of what training does otherwise since some were made:
+images, by which nothing within a run was chosen; policies are greedy, and their MACs (multiply-accumulates) include
+the gates. Of some runs there was a second try, and some were planned when test figures of others like them were known:
+EXPERIMENTS.md tells of these, and of what training does otherwise since some were made:
 trained again, those with a target may end elsewhere. The same rows are in
 `runs/reference/results.json`. `lcnet-rl reproduce RUN` trains a run again from nothing, `lcnet-rl reproduce
 --eval-only` evaluates the committed models again.
