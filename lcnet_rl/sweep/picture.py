@@ -91,7 +91,8 @@ def plot_frontier(
     if low:
         axes.set_ylim(bottom=foot)
     for mmacs, percent in low:
-        axes.annotate(f"{percent:.1f}\N{DOWNWARDS ARROW}", (mmacs, foot), color="0.5", fontsize="small", ha="right")
+        place: dict[str, Any] = {"xytext": (0, 4), "textcoords": "offset points", "ha": "right"}
+        axes.annotate(f"{percent:.1f}\N{DOWNWARDS ARROW}", (mmacs, foot), color="0.5", fontsize="small", **place)
     costs = [macs / 1e6 for macs, _ in [*dense.values(), *static.values(), *(group.point for group in groups)]]
     costs += [macs for result in published for macs, _ in result.points]
     if max(costs) > WIDE * min(costs):
