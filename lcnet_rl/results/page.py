@@ -9,7 +9,7 @@ from typing import Any
 
 from lcnet_rl.report import looks_at_image
 from lcnet_rl.results.rows import Row, Timing, agent_rows, commands, label, rivals
-from lcnet_rl.sweep.records import Group
+from lcnet_rl.sweep.records import Group, networks
 
 HEAD = """# Results on CIFAR-10
 
@@ -141,7 +141,7 @@ def most_accurate(dense: Sequence[Row], macs: float) -> Row | None:
 
 def several_networks(policy: Row) -> bool:
     """Whether there are networks behind a policy's first one."""
-    return " + " in policy.backbone
+    return networks(policy.backbone) > 1
 
 
 def comparable(policy: Row, row: Row) -> bool:
@@ -216,8 +216,8 @@ def verdicts(groups: Sequence[Group], dense: Sequence[Row], published: Sequence[
 
 def whole(summary: dict[str, Any]) -> str:
     """What a policy's network is with nothing skipped; how many networks these are, old evaluations do not say."""
-    networks = 1 + summary["backbone"].count(" + ")
-    return "its dense backbone" if networks == 1 else f"{'both' if networks == 2 else 'all'} its networks together"
+    count = networks(summary["backbone"])
+    return "its dense backbone" if count == 1 else f"{'both' if count == 2 else 'all'} its networks together"
 
 
 def verdict(looking: int, runs: int) -> str:

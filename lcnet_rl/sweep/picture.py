@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from lcnet_rl.sweep.published import Published
-from lcnet_rl.sweep.records import Group
+from lcnet_rl.sweep.records import Group, networks
 
 mpl.use("Agg")
 WIDE = 4
@@ -49,16 +49,20 @@ def plot_frontier(
     figure = Figure(figsize=(10, 5.2), layout="constrained")
     axes = figure.subplots()
     style: dict[str, Any] = {"ls": "", "capsize": 3, "elinewidth": 1}
-    for chosen, color, size, label in (
-        ([index for index in range(len(groups)) if index not in front], "0.6", 5, "ours, dominated"),
-        (list(front), "tab:blue", 8, "ours, frontier"),
-    ):
-        if chosen:
-            macs, accuracies = zip(*(_shown(groups[index].point) for index in chosen), strict=True)
-            macs_bars, accuracy_bars = zip(*(_shown(groups[index].spread) for index in chosen), strict=True)
-            axes.errorbar(
-                macs, accuracies, accuracy_bars, macs_bars, fmt="o", ms=size, color=color, label=label, **style
-            )
+    for best, color, size in ((False, "0.6", 5), (True, "tab:blue", 8)):
+        for several, marker in ((False, "o"), (True, "s")):
+            chosen = [
+                group
+                for index, group in enumerate(groups)
+                if (index in front, networks(group.first.summary["backbone"]) > 1) == (best, several)
+            ]
+            if chosen:
+                label = f"ours{', networks in a row' if several else ''}: {'frontier' if best else 'dominated'}"
+                macs, accuracies = zip(*(_shown(group.point) for group in chosen), strict=True)
+                macs_bars, accuracy_bars = zip(*(_shown(group.spread) for group in chosen), strict=True)
+                axes.errorbar(
+                    macs, accuracies, accuracy_bars, macs_bars, fmt=marker, ms=size, color=color, label=label, **style
+                )
     for rival, marker in zip(rivals, itertools.cycle("1234|_+x"), strict=False):
         name = Path(rival.first.name).name
         axes.plot(*_shown(rival.point), marker=marker, ms=11, mew=2, ls="", color="tab:red", label=f"rival: {name}")
@@ -68,11 +72,13 @@ def plot_frontier(
     if len(steps) > 1:
         axes.plot(*zip(*steps, strict=True), "-", drawstyle="steps-post", color="tab:blue", lw=1.2, alpha=0.6)
     for points, marker, size, kind in ((dense, "*", 13, "dense backbones"), (static, "d", 9, "pruned backbones")):
+        named = len(points) <= NAMED
         for index, (name, point) in enumerate(points.items()):
-            shade = f"{0.55 * index / len(points):.2f}"
-            told = name if len(points) <= NAMED else kind if index == 0 else None
+            shade = f"{0.55 * index / len(points):.2f}" if named else "black"
+            told = name if named else kind if index == 0 else None
             axes.plot(*_shown(point), marker=marker, ms=size, ls="", color=shade, label=told)
-    for (index, result), marker in zip(enumerate(published), "svD^P<X>hpd8", strict=False):
+    colors = itertools.cycle(f"C{number}" for number in range(1, 10))  # C0 is the blue of what is ours
+    for result, marker, color in zip(published, itertools.cycle("vD^P<X>hpd8"), colors, strict=False):
         line = "-" if len(result.points) > 1 else ""
         axes.plot(
             *zip(*result.points, strict=True),
@@ -80,7 +86,7 @@ def plot_frontier(
             ms=6,
             ls=line,
             lw=0.8,
-            color=f"C{index + 1}",
+            color=color,
             alpha=0.8,
             label=result.method,
         )
@@ -104,8 +110,8 @@ def plot_frontier(
     axes.set_ylabel("accuracy, %")
     axes.set_title(title)
     axes.grid(alpha=0.3)
-    named = zip(*axes.get_legend_handles_labels(), strict=True)
-    handles, labels = zip(*sorted(named, key=lambda pair: not pair[1].startswith("ours")), strict=True)
+    legend = zip(*axes.get_legend_handles_labels(), strict=True)
+    handles, labels = zip(*sorted(legend, key=lambda pair: not pair[1].startswith("ours")), strict=True)
     axes.legend(handles, labels, loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize="small", frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)

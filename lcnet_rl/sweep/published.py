@@ -45,4 +45,14 @@ CIFAR10 = (
     Published(
         "pruned: Torch-Pruning, ResNet-56", "Fang et al., CVPR 2023, arXiv 2301.12900", ((59, 93.77), (49, 93.64))
     ),
+    Published(
+        "static: CondenseNet-50 to 122",
+        "Huang et al., CVPR 2018, arXiv 1711.09224; its FLOPs are multiply-adds; the authors' repository",
+        ((28.6, 93.78), (51.9, 94.72), (65.8, 94.94), (81.3, 95.17), (98.2, 95.37), (116.7, 95.52)),
+    ),
+    Published(
+        "static: CondenseNetV2-110/146",
+        "Yang et al., CVPR 2021, arXiv 2104.04382; its FLOPs are multiply-adds; the authors' repository",
+        ((41, 95.35), (62, 95.65)),
+    ),
 )

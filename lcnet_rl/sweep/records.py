@@ -100,6 +100,11 @@ class Group:
         return deviation(self.macs), deviation(self.accuracies)
 
 
+def networks(backbone: str) -> int:
+    """How many networks there are in a row, by a backbone's label."""
+    return 1 + backbone.count(" + ")
+
+
 def deviation(values: Sequence[float]) -> float:
     """Standard deviation of a sample; 0 for a single value."""
     return statistics.stdev(values) if len(values) > 1 else 0.0
