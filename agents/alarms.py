@@ -28,8 +28,8 @@ def warn_if_collapsed(step: int, spread: float, share: float, target: float | No
         return False
     if target is not None:
         advice = (
-            "more epochs or a larger --gate-lr may help, or more exploration (--entropy; of reinforce also "
-            "--information; of convnet-aig --temperature)"
+            "a longer training (--epochs; of ppo and a2c --timesteps) or a larger --gate-lr may help, or more "
+            "exploration (--entropy; of reinforce also --information; of convnet-aig --temperature)"
         )
     elif share > EVERYTHING:
         advice = "everything is kept: a higher --price, or a --target, makes skipping worth it"
@@ -57,8 +57,8 @@ def warn_if_missed(share: float, target: float | None) -> bool:
         return False
     console.print(
         f"as its training ends, the policy spends {share:.3f} of dense MACs and not the target of {target}: "
-        "from here on a threshold has to make up for it. More epochs or a larger --gate-lr may help, or a faster "
-        "price (--price-rate; of convnet-aig --rate-weight)",
+        "from here on a threshold has to make up for it. A longer training (--epochs; of ppo and a2c --timesteps) or a "
+        "larger --gate-lr may help, or a faster price (--price-rate; of convnet-aig --rate-weight)",
         style="yellow",
     )
     return True

@@ -16,8 +16,6 @@ from lcnet_rl.macs import cost_table
 from lcnet_rl.model import LCNet, Observation
 from lcnet_rl.progress import Progress
 
-CONTROLS = ("keep-all", "random", "shuffled", "static")
-
 
 def keep_all(actions: Tensor) -> Tensor:
     """Everything runs, for every image."""

@@ -36,7 +36,8 @@ class FinetuneConfig:
     weight_decay: float = 5e-4
     """L2 penalty on the backbone's convolution and linear weights."""
     distill: float = 0.5
-    """Weight of the dense starting backbone's soft labels in the task loss; 0 saves its forward pass."""
+    """Weight of the teacher's soft labels in the task loss, of the dense network that training starts from unless
+    --teacher names another; 0 saves its forward pass."""
     batch_size: int = 128
     """Training images a step, of all processes together."""
     augmentation: Augmentation = field(default_factory=Augmentation)

@@ -253,10 +253,11 @@ class Reinforce:
         self.pricing.learn(share, self.schedule.ramped(self.step), last)
 
     def center_threshold(self) -> None:
-        """Shift all keep logits so that greedy decisions at 1/2 spend the target on validation images.
+        """Shift keep logits so that greedy decisions at 1/2 spend the target on validation images.
 
-        Before polishing, as the sampled share is not the greedy one; at the validations of its second half and at the
-        end, as features have moved since. Without a target they are held to what they spent before polishing.
+        All of them, or of several networks the last one's. Before polishing, as the sampled share is not the
+        greedy one; at the validations of its second half and at the end, as features have moved since. Without
+        a target they are held to what they spent before polishing.
         BatchNorm is left with the statistics of the greedy policy.
         """
         model, config, prices = self.model, self.config, self.pricing.now

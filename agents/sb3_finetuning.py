@@ -21,6 +21,7 @@ from agents.sb3_config import SB3Config
 from agents.validation import Validation
 from envs.sb3 import SB3VecEnv
 from lcnet_rl.backbones import Backbone
+from lcnet_rl.batchnorm import kept_statistics
 from lcnet_rl.data import Dataset
 from lcnet_rl.data.sampler import TrainingBatches
 from lcnet_rl.device import Stream, autocast, step_generator
@@ -161,7 +162,8 @@ class JointFinetuning(BaseCallback):
     def validate(self, calibrated: bool = False) -> None:
         """Log a validation; see ``agents.validation``."""
         settled = self.done >= self.config.ramp
-        scalars = self.validation.validate(self.pricing.now, self.num_timesteps, settled, calibrated)
+        with kept_statistics(self.lcnet.norms()):  # a rollout sees the features that training left, validated or not
+            scalars = self.validation.validate(self.pricing.now, self.num_timesteps, settled, calibrated)
         for name, value in scalars.items():
             self.logger.record(name, value)
         self.logger.dump(self.num_timesteps)

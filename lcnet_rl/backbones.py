@@ -239,11 +239,11 @@ class Backbone(nn.Module):
         """Block number ``index``, counted from the stem."""
         return cast(Block, self.blocks[index])
 
-    def sizes(self, image_size: int = IMAGE_SIZE) -> list[int]:
+    def sizes(self) -> list[int]:
         """Height and width of every block's input, and at last of the head's, in pixels."""
         parts: list[Stem | Block] = [self.stem, *(self.block(index) for index in range(len(self.blocks)))]
         strides = (part.stride * (2 if isinstance(part.exit, ConvPool) else 1) for part in parts)
-        return list(accumulate(strides, floordiv, initial=image_size))[1:]
+        return list(accumulate(strides, floordiv, initial=IMAGE_SIZE))[1:]
 
     def feature_channels(self) -> list[int]:
         """Channels of the features that the stem's convolution and every block make."""

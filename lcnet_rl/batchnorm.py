@@ -79,6 +79,18 @@ def prepare(module: nn.Module) -> None:
             norm.__class__ = GlobalBatchNorm2d
 
 
+@contextmanager
+def kept_statistics(norms: Sequence[nn.BatchNorm2d]) -> Iterator[None]:
+    """Running statistics that change inside are as before when it ends."""
+    before = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
+    try:
+        yield
+    finally:
+        for norm, buffers in zip(norms, before, strict=True):
+            for name, buffer in norm.named_buffers():
+                buffer.copy_(buffers[name])
+
+
 def even_batches(rows: Tensor, most: int) -> tuple[Tensor, ...]:
     """``rows`` (N, ...) in as few batches of at most ``most`` as do, all of one size, give or take a row.
 

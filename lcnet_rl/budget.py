@@ -81,7 +81,9 @@ def center_threshold(
     rounds: int = 2,
     prices: PriceRange | None = None,
 ) -> float:
-    """Shift all keep logits, in place, so that greedy decisions at 1/2 stay within a budget on validation images.
+    """Shift keep logits, in place, so that greedy decisions at 1/2 stay within a budget on validation images.
+
+    All of them, or of several networks the last one's.
 
     In rounds, because BatchNorm's statistics depend on the decisions, and the decisions on the statistics.
 

@@ -106,9 +106,7 @@ def block_cost(block: Block, size: int, l_net: int, c_net: int) -> BlockCost:
     )
 
 
-def cost_table(
-    backbone: Backbone, always: list[int], if_kept: list[int], start: int = 0, image_size: int = IMAGE_SIZE
-) -> CostTable:
+def cost_table(backbone: Backbone, always: list[int], if_kept: list[int], start: int = 0) -> CostTable:
     """The cost table of a backbone with gates.
 
     Args:
@@ -116,34 +114,32 @@ def cost_table(
         always: per block, and then per network behind this one, MACs of the gates that always run.
         if_kept: the same of the gates that run where the block is kept.
         start: MACs of what decides before the first block.
-        image_size: height and width of the images, in pixels.
     """
-    gates, sizes = list(zip(always, if_kept, strict=True)), backbone.sizes(image_size)[:-1]
+    gates, sizes = list(zip(always, if_kept, strict=True)), backbone.sizes()[:-1]
     blocks = []
     for index, (size, costs) in enumerate(zip(sizes, gates[: len(sizes)], strict=True)):
         block = backbone.block(index)
         blocks.append(block_cost(block, size // block.stride, *costs))
     for network, costs in zip(backbone.networks[1:], gates[len(sizes) :], strict=True):
-        blocks.append(BlockCost(0, features_macs(network, image_size), 1, *costs))
-    return CostTable(stem_macs(backbone, image_size), tuple(blocks), linear_macs(backbone.head), start)
+        blocks.append(BlockCost(0, features_macs(network), 1, *costs))
+    return CostTable(stem_macs(backbone), tuple(blocks), linear_macs(backbone.head), start)
 
 
-def stem_macs(network: Backbone, image_size: int) -> int:
+def stem_macs(network: Backbone) -> int:
     """A stem, with the convolution that leads to the first stage where there is one."""
-    exit_size = image_size // network.stem.stride
-    return convolution_macs(network.stem.conv, image_size) + exit_macs(network.stem.exit, exit_size)
+    exit_size = IMAGE_SIZE // network.stem.stride
+    return convolution_macs(network.stem.conv, IMAGE_SIZE) + exit_macs(network.stem.exit, exit_size)
 
 
-def features_macs(network: Backbone, image_size: int) -> int:
+def features_macs(network: Backbone) -> int:
     """What ``network.features`` computes for an image: no head, and not the networks behind it."""
     blocks = map(network.block, range(len(network.blocks)))
-    sizes = network.sizes(image_size)[:-1]
+    sizes = network.sizes()[:-1]
     costs = (block_cost(block, size // block.stride, 0, 0) for block, size in zip(blocks, sizes, strict=True))
-    own = stem_macs(network, image_size) + sum(cost.dense for cost in costs)
+    own = stem_macs(network) + sum(cost.dense for cost in costs)
     return own * (2 if network.spec.mirrored else 1)
 
 
-def dense_macs(backbone: Backbone, image_size: int = IMAGE_SIZE) -> int:
+def dense_macs(backbone: Backbone) -> int:
     """The plain backbone, all of it."""
-    own = sum(features_macs(network, image_size) for network in backbone.networks)
-    return own + linear_macs(backbone.head)
+    return sum(features_macs(network) for network in backbone.networks) + linear_macs(backbone.head)

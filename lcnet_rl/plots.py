@@ -14,6 +14,7 @@ from lcnet_rl.data import Dataset
 from lcnet_rl.drawing import draw_trace, tile, trace
 from lcnet_rl.evaluate import Results
 from lcnet_rl.model import LCNet
+from lcnet_rl.report import whole
 
 mpl.use("Agg")
 BELOW = 4
@@ -35,7 +36,7 @@ def plot_tradeoff(summary: dict[str, Any], curve: list[tuple[float, float]], lin
         macs, accuracies = zip(*sorted(curve), strict=True)
         axes.plot([m / 1e6 for m in macs], [100 * a for a in accuracies], "-", color="tab:blue", lw=1.5, alpha=0.6)
     axes.plot(summary["macs_mean"] / 1e6, 100 * summary["accuracy"], "o", color="tab:blue", ms=9, label="policy")
-    axes.plot(summary["dense_macs"] / 1e6, 100 * summary["dense_accuracy"], "k*", ms=12, label="dense backbone")
+    axes.plot(summary["dense_macs"] / 1e6, 100 * summary["dense_accuracy"], "k*", ms=12, label=whole(summary))
     for (name, control), marker in zip(summary["controls"].items(), "sv^DPX", strict=False):
         axes.plot(control["macs_mean"] / 1e6, 100 * control["accuracy"], marker, ms=8, ls="", label=f"control: {name}")
     axes.set_xlabel("MMACs per image, gates included")

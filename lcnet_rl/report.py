@@ -14,6 +14,7 @@ from lcnet_rl.decisions import decision_names
 from lcnet_rl.evaluate import Results
 from lcnet_rl.model import LCNet
 from lcnet_rl.progress import console
+from lcnet_rl.runs import command_line
 
 PERCENTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -99,25 +100,44 @@ def gain_over(policy: Results, control: Results) -> tuple[float, float]:
     return float(difference.mean()), float(difference.std(correction=0)) / len(difference) ** 0.5
 
 
+def measured(
+    summary: dict[str, Any],
+    model: LCNet,
+    train_seed: int,
+    budget: float | None = None,
+    which: str = "final",
+    seed: int = 0,
+) -> dict[str, Any]:
+    """``summary`` with how it was measured: the seed of the training, the options of ``evaluate``, the command."""
+    options = {"budget": budget, "which": which, "seed": seed}
+    return summary | options | {"price": float(model.price), "train_seed": train_seed, "command": command_line()}
+
+
 def looks_at_image(summary: dict[str, Any]) -> bool:
     """Whether the policy beats its own decisions shuffled among images, by more than two standard errors."""
     return summary["gain_over_shuffled"] > 2 * summary["gain_over_shuffled_error"]
+
+
+def whole(summary: dict[str, Any]) -> str:
+    """What a policy's network is with nothing skipped."""
+    if summary["networks"] > 1:
+        return "both networks" if summary["networks"] == 2 else "all networks"
+    return "pruned backbone" if summary["pruned"] else "dense backbone"
 
 
 def print_summary(summary: dict[str, Any]) -> None:
     """The tables of an evaluation, on the screen."""
     title = f"{summary['backbone']} on {summary['dataset']}/{summary['split']}, {summary['images']:,} images"
     table = Table(title=title, title_justify="left")
-    several = summary["networks"] > 1
-    whole = ("both" if summary["networks"] == 2 else "all") if several else "pruned" if summary["pruned"] else "dense"
-    for column in ("who decides", "accuracy", "MMACs/image", f"share of {whole}"):
+    which = whole(summary).partition(" ")[0]
+    for column in ("who decides", "accuracy", "MMACs/image", f"share of {which}"):
         table.add_column(column, justify="left" if column == "who decides" else "right")
 
     def row(name: str, accuracy: float, macs: float, style: str | None = None) -> None:
         share = macs / summary["dense_macs"]
         table.add_row(name, f"{accuracy:.2%}", f"{macs / 1e6:.2f}", f"{share:.1%}", style=style)
 
-    row(f"{whole} {'networks' if several else 'backbone'}, no gates", summary["dense_accuracy"], summary["dense_macs"])
+    row(f"{whole(summary)}, no gates", summary["dense_accuracy"], summary["dense_macs"])
     row("policy (greedy)", summary["accuracy"], summary["macs_mean"], "bold")
     for name, control in summary["controls"].items():
         row(f"control: {name}", control["accuracy"], control["macs_mean"])
@@ -132,7 +152,7 @@ def print_summary(summary: dict[str, Any]) -> None:
     console.print(blocks)
 
     classes = Table(title="per class", title_justify="left")
-    for column in ("class", "accuracy", f"share of {whole}"):
+    for column in ("class", "accuracy", f"share of {which}"):
         classes.add_column(column, justify="left" if column == "class" else "right")
     for name, figures in summary["classes"].items():
         classes.add_row(name, f"{figures['accuracy']:.1%}", f"{figures['macs_ratio']:.1%}")

@@ -1,7 +1,8 @@
 """Run folders: ``runs/{env}__{algo}__{seed}__{time}/`` with everything that made a result and the result itself.
 
 config.yaml              the settings, as the command line or preset gave them
-run.json                 the command, versions, machine, and when it started
+run.json                 the command, versions, machine, when it started, the classes' names, how many training images
+start.safetensors, teacher.safetensors   the dense network that it began with, and the one that it learns from
 progress.csv             one row a log point; EXPERIMENTS.md says what the scalars are
 events.out.tfevents.*    the same for TensorBoard
 checkpoint.safetensors   to go on from: weights, optimisers, step
@@ -21,7 +22,7 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -31,13 +32,16 @@ import torch
 import yaml
 from torch.utils.tensorboard import SummaryWriter
 
+from lcnet_rl.data import Dataset
 from lcnet_rl.distributed import by_main, launched, launcher, world_size
 from lcnet_rl.errors import UserError
-from lcnet_rl.files import write_text
+from lcnet_rl.files import read_json, write_text
 from lcnet_rl.settings import read_yaml
 
 CONFIG, RUN, PROGRESS, CHECKPOINT = "config.yaml", "run.json", "progress.csv", "checkpoint.safetensors"
 MODEL, BEST = "model.safetensors", "best.safetensors"
+WEIGHTS = {"final": MODEL, "best": BEST}
+"""What --which chooses among."""
 START, TEACHER = "start.safetensors", "teacher.safetensors"
 """The dense network that a run began with, and the one it learned from, as --resume needs them."""
 METRICS = "metrics.json"
@@ -45,7 +49,7 @@ _PACKAGES = ("lcnet-rl", "torch", "torchvision", "gymnasium", "stable-baselines3
 
 
 def create_run(
-    root: Path, env: str, algo: str, seed: int, config: Any, folder: Path | None = None, classes: Sequence[str] = ()
+    root: Path, env: str, algo: str, seed: int, config: Any, folder: Path | None = None, train: Dataset | None = None
 ) -> Path:
     """Make a new run folder and write its ``config.yaml`` and ``run.json``.
 
@@ -56,7 +60,7 @@ def create_run(
         seed: the run's seed.
         config: a (nested) dataclass instance.
         folder: a folder to use instead of the conventional name.
-        classes: their names, for whoever has the run but not its data.
+        train: the training images: how many, and the classes' names, for whoever goes on with the run or uses it.
 
     Raises:
         UserError: when ``folder`` already holds a run.
@@ -72,7 +76,7 @@ def create_run(
         "command": command_line(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
-        "classes": list(classes),
+        **({} if train is None else {"classes": list(train.classes), "images": len(train)}),
         "machine": {"platform": platform.platform(), "threads": torch.get_num_threads(), "processes": world_size()},
     }
     write_json(path / RUN, about)
@@ -147,10 +151,36 @@ def check_classes(run: Path, count: int, dataset: str, classes: tuple[str, ...])
     """Make sure that ``classes`` can be the names of the ``count`` classes that the network of ``run`` knows.
 
     Raises:
-        UserError: when ``dataset`` has another number of them by now.
+        UserError: when ``dataset`` has others by now.
     """
     if count != len(classes):
         raise UserError(f"{run} tells {count} classes apart, but {dataset} now has {len(classes)}")
+    known = recorded_classes(run)
+    if known and known != classes:
+        raise UserError(f"{run} knows the classes {', '.join(known)}, but {dataset} now has {', '.join(classes)}")
+
+
+def check_same_data(run: Path, train: Dataset) -> None:
+    """Make sure that a run goes on with the training images that it began with, as far as it has recorded them.
+
+    Raises:
+        UserError: for other classes, or another number of images, by which steps are counted and images are shuffled.
+    """
+    check_classes(run, len(train.classes), train.name, train.classes)
+    began = _about(run).get("images")
+    if began not in (None, len(train)):
+        raise UserError(f"{run} began with {began:,} training images, but {train.name} now has {len(train):,}")
+
+
+def recorded_classes(run: Path) -> tuple[str, ...] | None:
+    """The classes' names, of a run that has recorded them."""
+    names = _about(run).get("classes")
+    return tuple(names) if names else None
+
+
+def _about(run: Path) -> dict[str, Any]:
+    """What ``run.json`` says."""
+    return read_json(run / RUN) if (run / RUN).is_file() else {}
 
 
 def plain(value: Any) -> Any:

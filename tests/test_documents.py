@@ -73,7 +73,9 @@ def test_the_policies_that_are_shown_to_look_at_the_image_are_counted() -> None:
     shown = [name for name in rows if "it depends on the image" in verdicts[name]]
     gains = [100 * (ROWS[name]["accuracy"] - ROWS[f"{name}: shuffled"]["accuracy"]) for name in shown]
     counts = len(rows), len({name.partition(" at ")[0] for name in rows}), len(shown)
-    told = "{} results of {} such policies; {} of them are above the same decisions shuffled, by {:.1f} to {:.1f} points"
+    told = (
+        "{} results of {} such policies; {} of them are above the same decisions shuffled, by {:.1f} to {:.1f} points"
+    )
     assert told.format(*counts, min(gains), max(gains)) in " ".join((root / "README.md").read_text().split())
 
 

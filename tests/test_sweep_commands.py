@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +19,17 @@ from agents.sb3 import train_sb3
 from agents.sb3_config import PPOConfig
 from lcnet_rl.backbones import create_backbone
 from lcnet_rl.commands import main
-from lcnet_rl.commands.sweep import parse
+from lcnet_rl.commands.sweep import Sweep, parse
 from lcnet_rl.commands.train_settings import ALGOS
 from lcnet_rl.data import Dataset, load_dataset
+from lcnet_rl.interrupt import Interrupted
 from lcnet_rl.model import LCNet
 from lcnet_rl.pretrain import dense_accuracy
-from lcnet_rl.runs import PROGRESS, command_line
+from lcnet_rl.runs import CONFIG, MODEL, PROGRESS, command_line
 from lcnet_rl.settings import from_dict, preset_names, read_preset
 from lcnet_rl.sweep.space import read_space
 from lcnet_rl.sweep.study import default_storage, load_study
+from lcnet_rl.sweep.worker import Worker
 from lcnet_rl.weights import REFERENCE, load_backbone, pretrained
 
 CPU = torch.device("cpu")
@@ -99,6 +103,44 @@ def test_a_sweep_in_which_every_trial_fails_says_so(
     assert "no trial of study tiny has completed; the last reason: " in capsys.readouterr().err
 
 
+def test_a_trial_is_the_run_that_train_makes_of_its_settings(images: str, tmp_path: Path) -> None:
+    assert main(tiny(images, tmp_path, "--trials", "1")) == 0
+    trial, again = tmp_path / "tiny" / "trial-0000", tmp_path / "again"
+    assert main(["train", "--preset", str(trial / CONFIG), "--run", str(again)]) == 0
+    assert (trial / MODEL).read_bytes() == (again / MODEL).read_bytes()
+
+
+def test_a_grid_that_is_not_covered_says_how_it_would_be(
+    capsys: pytest.CaptureFixture[str], images: str, tmp_path: Path
+) -> None:
+    grid = tiny(images, tmp_path, "--trials", "1", "--sampler", "grid")
+    grid[grid.index("price=0.1..2:log")] = "price=0.1,0.2,0.4"
+    assert main(grid) == 0
+    assert "1 of the grid's 3 points; all: the same command with --trials 3" in capsys.readouterr().out
+    grid[grid.index("--trials") + 1] = "3"
+    assert main(grid) == 0
+    assert "with --trials" not in capsys.readouterr().out
+
+
+def test_a_sweep_that_is_stopped_stops_its_workers(
+    monkeypatch: pytest.MonkeyPatch, images: str, tmp_path: Path
+) -> None:
+    workers = []
+
+    def start(config: Sweep, number: int) -> multiprocessing.process.BaseProcess:
+        workers.append(multiprocessing.get_context("spawn").Process(target=time.sleep, args=(1000,)))
+        workers[0].start()
+        return workers[0]
+
+    def stop(worker: Worker, command: str) -> None:
+        raise Interrupted(command, 0, 1)
+
+    monkeypatch.setattr("lcnet_rl.commands.sweep.start_worker", start)
+    monkeypatch.setattr(Worker, "work", stop)
+    assert main(tiny(images, tmp_path, "--workers", "2")) == 130
+    assert workers[0].exitcode == -signal.SIGTERM
+
+
 @pytest.mark.slow
 def test_local_workers_share_the_study(capsys: pytest.CaptureFixture[str], images: str, tmp_path: Path) -> None:
     assert main(tiny(images, tmp_path, "--trials", "5", "--workers", "2")) == 0
@@ -127,6 +169,14 @@ def test_local_workers_share_the_study(capsys: pytest.CaptureFixture[str], image
         (["--space", "price=1..2", "--storage", "nonsense"], "is no database URL"),
         (["--space", "price=1..2", "--study", "a/b"], "study is a name"),
         (["--space", "price=1..2", "--pruning.after", "2"], "after is a share"),
+        (["--space", "price=1..2", "--seed", "-1"], "a seed is in"),
+        (["--space", "price=1..2", "--fixed", "seed=-1"], "a seed is in"),
+        (["--preset", "smoke", "--space", "target=0.01,0.7"], "target: 0.01 will not do"),
+        (
+            ["--space", "price=1..2", "--fixed", "algo=ppo", "num_envs=251", "minibatch=200"],
+            "choose another --num-envs",
+        ),
+        (["--space", "distill=0,0.5", "--fixed", f"teacher={PRUNED}"], "distill: 0 will not do"),
     ],
 )
 def test_a_mistake_gets_one_clear_line_before_anything_is_made(

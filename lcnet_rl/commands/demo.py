@@ -54,7 +54,7 @@ def run(config: Demo) -> None:
     console.print(f"2/4 pretraining a dense {training.backbone} on {len(train):,} images", style="bold")
     name = f"{training.backbone}-{training.dataset}"
     dense = Pretrain(training.dataset, training.backbone, training.width, recipe=RECIPE, seed=config.seed)
-    pretrained = create_run(config.runs, name, "pretrain", config.seed, dense, classes=train.classes)
+    pretrained = create_run(config.runs, name, "pretrain", config.seed, dense, train=train)
     torch.manual_seed(config.seed)
     backbone = create_backbone(training.backbone, len(train.classes), training.width)
     save_backbone(backbone, pretrained / START)  # as pretrain --resume needs it

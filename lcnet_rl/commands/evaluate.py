@@ -21,9 +21,9 @@ from lcnet_rl.model import LCNet
 from lcnet_rl.plots import picture_paths, plot_tradeoff
 from lcnet_rl.pretrain import dense_accuracy
 from lcnet_rl.progress import Progress, console
-from lcnet_rl.report import print_summary, summarize
+from lcnet_rl.report import measured, print_summary, summarize
 from lcnet_rl.rewards import PriceRange, price_range
-from lcnet_rl.runs import BEST, MODEL, START, check_classes, command_line, data_root, read_config, write_json
+from lcnet_rl.runs import START, WEIGHTS, check_classes, command_line, data_root, read_config, write_json
 from lcnet_rl.weights import load_backbone, load_model
 
 CURVE = (0.05, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95)
@@ -62,7 +62,7 @@ def run(config: Evaluate) -> None:
     if "agent" not in settings:
         evaluate_dense(config, settings)
         return
-    model = load_model(config.run / (MODEL if config.which == "final" else BEST))
+    model = load_model(config.run / WEIGHTS[config.which])
     root = data_root(config.data_root, settings)
     train, val = (load_dataset(settings["dataset"], split, root) for split in ("train", "val"))
     check_classes(config.run, model.classes, train.name, train.classes)
@@ -79,6 +79,7 @@ def evaluate_dense(config: Evaluate, settings: dict[str, Any]) -> None:
     if config != Evaluate(config.run, config.split, device=config.device, data_root=config.data_root):
         raise UserError(f"in {config.run} nothing is decided: leave --budget, --price, --which and --seed away")
     dataset = load_dataset(settings["dataset"], config.split, data_root(config.data_root, settings))
+    check_classes(config.run, len(dataset.classes), dataset.name, dataset.classes)
     backbone = load_backbone(str(config.run), classes=len(dataset.classes))
     device = resolve_device(config.device)
     summary = {
@@ -122,8 +123,7 @@ def evaluate_run(config: Evaluate, model: LCNet, train: Dataset, val: Dataset, d
     start = load_backbone(str(config.run / START), classes=model.classes).to(device)
     controls = run_controls(model, dataset, policy, train, val, device, config.seed)
     summary = summarize(model, dataset, policy, dense_accuracy(start, dataset, device), controls)
-    summary |= {"budget": config.budget, "which": config.which, "seed": config.seed}
-    summary |= {"price": float(model.price), "train_seed": settings["seed"], "command": command_line()}
+    summary = measured(summary, model, settings["seed"], config.budget, config.which, config.seed)
     write_json(config.run / f"evaluation-{variant(config)}.json", summary)
     few = dataset.sample(2000)
     line = ("other thresholds" if prices.is_one else f"prices {prices}") + f", {len(few):,} images"

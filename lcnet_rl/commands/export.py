@@ -18,7 +18,7 @@ from lcnet_rl.export.layout import Blocked, Layout, Standard
 from lcnet_rl.files import replacing
 from lcnet_rl.progress import console
 from lcnet_rl.rewards import price_range
-from lcnet_rl.runs import BEST, MODEL, check_classes, data_root, read_config
+from lcnet_rl.runs import WEIGHTS, check_classes, data_root, read_config
 from lcnet_rl.weights import load_model
 
 
@@ -49,7 +49,7 @@ def run(config: Export) -> None:
     if config.check < 1:
         raise UserError(f"--check needs at least one image, got {config.check}")
     settings = read_config(config.run)
-    model = load_model(config.run / (MODEL if config.which == "final" else BEST))
+    model = load_model(config.run / WEIGHTS[config.which])
     path = config.out or config.run / "model.onnx"
     if path.is_dir():
         raise UserError(f"--out {path} is a folder; name a file in it")

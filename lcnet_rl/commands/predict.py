@@ -18,10 +18,10 @@ from lcnet_rl.device import resolve_device
 from lcnet_rl.drawing import Trace, draw_trace, tile, trace
 from lcnet_rl.engine import Engine
 from lcnet_rl.errors import UserError
-from lcnet_rl.files import read_json, replacing
+from lcnet_rl.files import replacing
 from lcnet_rl.progress import console
 from lcnet_rl.rewards import price_range
-from lcnet_rl.runs import BEST, MODEL, RUN, check_classes, read_config, write_json
+from lcnet_rl.runs import WEIGHTS, check_classes, read_config, recorded_classes, write_json
 from lcnet_rl.weights import load_model
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -62,7 +62,7 @@ def run(config: Predict) -> None:
     if config.picture is not None and config.picture.suffix.lower() != ".png":
         raise UserError(f"--picture is a PNG: give it a name that ends in .png, not {config.picture.name}")
     settings = read_config(config.run)
-    model = load_model(config.run / (MODEL if config.which == "final" else BEST))
+    model = load_model(config.run / WEIGHTS[config.which])
     if config.price is not None:
         model.price.fill_(checked(config.price, price_range(settings["agent"]["price"])))
     classes = classes_of(config.run, settings["dataset"])
@@ -86,8 +86,7 @@ def run(config: Predict) -> None:
 
 def classes_of(run: Path, dataset: str) -> tuple[str, ...]:
     """The classes' names that a run has recorded; of one from before runs did, those of its data set."""
-    recorded = read_json(run / RUN).get("classes") if (run / RUN).is_file() else None
-    return tuple(recorded) if recorded else class_names(dataset)
+    return recorded_classes(run) or class_names(dataset)
 
 
 def predict(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
 
 import torch
 
 from lcnet_rl.backbones import Backbone, create_backbone
+from lcnet_rl.commands.resume import option, parse_over
 from lcnet_rl.data import Dataset, load_dataset
 from lcnet_rl.data.sampler import TrainingBatches
 from lcnet_rl.device import check_seed
@@ -18,7 +20,7 @@ from lcnet_rl.macs import dense_macs
 from lcnet_rl.pretrain import Recipe, dense_accuracy, train_dense
 from lcnet_rl.progress import console
 from lcnet_rl.prune import prune
-from lcnet_rl.runs import CONFIG, METRICS, START, TEACHER, create_run, read_config, write_json
+from lcnet_rl.runs import METRICS, START, TEACHER, check_same_data, create_run, read_config, write_json
 from lcnet_rl.settings import from_dict
 from lcnet_rl.weights import BACKBONE, load_backbone, save_backbone
 
@@ -66,28 +68,25 @@ class Pretrain:
             raise UserError("--recipe.whiten sets the stem's filters anew: leave it away with --init")
 
 
+def parse(arguments: Sequence[str], prog: str) -> Pretrain:
+    """Settings from the command line, over those of the run to --resume."""
+    resume = option(arguments, "--resume")
+    values = {} if resume is None else read_config(Path(resume))
+    if "agent" in values:
+        raise UserError(f"{resume} trains an agent; to go on: lcnet-rl train --resume {quote(str(resume))}")
+    config: Pretrain = parse_over(from_dict(Pretrain, values, resume or "settings"), arguments, prog)
+    return config
+
+
 def run(config: Pretrain) -> None:
     """Train, then save; under torchrun, as one of its processes."""
-    resumed = config.resume
-    if resumed is not None:
-        if config != Pretrain(resume=resumed, device=config.device, data_root=config.data_root):
-            raise UserError(
-                f"--resume goes on with the settings in {resumed / CONFIG}; leave options other than --device and "
-                "--data-root away"
-            )
-        values = read_config(resumed)
-        if "agent" in values:
-            raise UserError(f"{resumed} trains an agent; to go on: lcnet-rl train --resume {quote(str(resumed))}")
-        recorded = from_dict(Pretrain, values, str(resumed / CONFIG))
-        where = recorded.device if config.device == "auto" else config.device
-        config = replace(recorded, device=where, data_root=config.data_root or recorded.data_root)
     check_seed(config.seed)
     with joined(config.device) as device:
-        run_on(config, device, resumed)
+        run_on(config, device)
 
 
-def run_on(config: Pretrain, device: torch.device, resumed: Path | None) -> None:
-    """``run``, once it is clear where, and with the settings of the run that is ``resumed``."""
+def run_on(config: Pretrain, device: torch.device) -> None:
+    """``run``, once it is clear where."""
     if config.recipe.compile and world_size() > 1:
         raise UserError("--recipe.compile is for one process: leave it away, or start without torchrun")
     if config.prune is not None and world_size() > 1:
@@ -97,8 +96,9 @@ def run_on(config: Pretrain, device: torch.device, resumed: Path | None) -> None
     TrainingBatches(train, config.recipe.batch_size, config.seed)  # refuses a faulty size before there is a folder
     torch.manual_seed(config.seed)
     classes = len(train.classes)
-    if resumed is not None:
-        folder = resumed
+    if config.resume is not None:
+        folder = config.resume
+        check_same_data(folder, train)
         backbone = load_backbone(str(folder / START), classes=classes)
         teacher = load_backbone(str(folder / TEACHER), classes=classes) if config.teacher else None
     else:
@@ -106,11 +106,11 @@ def run_on(config: Pretrain, device: torch.device, resumed: Path | None) -> None
         teacher = load_backbone(config.teacher, classes=classes) if config.teacher else None
         name = f"{config.backbone}-{config.dataset.replace('/', '_').replace(':', '_')}"
         where = config.runs, name, "pretrain", config.seed
-        folder = from_main(lambda: create_run(*where, config, config.run, train.classes))
+        folder = from_main(lambda: create_run(*where, config, config.run, train))
         by_main(save_backbone)(backbone, folder / START)
         if teacher is not None:
             by_main(save_backbone)(teacher, folder / TEACHER)
-    train_dense(backbone, train, val, config.recipe, folder, config.seed, device, resumed is not None, teacher)
+    train_dense(backbone, train, val, config.recipe, folder, config.seed, device, config.resume is not None, teacher)
     by_main(save_results)(backbone, config, train, val, folder, device)
 
 

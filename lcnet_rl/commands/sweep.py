@@ -19,18 +19,18 @@ from optuna.trial import TrialState
 from agents.controls import shuffled
 from lcnet_rl.backbones import Backbone
 from lcnet_rl.commands.frontier import show
-from lcnet_rl.commands.train import start_run, starting_agent, starting_backbone
+from lcnet_rl.commands.train import check, start_run, starting_backbone
 from lcnet_rl.commands.train_settings import ALGOS, AnyTrain
 from lcnet_rl.data import load_dataset
-from lcnet_rl.device import resolve_device
+from lcnet_rl.device import check_seed, resolve_device
 from lcnet_rl.errors import UserError, unknown_name
 from lcnet_rl.evaluate import evaluate
 from lcnet_rl.interrupt import Interrupted
+from lcnet_rl.macs import dense_macs
 from lcnet_rl.memory import keep_freed_memory
-from lcnet_rl.model import LCNet
 from lcnet_rl.pretrain import dense_accuracy
 from lcnet_rl.progress import console
-from lcnet_rl.report import summarize
+from lcnet_rl.report import measured, summarize
 from lcnet_rl.rewards import check_price
 from lcnet_rl.runs import command_line, plain, write_json
 from lcnet_rl.settings import from_dict, read_preset
@@ -91,6 +91,7 @@ class Sweep:
         if self.patience < 4:
             raise UserError(f"patience must be at least 4 seconds, got {self.patience}")
         check_price(self.price)
+        check_seed(self.seed)
         if not self.study or "/" in self.study:
             raise UserError(f"study is a name, which a folder gets too, got {self.study!r}")
 
@@ -119,12 +120,16 @@ def run(config: Sweep) -> None:
     others = [start_worker(config, number) for number in range(2, config.workers + 1)]
     try:
         mine.work(command_line())
+    except BaseException:
+        for process in others:  # a signal may have come to this one only
+            process.terminate()
+        raise
     finally:
         for process in others:
             process.join()
     if any(process.exitcode for process in others):
         console.print(f"a worker ended early; see {config.runs / config.study}/worker-*.log", style="yellow")
-    conclude(config, mine.study)
+    conclude(config, mine.study, space=mine.space)
 
 
 def prepare(config: Sweep) -> Worker:
@@ -140,15 +145,15 @@ def prepare(config: Sweep) -> Worker:
 
     networks: dict[tuple[str | float | None, ...], Backbone] = {}
 
-    def try_gates(values: dict[str, Any]) -> None:
+    def try_settings(values: dict[str, Any]) -> None:
         settings = build(values)
         second = settings.second, settings.second_weight, settings.second_mirrored
         network = settings.backbone, settings.width, settings.init, *second
         if network not in networks:
             networks[network] = starting_backbone(settings, classes=None)
-        starting_agent(settings, networks[network])
+        check(settings, networks[network])
 
-    space.check(try_gates)
+    space.check(try_settings)
     resolve_device(config.device)
     return worker(config, join(config, base, space), space, build)
 
@@ -193,7 +198,7 @@ def run_trial(settings: AnyTrain, report: Report) -> Outcome:
     train, val = (load_dataset(settings.dataset, split, settings.data_root) for split in ("train", "val"))
     torch.manual_seed(settings.seed)
     backbone = starting_backbone(settings, len(train.classes))
-    dense = LCNet(backbone, settings.decides, settings.groups).costs.dense
+    dense = dense_macs(backbone)
 
     def on_validation(done: float, scalars: dict[str, float]) -> None:
         report(done, scalars["eval/accuracy"], scalars["eval/macs_ratio"] * dense, scalars["eval/macs_ratio"])
@@ -204,8 +209,7 @@ def run_trial(settings: AnyTrain, report: Report) -> Outcome:
     policy = evaluate(model, val, model.greedy(), device)
     control = evaluate(model, val, shuffled(policy.actions, seed=0), device)
     summary = summarize(model, val, policy, reference, {"shuffled": control})
-    summary |= {"budget": None, "which": "final", "seed": 0}
-    summary |= {"price": float(model.price), "train_seed": settings.seed, "command": command_line()}
+    summary = measured(summary, model, settings.seed)
     write_json(folder / "evaluation-val.json", summary)
     return Outcome(policy.accuracy, summary["macs_mean"], policy.macs_ratio, folder, plain(settings), summary)
 
@@ -274,7 +278,7 @@ def _work_alone(config: Sweep, log: Path) -> None:
             raise SystemExit(130 if isinstance(stop, Interrupted) else 2) from None
 
 
-def conclude(config: Sweep, study: Study) -> None:
+def conclude(config: Sweep, study: Study, space: Space) -> None:
     """Count what became of the trials, show the frontier, and say what to do next.
 
     Raises:
@@ -303,7 +307,8 @@ def conclude(config: Sweep, study: Study) -> None:
         again += ["--runs", str(config.runs)]
     console.print(f"study: {shown(storage_of(config))}", soft_wrap=True, highlight=False)
     console.print(f"run folders: {config.runs / config.study}", soft_wrap=True, highlight=False)
-    if config.sampler != "grid":
-        more = f"more trials: the same command with --trials {config.trials + 20}"
-        console.print(more, soft_wrap=True, highlight=False)
+    most = grid_size(space) if config.sampler == "grid" else config.trials + 20
+    if config.trials < most:
+        what = f"{config.trials} of the grid's {most} points; all" if config.sampler == "grid" else "more trials"
+        console.print(f"{what}: the same command with --trials {most}", soft_wrap=True, highlight=False)
     console.print(f"again: {shlex.join(again)}", soft_wrap=True, highlight=False)

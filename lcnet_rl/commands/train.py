@@ -30,11 +30,11 @@ from lcnet_rl.model import LCNet
 from lcnet_rl.policies import PolicyName
 from lcnet_rl.progress import console
 from lcnet_rl.rewards import price_range
-from lcnet_rl.runs import CONFIG, START, TEACHER, create_run, read_config
+from lcnet_rl.runs import CONFIG, START, TEACHER, check_same_data, create_run, read_config
 from lcnet_rl.second import with_second
 from lcnet_rl.weights import PRETRAINED, load_backbone, load_model, pretrained, save_backbone
 
-__all__ = ["parse", "run", "start_run", "starting_agent", "starting_backbone"]
+__all__ = ["check", "parse", "run", "start_run", "starting_backbone"]
 
 ENV_NAMES = {"layers": "LayerSkip", "channels": "ChannelSkip", "both": "LayerChannelSkip"}
 AGENTS: dict[str, type[Reinforce]] = {
@@ -65,6 +65,7 @@ def run_on(config: AnyTrain, device: torch.device) -> None:
     if world_size() > 1 and backbone.second:
         raise UserError("a network behind another one trains in one process: leave torchrun away")
     if folder is not None:
+        check_same_data(folder, train)
         teacher = load_backbone(str(folder / TEACHER), classes=classes) if config.teacher else backbone
         console.print(f"going on with {folder}", soft_wrap=True)
         train_agent(config, backbone, teacher, train, val, folder, device)
@@ -83,21 +84,27 @@ def start_run(
 ) -> Path:
     """Make a run folder for training from ``backbone``, and train; returns the folder."""
     # Faulty settings are refused before there is a folder that a corrected command would find taken.
-    agent = starting_agent(config, backbone)
-    Pricing(config.agent, agent, 1.0)
-    teacher = choose_teacher(config, backbone)
+    teacher = check(config, backbone)
     TrainingBatches(train, config.agent.batch_size, config.seed)
-    if isinstance(config.agent, PPOConfig):
-        minibatch(config.agent, agent.depth)
     env = ENV_NAMES[config.decides]
     where = config.runs, env, config.algo, config.seed
-    folder = from_main(lambda: create_run(*where, config, config.run, train.classes))
+    folder = from_main(lambda: create_run(*where, config, config.run, train))
     by_main(save_backbone)(backbone, folder / START)
     if config.teacher:
         by_main(save_backbone)(teacher, folder / TEACHER)
     console.print(f"run folder: {folder}", soft_wrap=True)
     train_agent(config, backbone, teacher, train, val, folder, device, on_validation)
     return folder
+
+
+def check(config: AnyTrain, backbone: Backbone) -> Backbone:
+    """Refuse whatever can be refused without the data; returns the teacher."""
+    check_seed(config.seed)
+    agent = starting_agent(config, backbone)
+    Pricing(config.agent, agent, 1.0)
+    if isinstance(config.agent, PPOConfig):
+        minibatch(config.agent, agent.depth)
+    return choose_teacher(config, backbone)
 
 
 def starting_backbone(config: AnyTrain, classes: int | None) -> Backbone:

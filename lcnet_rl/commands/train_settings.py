@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from itertools import zip_longest
+from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
 from typing import Annotated, Any
@@ -16,8 +15,9 @@ from agents.rivals.blockdrop import BlockDropConfig
 from agents.rivals.convnet_aig import ConvNetAIGConfig
 from agents.rivals.skipnet import SkipNetConfig
 from agents.sb3_config import A2CConfig, PPOConfig
+from lcnet_rl.commands.resume import option, parse_over
 from lcnet_rl.errors import UserError, unknown_name
-from lcnet_rl.runs import CONFIG, read_config
+from lcnet_rl.runs import read_config
 from lcnet_rl.settings import from_dict, read_preset
 from lcnet_rl.spec import DEFAULT_GROUPS, Decides
 
@@ -141,7 +141,7 @@ ALGOS: dict[str, type[Any]] = {
 
 def parse(arguments: Sequence[str], prog: str) -> AnyTrain:
     """Settings from the command line, over those of --preset or the run to --resume."""
-    resume, preset, algo = (_option(arguments, name) for name in ("--resume", "--preset", "--algo"))
+    resume, preset, algo = (option(arguments, name) for name in ("--resume", "--preset", "--algo"))
     values: dict[str, Any] = {}
     if resume is not None:
         values = read_config(Path(resume))
@@ -154,28 +154,5 @@ def parse(arguments: Sequence[str], prog: str) -> AnyTrain:
         raise unknown_name("algo", algo, ALGOS)
     if values.get("algo", algo) != algo:
         raise UserError(f"{resume or preset} is for --algo {values['algo']}, not {algo}")
-    kind = ALGOS[algo]
-    default = from_dict(kind, values, resume or preset or "settings")
-    config = tyro.cli(kind, args=list(arguments), prog=prog, default=default)
-    if resume is not None and _elsewhere(config, default) != default:
-        raise UserError(
-            f"--resume goes on with the settings in {Path(resume) / CONFIG}; leave options other than --device and "
-            "--data-root away"
-        )
+    config: AnyTrain = parse_over(from_dict(ALGOS[algo], values, resume or preset or "settings"), arguments, prog)
     return config
-
-
-def _elsewhere(config: AnyTrain, default: AnyTrain) -> AnyTrain:
-    """``config``, but for the settings in which a run that goes on may differ."""
-    return replace(config, resume=default.resume, device=default.device, data_root=default.data_root)
-
-
-def _option(arguments: Sequence[str], name: str) -> str | None:
-    """The value of an option that decides how the others are read; of several, the last one, as everywhere."""
-    value = None
-    for argument, following in zip_longest(arguments, arguments[1:]):
-        if argument == name and following is not None:
-            value = following
-        elif argument.startswith(f"{name}="):
-            value = argument.partition("=")[2]
-    return value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -22,15 +21,10 @@ from lcnet_rl.rewards.price import check_price
 from lcnet_rl.state import Outcome
 
 
-def open_session(model: onnx.ModelProto | Path, threads: int | None = None) -> ort.InferenceSession:
-    """A CPU session of ONNX Runtime.
-
-    Args:
-        model: a model or its file.
-        threads: how many compute; None is as many as PyTorch uses.
-    """
+def open_session(model: onnx.ModelProto | Path) -> ort.InferenceSession:
+    """A CPU session of ONNX Runtime for a model or its file, with as many threads as PyTorch uses."""
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or torch.get_num_threads()
+    options.intra_op_num_threads = torch.get_num_threads()
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     # Threads that wait busily for the next image would slow whatever else runs meanwhile.
@@ -65,7 +59,7 @@ def layouts_here(backbone: Backbone) -> list[Layout]:
 class OnnxNetwork:
     """An exported network, one image at a time."""
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
+    def __init__(self, path: Path) -> None:
         """Load a file of ``lcnet-rl export``.
 
         Raises:
@@ -81,10 +75,10 @@ class OnnxNetwork:
             raise UserError(f"{path} was not written by lcnet-rl export")
         if metadata.get("format") != FORMAT:
             raise UserError(f"{path} has format {metadata.get('format')}, this version reads {FORMAT}: export it again")
-        self.layout, self.spec = metadata["layout"], json.loads(metadata["model"])
+        self.layout = metadata["layout"]
         if self.layout != Standard.name and self.layout != f"blocked{blocked_size()}":
             raise UserError(f"{path} is laid out for another processor ({self.layout}): export it here, or as standard")
-        self.session = open_session(path, threads)
+        self.session = open_session(path)
 
     def run(self, images: Tensor, threshold: float | None = None, price: float | None = None) -> Outcome:
         """Classify images, one after the other.

@@ -1,0 +1,78 @@
+"""Runs that go on or are evaluated: only with the settings, the classes and the images that they began with."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from image_folders import dark_and_bright
+
+from lcnet_rl.commands import main
+from lcnet_rl.runs import CONFIG
+
+TINY = ["--backbone", "resnet8", "--width", "4"]
+COMMANDS = {
+    "train": ["train", *TINY, "--init", "scratch", "--epochs", "1", "--batch-size", "8"],
+    "pretrain": ["pretrain", *TINY, "--recipe.epochs", "1", "--recipe.batch-size", "8"],
+}
+
+
+@pytest.fixture(params=list(COMMANDS))
+def command(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def run(command: str, tmp_path: Path) -> Path:
+    """A finished run on ``tmp_path / "images"``."""
+    data = dark_and_bright(tmp_path / "images", train=20, test=4)
+    assert main([*COMMANDS[command], "--dataset", data, "--run", str(tmp_path / "run")]) == 0
+    return tmp_path / "run"
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What a command prints that fails with one line."""
+    capsys.readouterr()
+    assert main(list(arguments)) == 2
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    return printed
+
+
+def test_classes_of_other_names_are_refused(
+    capsys: pytest.CaptureFixture[str], command: str, run: Path, tmp_path: Path
+) -> None:
+    for part in ("train", "test"):  # the order of the classes, which the labels count, turns around
+        (tmp_path / "images" / part / "dark").rename(tmp_path / "images" / part / "a dark one")
+    for arguments in ((command, "--resume", str(run)), ("evaluate", str(run))):
+        assert "knows the classes bright, dark, but" in refused(capsys, *arguments)
+
+
+def test_a_run_does_not_go_on_with_more_images_than_it_began_with(
+    capsys: pytest.CaptureFixture[str], command: str, run: Path, tmp_path: Path
+) -> None:
+    dark = tmp_path / "images" / "train" / "dark"
+    for number in range(20):
+        shutil.copy(dark / "0.png", dark / f"more-{number}.png")
+    printed = refused(capsys, command, "--resume", str(run))
+    assert "began with 36 training images, but" in printed
+    assert "now has 54" in printed
+    assert main(["evaluate", str(run)]) == 0
+
+
+def test_a_run_that_recorded_no_data_goes_on(command: str, run: Path) -> None:
+    (run / "run.json").unlink()
+    assert main([command, "--resume", str(run)]) == 0
+
+
+def test_an_option_is_refused_whose_value_is_the_default_but_not_the_runs(
+    capsys: pytest.CaptureFixture[str], command: str, run: Path
+) -> None:
+    assert "leave options other than" in refused(capsys, command, "--resume", str(run), "--dataset", "cifar10")
+
+
+def test_a_run_on_another_device_goes_on_with_the_one_found_here(command: str, run: Path) -> None:
+    config = run / CONFIG
+    config.write_text(config.read_text().replace("device: auto", "device: cuda:7"))
+    assert main([command, "--resume", str(run), "--device", "auto"]) == 0
