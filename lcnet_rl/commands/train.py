@@ -18,6 +18,7 @@ from agents.rivals.convnet_aig import ConvNetAIG
 from agents.rivals.skipnet import SkipNet
 from agents.sb3 import minibatch, train_sb3
 from agents.sb3_config import PPOConfig
+from envs.process import ENV_IDS
 from lcnet_rl.backbones import Backbone, create_backbone
 from lcnet_rl.commands.train_settings import AnyTrain, TrainReinforce, TrainRival, parse
 from lcnet_rl.data import Dataset, load_dataset
@@ -36,7 +37,6 @@ from lcnet_rl.weights import PRETRAINED, load_backbone, load_model, pretrained, 
 
 __all__ = ["check", "parse", "run", "start_run", "starting_backbone"]
 
-ENV_NAMES = {"layers": "LayerSkip", "channels": "ChannelSkip", "both": "LayerChannelSkip"}
 AGENTS: dict[str, type[Reinforce]] = {
     "reinforce": Reinforce,
     "blockdrop": BlockDrop,
@@ -86,7 +86,7 @@ def start_run(
     # Faulty settings are refused before there is a folder that a corrected command would find taken.
     teacher = check(config, backbone)
     TrainingBatches(train, config.agent.batch_size, config.seed)
-    env = ENV_NAMES[config.decides]
+    env = ENV_IDS[config.decides].removeprefix("LCNet/").removesuffix("-v0")
     where = config.runs, env, config.algo, config.seed
     folder = from_main(lambda: create_run(*where, config, config.run, train))
     by_main(save_backbone)(backbone, folder / START)
