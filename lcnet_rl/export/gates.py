@@ -72,17 +72,14 @@ def floor_before(model: LCNet, block: int) -> int:
 
 def always(model: LCNet, block: int) -> int:
     """MACs of a block that no decision changes: its shortcut and L-Net, and without an L-Net its C-Net."""
-    cost = model.costs.blocks[block]
-    return cost.shortcut + cost.l_net + (0 if model.has_l_net else cost.c_net)
+    return int(model.bill(torch.zeros(1, model.action_size), block))
 
 
 def kept_costs(model: LCNet, block: int) -> Tensor:
     """MACs that each bit of a row of decisions adds, float64 (action_size, 1); the bill is linear in executed bits."""
-    cost, costs = model.costs.blocks[block], torch.zeros(model.action_size, 1, dtype=torch.float64)
-    first, groups = int(model.has_l_net), model.group_counts[block]
-    filters, has_c_net = cost.filter * cost.filters, model.decides_filters(block)
-    if model.has_l_net:
-        costs[0] = cost.c_net if has_c_net else filters
-    if has_c_net:
-        costs[first : first + groups] = filters // groups
+    costs, action = torch.zeros(model.action_size, 1, dtype=torch.float64), torch.zeros(1, model.action_size)
+    for bit in range(model.bits[block]):  # L-Net's is the first, and C-Net's cost where it is set
+        before = model.bill(action, block)
+        action[0, bit] = 1
+        costs[bit] = model.bill(action, block) - before
     return costs
