@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import pytest
 import torch
+from networks import balance, lively
+from networks import images as noise
 
-from agents.controls import bill_of, fill, keep_all, random, shuffled, static_paths, without_policy
+from agents import controls
+from agents.controls import bill_of, fill, keep_all, random, run_controls, shuffled, static_paths, without_policy
 from lcnet_rl.backbones import create_backbone
+from lcnet_rl.data import Dataset
+from lcnet_rl.evaluate import evaluate, recalibrate
 from lcnet_rl.model import LCNet
 from lcnet_rl.spec import Decides
+
+CPU = torch.device("cpu")
 
 
 def actions(images: int = 400) -> torch.Tensor:
@@ -110,3 +120,66 @@ def test_a_filter_in_a_static_path_brings_its_block_along() -> None:
     path = fill(model, priority, model.costs.stem + model.costs.head + 0.4 * model.costs.dense)
     assert path[1, 0].tolist()[0] == 1
     assert path[1, 0].tolist()[2] == 1
+
+
+def test_the_commonest_path_is_the_first_static_one_where_it_fits() -> None:
+    # Of the last block's two filter groups the first is kept more often, so no order of rates leads to this path.
+    model, common = small(), torch.tensor([[0.0, 0, 0], [0, 0, 0], [1, 0, 1]])[:, None]
+    policy = torch.cat((common.expand(-1, 60, -1), model.executed(actions(200))), 1)
+    budget = bill_of(model, common)
+    for few, first in ((budget, True), (budget - 1, False)):
+        paths = static_paths(model, policy, few, candidates=1, seed=0)
+        assert torch.equal(paths[0], common) == first
+        assert sum(torch.equal(path, common) for path in paths) == first
+
+
+@pytest.fixture
+def fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Controls recalibrate on a fiftieth of the images that they usually do."""
+
+    def on_fewer(*arguments: Any, images: int = 4000) -> None:
+        recalibrate(*arguments, images=images // 50)
+
+    monkeypatch.setattr(controls, "recalibrate", on_fewer)
+
+
+def some(count: int, split: str, labels: torch.Tensor | None = None) -> Dataset:
+    return Dataset("", split, noise(count), torch.arange(count) % 10 if labels is None else labels, (*"abcdefghij",))
+
+
+def recalibrated(model: LCNet, decisions: Any, count: int) -> LCNet:
+    changed = copy.deepcopy(model)
+    recalibrate(changed, some(100, "train"), decisions, CPU, images=count)
+    return changed
+
+
+@pytest.mark.usefixtures("fewer")
+def test_controls_run_what_they_say_with_statistics_of_their_own() -> None:
+    model, data = balance(lively(width=4, groups=0), noise(40)), some(40, "test")
+    policy, before = evaluate(model, data, model.greedy(), CPU), copy.deepcopy(model.state_dict())
+    results = run_controls(model, data, policy, some(100, "train"), some(30, "val"), CPU, seed=3, candidates=1)
+    assert torch.equal(results["keep-all"].actions, model.action_mask[:, None].expand_as(policy.actions).float())
+    whole = evaluate(recalibrated(model, model.keep_everything, 40), data, model.keep_everything, CPU)
+    assert torch.equal(results["keep-all"].log_prob, whole.log_prob)
+    assert torch.equal(results["random"].actions, random(model, policy.actions, 3))
+    assert torch.equal(results["shuffled"].actions, model.executed(shuffled(policy.actions, 3)))
+    assert not torch.equal(results["shuffled"].actions, policy.actions)
+    assert torch.equal(results["shuffled"].macs.sort().values, policy.macs.sort().values)
+    mixed = evaluate(model, data, shuffled(policy.actions, 3), CPU)
+    assert torch.equal(results["shuffled"].log_prob, mixed.log_prob), "with the policy's statistics"
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.usefixtures("fewer")
+@pytest.mark.parametrize("winner", range(4))
+def test_the_static_control_is_the_path_that_does_best_on_validation_images(winner: int) -> None:
+    model, data = balance(lively(width=4), noise(60)), some(60, "test")
+    policy = evaluate(model, data, model.greedy(), CPU)
+    paths = static_paths(model, policy.actions, 1.02 * float(policy.macs.mean()), 3, seed=0)
+    found = [evaluate(recalibrated(model, path, 20), data, path.expand(-1, 60, -1), CPU).predictions for path in paths]
+    val = some(60, "val", found[winner])
+    assert sum(torch.equal(val.labels, predictions) for predictions in found) == 1, "the others do worse"
+    result = run_controls(model, data, policy, some(100, "train"), val, CPU, seed=0, candidates=3)["static"]
+    path = paths[winner].expand(-1, 60, -1)
+    assert torch.equal(result.actions, model.executed(path))
+    assert torch.equal(result.log_prob, evaluate(recalibrated(model, path[:, :1], 80), data, path, CPU).log_prob)
