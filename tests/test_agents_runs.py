@@ -24,7 +24,7 @@ from lcnet_rl.errors import UserError
 from lcnet_rl.evaluate import evaluate
 from lcnet_rl.interrupt import Interrupted
 from lcnet_rl.model import LCNet
-from lcnet_rl.runs import CHECKPOINT, MODEL, PROGRESS
+from lcnet_rl.runs import BEST, CHECKPOINT, MODEL, PROGRESS
 from lcnet_rl.tree import load_tree, save_tree
 from lcnet_rl.weights import load_model
 
@@ -91,7 +91,18 @@ def test_only_what_is_to_learn_learns(tmp_path: Path, backbone: bool, scales: bo
 
 
 @pytest.mark.parametrize(
-    "flags", [{}, {"rollouts": 1, "baseline": "mean-field", "control_variate": "first-order", "confidence": False}]
+    "flags",
+    [
+        {},
+        # At one price its first validation is the best, which a resumed run has to know.
+        {
+            "rollouts": 1,
+            "baseline": "mean-field",
+            "control_variate": "first-order",
+            "confidence": False,
+            "target": None,
+        },
+    ],
 )
 @pytest.mark.parametrize("steps", [2, 13, 21], ids=["warm-up", "policy", "polish"])
 def test_resumed_reinforce_equals_an_uninterrupted_run_bit_for_bit(
@@ -109,7 +120,8 @@ def test_resumed_reinforce_equals_an_uninterrupted_run_bit_for_bit(
     second.train()
     one, other = whole.model.state_dict(), second.model.state_dict()
     assert all(torch.equal(one[key], other[key]) for key in one)
-    assert (tmp_path / "whole" / MODEL).read_bytes() == (tmp_path / "parts" / MODEL).read_bytes()
+    for name in (MODEL, BEST):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes(), name
     logs = [
         [{**row, "time/fps": ""} for row in csv.DictReader((tmp_path / run / PROGRESS).read_text().splitlines())]
         for run in ("whole", "parts")
