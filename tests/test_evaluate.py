@@ -146,6 +146,13 @@ def test_recalibration_restores_momentum_and_changes_statistics_only() -> None:
     assert all(torch.equal(p, weights[name]) for name, p in model.named_parameters())
 
 
+def test_recalibration_leaves_the_statistics_of_the_gates_inputs_alone() -> None:
+    model = undecided_lcnet()
+    before = copy.deepcopy(model.standardizers.state_dict())
+    recalibrate(model, tiny_set(), model.greedy(), CPU)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.standardizers.state_dict().items())
+
+
 def test_bf16_changes_logits_but_no_bill_of_fixed_decisions() -> None:
     model: LCNet = undecided_lcnet()
     actions: Tensor = coins(model, 13)

@@ -1,0 +1,64 @@
+"""What joint training does beside the policy: its losses by hand, and the statistics that gates' inputs get."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from networks import images, lively
+from test_agents_runs import joint
+from torch import Tensor
+from torch.nn import functional as F
+
+from agents.finetune import FinetuneConfig, Finetuner
+from agents.rollout import Rollout, sample
+from lcnet_rl.gates import Standardize
+from lcnet_rl.state import State
+
+MODEL = lively(width=4)
+LABELS = torch.arange(6) % 4
+
+
+def rollout() -> Rollout:
+    """Three passes over six images."""
+    return sample(MODEL, images(6), 0.3, 3, 0.0, torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("distill", [0.0, 0.7, 1.0])
+def test_the_task_loss_weighs_labels_and_the_teachers_probabilities(distill: float) -> None:
+    passes, teacher = rollout(), lively("resnet14", width=4).backbone
+    loss = Finetuner(MODEL, FinetuneConfig(distill=distill), teacher).task_loss(images(6), LABELS, passes)
+    soft = teacher(images(6)).softmax(1)
+    each = [(1 - distill) * F.cross_entropy(z, LABELS) + distill * F.cross_entropy(z, soft) for z in passes.logits]
+    torch.testing.assert_close(loss, torch.stack(each).mean())
+
+
+def test_the_probes_loss_is_a_sum_over_blocks_of_means() -> None:
+    passes = rollout()
+    loss = Finetuner(MODEL, FinetuneConfig()).probe_loss(LABELS, passes)
+    each = [F.cross_entropy(logits, LABELS) for block in passes.probe_logits for logits in block]
+    assert len(each) == 3 * MODEL.depth
+    torch.testing.assert_close(loss, torch.stack(each).sum() / 3)
+
+
+def test_a_training_step_counts_the_gates_inputs_of_its_rollouts_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = joint(tmp_path, warmup=0.0, control_variate="first-order")
+    model, seen = agent.model, list[Tensor]()
+    advance = model.advance
+
+    def recorded(state: State, action: Tensor) -> State:
+        seen.append(model.observe(state).gate_input.detach())
+        return advance(state, action)
+
+    monkeypatch.setattr(model, "advance", recorded)
+    agent.joint_step()
+    assert len(seen) == 2 * model.depth, "a mean-field pass, which does not count, and rollouts"
+    for standardizer, x in zip(model.standardizers, seen[model.depth :], strict=True):
+        assert isinstance(standardizer, Standardize)
+        assert int(standardizer.count) == 1
+        inputs = x[:, :-1]  # all but the price
+        torch.testing.assert_close(standardizer.mean, inputs.mean(0))
+        torch.testing.assert_close(standardizer.var, inputs.var(0, correction=0))
