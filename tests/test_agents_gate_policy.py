@@ -31,3 +31,25 @@ def test_the_policy_has_the_models_logits_before_every_block(decides: Decides, c
         assert torch.equal(got, expected)
         assert len(got.unique(dim=0)) > 1
         observation = env.step(np.ones((5, model.action_size)))[0]
+
+
+def test_log_probability_and_entropy_are_over_the_gates_that_were_asked() -> None:
+    env = SB3VecEnv(ENVS["both"](5, **tiny("both", groups=2)))
+    algorithm = create_algorithm(env, env.env.process.model, A2CConfig(num_envs=5, episodes=1), 0, CPU)
+    observation = obs_as_tensor(env.reset(), CPU)
+    assert isinstance(observation, dict)
+
+    @torch.no_grad()
+    def evaluated(*bits: float) -> torch.Tensor:
+        """Log-probability and entropy, (2, 5), of one action for all images."""
+        actions = torch.tensor(bits, dtype=torch.float32).expand(5, -1)
+        _, log_likelihood, entropy = algorithm.policy.evaluate_actions(observation, actions)
+        return torch.stack((log_likelihood, entropy))
+
+    with torch.no_grad():
+        gates = torch.distributions.Bernoulli(logits=algorithm.policy.keep_logits(observation))
+    assert torch.equal(evaluated(0, 1, 1), evaluated(0, 0, 1)), "nobody asks C-Net about a block that is skipped"
+    assert torch.equal(evaluated(0, 1, 1)[1], gates.entropy()[:, 0])
+    assert (evaluated(1, 1, 1)[0] != evaluated(1, 0, 1)[0]).all()
+    torch.testing.assert_close(evaluated(1, 0, 1)[0], gates.log_prob(torch.tensor([1.0, 0, 1])).sum(1))
+    torch.testing.assert_close(evaluated(1, 0, 1)[1], gates.entropy().sum(1))
