@@ -266,6 +266,18 @@ def test_gumbel_draws_at_the_probability_and_passes_the_gradient() -> None:
     assert bool((slope > 0).all())
 
 
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_gumbels_gradient_is_that_of_the_relaxation_at_its_temperature(temperature: float) -> None:
+    p = torch.tensor([[0.2], [0.5], [0.9]], dtype=torch.float64, requires_grad=True)
+    action = gumbel(torch.Generator().manual_seed(0), temperature)(p, None)  # type: ignore[arg-type]
+    (slope,) = torch.autograd.grad(action.sum(), p)
+    uniform = torch.rand((3, 1), generator=torch.Generator().manual_seed(0))
+    x = (p / (1 - p) * uniform / (1 - uniform)).log().detach()
+    soft = 1 / (1 + (-x / temperature).exp())
+    torch.testing.assert_close(slope, soft * (1 - soft) / temperature / (p * (1 - p)).detach(), rtol=1e-4, atol=0)
+    assert torch.equal(action.detach(), (x > 0).double())
+
+
 def test_rounding_passes_the_gradient_unchanged() -> None:
     p = torch.tensor([[0.2], [0.7]], requires_grad=True)
     action = rounded(p, None)  # type: ignore[arg-type]
