@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from test_agents_runs import joint
 
 from lcnet_rl.runs import PROGRESS
 from lcnet_rl.weights import REFERENCE
@@ -79,13 +81,14 @@ def test_the_policies_that_are_shown_to_look_at_the_image_are_counted() -> None:
     assert told.format(*counts, min(gains), max(gains)) in " ".join((root / "README.md").read_text().split())
 
 
-def test_every_scalar_that_is_logged_is_explained() -> None:
+def test_every_scalar_that_is_logged_is_explained(tmp_path: Path) -> None:
+    joint(tmp_path, epochs=0.25, log_every=1, evals=1, target=None).train()
     told = set(
         re.findall(r"`((?:rollout|train|eval|time)/\w+)`", (REFERENCE.parent.parent / "EXPERIMENTS.md").read_text())
     )
-    for run in ("resnet20-65", "resnet20"):
-        logged = (REFERENCE / run / PROGRESS).read_text().partition("\n")[0].split(",")
-        assert set(logged) <= told, run
+    for run in (tmp_path, REFERENCE / "resnet20-65", REFERENCE / "resnet20"):
+        logged = set((run / PROGRESS).read_text().partition("\n")[0].split(","))
+        assert {"eval/accuracy", "time/total_timesteps"} < logged <= told, run
 
 
 NETWORKS = {"ResNet-18, width 64": "w64", "width 32": "w32", "ResNet-20": "resnet20", "ResNet-56": "resnet56"}
