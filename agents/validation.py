@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ class Validation:
         results = evaluate(model, self.val, model.greedy(), self.device, precision, seen)
         reward = results.reward(self.reward, seen)
         if settled and (self.best is None or reward >= self.best.reward(self.reward, seen)):
-            self.best = results
+            self.best = replace(results, actions=results.actions[:, :0])  # of which a checkpoint would be full
             distributed.by_main(save_model)(model, self.run / BEST)
         spread = results.spread
         if not prices.is_one:  # images that cost unlike because their prices are is not what is asked
