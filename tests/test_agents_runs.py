@@ -202,14 +202,6 @@ def test_resumed_sb3_equals_an_uninterrupted_run_bit_for_bit(
     assert (whole / MODEL).read_bytes() == (parts / MODEL).read_bytes()
 
 
-def test_how_often_sb3s_training_is_validated_changes_nothing_in_it(tmp_path: Path) -> None:
-    for every in (1, 100):
-        (tmp_path / str(every)).mkdir()
-        config = PPOConfig(timesteps=32 * 3 * 4, num_envs=32, episodes=1, batch_size=32, eval_every=every)
-        train_sb3(small_model(), config, noise(256, "train"), noise(64, "val"), tmp_path / str(every), 7, CPU)
-    assert (tmp_path / "1" / MODEL).read_bytes() == (tmp_path / "100" / MODEL).read_bytes()
-
-
 def test_a_rollout_is_paid_for_at_the_price_that_the_ramp_reaches_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,8 @@ from run_folders import write
 from test_agents_runs import noise, small_model
 
 from agents.pricing import PricingConfig
+from agents.sb3 import train_sb3
+from agents.sb3_config import PPOConfig
 from agents.validation import Validation
 from lcnet_rl.backbones import create_backbone
 from lcnet_rl.commands import evaluate, main
@@ -84,3 +86,11 @@ def test_evaluate_takes_the_best_model_where_it_is_asked_to(
     assert {path.name for path in run.glob("*-val*")} == {
         f"{name}-val-best.{kind}" for name, kind in (("evaluation", "json"), ("tradeoff", "png"), ("paths", "png"))
     }
+
+
+def test_how_often_sb3s_training_is_validated_changes_nothing_in_it(tmp_path: Path) -> None:
+    for every in (1, 100):
+        (tmp_path / str(every)).mkdir()
+        config = PPOConfig(timesteps=32 * 3 * 4, num_envs=32, episodes=1, batch_size=32, eval_every=every)
+        train_sb3(small_model(), config, noise(256, "train"), noise(64, "val"), tmp_path / str(every), 7, CPU)
+    assert (tmp_path / "1" / MODEL).read_bytes() == (tmp_path / "100" / MODEL).read_bytes()
