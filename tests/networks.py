@@ -23,6 +23,7 @@ def lively(
     prices: PriceRange | None = None,
     filters: tuple[int, ...] | None = None,
     second: str | BackboneSpec | None = None,
+    classes: int = 10,
 ) -> LCNet:
     """A model in which nothing is neutral: all statistics, gates and scales differ from their start.
 
@@ -31,8 +32,8 @@ def lively(
     generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        behind = BackboneSpec(second, 10, width or 8) if isinstance(second, str) else second
-        backbone = create_backbone(name, 10, width, filters, behind)
+        behind = BackboneSpec(second, classes, width or 8) if isinstance(second, str) else second
+        backbone = create_backbone(name, classes, width, filters, behind)
         model = LCNet(backbone, decides, groups, confidence=confidence, prices=prices).eval()
     for gate in model.gates():
         for parameter in gate.parameters():

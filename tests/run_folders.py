@@ -10,7 +10,10 @@ import yaml
 
 from lcnet_rl.benchmark.contestants import Contestant
 from lcnet_rl.benchmark.record import case
+from lcnet_rl.model import LCNet
 from lcnet_rl.results.rows import TIMES
+from lcnet_rl.runs import CONFIG, MODEL, START
+from lcnet_rl.weights import save_backbone, save_model
 
 
 def write(folder: Path, command: str, **settings: Any) -> Path:
@@ -20,6 +23,16 @@ def write(folder: Path, command: str, **settings: Any) -> Path:
     common = {"dataset": "cifar10", "backbone": "resnet20", "width": None, "init": None, "run": str(folder)}
     common |= {"recipe": {"epochs": 5}}
     (folder / "config.yaml").write_text(yaml.safe_dump({**common, **settings}))
+    return folder
+
+
+def trained(folder: Path, model: LCNet, dataset: str, price: float | str = 0.3) -> Path:
+    """A run folder of ``train``, which ended with ``model``."""
+    folder.mkdir(exist_ok=True)
+    save_model(model, folder / MODEL)
+    save_backbone(model.backbone, folder / START)
+    settings = {"dataset": dataset, "data_root": None, "seed": 0, "agent": {"price": price}}
+    (folder / CONFIG).write_text(yaml.safe_dump(settings))
     return folder
 
 
