@@ -90,18 +90,20 @@ def test_any_decisions_give_the_models_logits(
     assert_same(model, Engine(model), (draws < keep).float(), count)
 
 
+def crossover(engine: Engine, fastest: int) -> Crossover:
+    """One in which the fastest plan is always the chunks (0), all filters of the images in them (1), or of all (2)."""
+    plain, one = Line(0.0, 1.0), Line(100.0, 0.0)
+    kept = [(plain,) * 4, (one, one, one, plain), (one, one, one, plain)][fastest]
+    move = [Line(0.0, 0.0), Line(0.0, 0.0), Line(1000.0, 0.0)][fastest]
+    return Crossover((kept,) * engine.depth, (move,) * engine.depth, tuple(packed.all for packed in engine.packed))
+
+
 @pytest.mark.parametrize("decides", ["both", "channels"])
 @pytest.mark.parametrize("fastest", [0, 1, 2])
 def test_every_way_of_the_crossover_gives_the_models_logits(fastest: int, decides: Decides) -> None:
     model = lively(decides=decides)
     engine = Engine(model)
-    plain, one = Line(0.0, 1.0), Line(100.0, 0.0)
-    kept = [(plain,) * 4, (one, one, one, plain), (one, one, one, plain)][fastest]
-    engine.crossover = Crossover(
-        (kept,) * model.depth,
-        ([plain, Line(0.0, 0.1), Line(1000.0, 0.0)][fastest],) * model.depth,
-        tuple(packed.all for packed in engine.packed),
-    )
+    engine.crossover = crossover(engine, fastest)
     actions = (torch.rand(model.depth, 7, model.action_size, generator=torch.Generator().manual_seed(0)) < 0.6).float()
     actions[:, 0, :1] = float(decides == "both")
     actions[:, 0, 1:] = 0  # kept, and no filter of it
@@ -135,10 +137,22 @@ def test_the_arithmetic_executed_is_the_arithmetic_billed(decides: Decides, conf
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         outcome = engine.run(images(16), engine.greedy())
     assert len(outcome.macs.unique()) > 1
+    assert outcome.excess == 0
     assert counter.get_total_flops() == 2 * outcome.macs.sum()
 
 
-def test_excess_is_what_was_executed_beyond_the_bill() -> None:
+@pytest.mark.parametrize("decides", ["both", "channels"])
+@pytest.mark.parametrize("fastest", [0, 1, 2])
+def test_excess_is_what_a_plan_of_the_crossover_computes_beyond_the_bill(fastest: int, decides: Decides) -> None:
+    engine = Engine(lively(decides=decides))
+    engine.crossover = crossover(engine, fastest)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        outcome = engine.run(images(16), engine.greedy())
+    assert (outcome.excess > 0) == (fastest > 0)
+    assert counter.get_total_flops() == 2 * (outcome.macs.sum() + outcome.excess)
+
+
+def test_excess_is_what_was_executed_beyond_the_bill_where_every_filter_is_decided_about() -> None:
     engine = Engine(lively(groups=0))
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         outcome = engine.run(images(16), engine.greedy())
