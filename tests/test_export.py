@@ -120,6 +120,19 @@ def test_one_file_serves_other_thresholds_and_prices(tmp_path: Path) -> None:
     assert len(bills) == 4
 
 
+@pytest.mark.parametrize("prices", [None, PriceRange(0.4, 1.6)])
+def test_without_a_price_a_file_decides_at_the_models_own(prices: PriceRange | None, tmp_path: Path) -> None:
+    model = lively(width=16, prices=prices)
+    for gate in model.gates():
+        gate.keep.weight.data[:, -1] = -1.5
+    with torch.no_grad():
+        usual = model.run(images(8), model.greedy())
+        model.price.fill_(1.5)
+        expected = model.run(images(8), model.greedy())
+    assert expected.macs.sum() < usual.macs.sum()
+    assert_same(model, expected, OnnxNetwork(saved(model, Standard(), tmp_path)).run(images(8)))
+
+
 def test_a_file_for_a_range_of_prices_reads_them_as_the_model_does(tmp_path: Path) -> None:
     model = lively(width=16, prices=PriceRange(0.4, 1.6))
     for gate in model.gates():
@@ -147,6 +160,17 @@ def test_the_dense_file_gives_the_backbones_logits(name: str, second: BackboneSp
 @pytest.mark.parametrize(("images", "same", "enough"), [(1, 0, False), (1, 1, True), (2, 1, True), (9, 7, False)])
 def test_a_file_agrees_that_decides_alike_but_for_one_image(images: int, same: int, enough: bool) -> None:
     agreement = Agreement(images, same_decisions=same, same_predictions=same, same_bills=same, error=0.0)
+    with nullcontext() if enough else pytest.raises(UserError, match="does not do what the engine does"):
+        agreement.check()
+
+
+@pytest.mark.parametrize(
+    ("same_bills", "error", "enough"), [(9, 1e-3, True), (8, 0.0, False), (9, 2e-3, False), (9, math.nan, False)]
+)
+def test_a_file_agrees_that_bills_alike_and_is_close_where_it_decides_alike(
+    same_bills: int, error: float, enough: bool
+) -> None:
+    agreement = Agreement(9, same_decisions=9, same_predictions=9, same_bills=same_bills, error=error)
     with nullcontext() if enough else pytest.raises(UserError, match="does not do what the engine does"):
         agreement.check()
 

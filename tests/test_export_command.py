@@ -1,0 +1,91 @@
+"""``lcnet-rl export``: the file that it leaves does what the run's model does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from networks import balance, lively
+from run_folders import trained
+
+from lcnet_rl.budget import meet_budget
+from lcnet_rl.commands import export, main
+from lcnet_rl.data import Dataset, Split, load_dataset
+from lcnet_rl.export import OnnxNetwork, blocked_size, dynamic_model
+from lcnet_rl.model import LCNet
+from lcnet_rl.rewards import PriceRange
+from lcnet_rl.runs import BEST, MODEL
+from lcnet_rl.weights import load_model, save_model
+
+
+@pytest.fixture
+def run(images: str, tmp_path: Path) -> Path:
+    """A run on dark and bright images whose best model is another one than its final one."""
+    seen = load_dataset(images, "train").images
+    run = trained(tmp_path / "run", balance(lively(width=16, classes=2), seen), images)
+    save_model(balance(lively(groups=2, width=16, classes=2), seen), run / BEST)
+    return run
+
+
+def assert_does_what(model: LCNet, file: Path, pixels: torch.Tensor) -> OnnxNetwork:
+    network = OnnxNetwork(file)
+    got = network.run(pixels)
+    with torch.no_grad():
+        expected = model.run(pixels, model.greedy())
+    assert len(expected.macs.unique()) > 1
+    assert torch.equal(got.macs, expected.macs)
+    torch.testing.assert_close(got.logits, expected.logits, atol=3e-4 * float(expected.logits.abs().max()), rtol=0)
+    return network
+
+
+def test_the_file_does_what_the_final_model_does_and_names_the_classes(run: Path, images: str) -> None:
+    assert main(["export", str(run)]) == 0
+    network = assert_does_what(load_model(run / MODEL), run / "model.onnx", load_dataset(images, "test").images)
+    assert network.layout == "standard"
+    metadata = {entry.key: entry.value for entry in onnx.load(run / "model.onnx").metadata_props}
+    assert json.loads(metadata["classes"]) == ["bright", "dark"]
+
+
+def test_the_best_model_goes_where_and_in_the_layout_that_was_asked_for(run: Path, images: str, tmp_path: Path) -> None:
+    layout = "blocked" if blocked_size() > 1 else "standard"
+    out = tmp_path / "other.onnx"
+    assert main(["export", str(run), "--which", "best", "--out", str(out), "--layout", layout]) == 0
+    network = assert_does_what(load_model(run / BEST), out, load_dataset(images, "test").images)
+    assert network.layout.startswith(layout)
+    assert not (run / "model.onnx").exists()
+
+
+def test_the_defaults_of_a_file_for_a_budget_meet_it_on_validation_images(
+    run: Path, images: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = set()
+
+    def load(name: str, split: Split, root: Path | None) -> Dataset:
+        read.add(split)
+        return load_dataset(name, split, root)
+
+    monkeypatch.setattr(export, "load_dataset", load)
+    assert main(["export", str(run), "--budget", "0.6"]) == 0
+    assert read == {"train", "val"}
+    train, val = (load_dataset(images, split) for split in ("train", "val"))
+    model = load_model(run / MODEL)
+    meet_budget(model, train, val, 0.6, PriceRange(0.3, 0.3), torch.device("cpu"))
+    assert_does_what(model, run / "model.onnx", load_dataset(images, "test").images)
+    spent = OnnxNetwork(run / "model.onnx").run(val.images).macs.mean()
+    assert spent <= 0.6 * model.costs.dense
+
+
+def test_a_file_that_does_something_else_is_refused_and_not_left(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = load_model(run / MODEL)
+    other.shift_logits(0.5)
+    monkeypatch.setattr(export, "dynamic_model", lambda _, *others: dynamic_model(other, *others))
+    (run / "model.onnx").write_text("the one before")
+    assert main(["export", str(run)]) == 2
+    assert "does not do what the engine does" in capsys.readouterr().err
+    assert (run / "model.onnx").read_text() == "the one before"
+    assert not list(run.glob("*.part")) + list(run.glob(".*.part"))
