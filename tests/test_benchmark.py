@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import statistics
 import time
 from collections import Counter
@@ -180,3 +181,23 @@ def test_a_run_with_two_networks_is_compared_with_what_a_user_names(tmp_path: Pa
     spent = statistics.mean(figures["latencies"]["ONNX Runtime policy standard"]["macs"])
     shares = {row["name"]: row["macs_ratio"] for row in figures["cases"]}
     assert shares["ONNX Runtime policy standard, batch 1"] == pytest.approx(spent / dense_macs(other))
+
+
+@pytest.mark.parametrize(
+    ("what", "sides"),
+    [
+        ("env", ["environment, 4 episodes", "bare masked forward pass, 4 images"]),
+        ("train", ["joint step, 2 rollouts of 4 images, no distillation", "dense step, 4 images"]),
+    ],
+)
+def test_an_overhead_is_told_as_two_times_and_their_ratio(
+    what: str, sides: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = ["--backbone", "resnet8", "--width", "4", "--images", "4", "--device", "cpu"]
+    assert main(["bench", what, *network, "--trials", "3"]) == 0
+    shown = capsys.readouterr().out
+    names, medians = zip(*re.findall(r"^(.*): median ([\d.]+) ms$", shown, re.M), strict=True)
+    assert list(names) == sides
+    ends = rf"; 3 alternating trials, resnet8, {torch.get_num_threads()} threads, cpu\)$"
+    [ratio] = re.findall(rf"^ratio of medians ([\d.]+) \(quartiles of pairs [\d.]+ to [\d.]+{ends}", shown, re.M)
+    assert float(ratio) == pytest.approx(float(medians[0]) / float(medians[1]), rel=0.1)
