@@ -45,6 +45,12 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> Batches:
     return made
 
 
+def test_the_classes_are_cifar10s_in_the_order_of_its_labels() -> None:
+    # batches.meta.txt of the official archive
+    official = "airplane automobile bird cat deer dog frog horse ship truck"
+    assert cifar10.CLASSES == tuple(official.split())
+
+
 def place_binary(root: Path, batches: Batches) -> Path:
     folder = root / "cifar-10-batches-bin"
     folder.mkdir(parents=True)

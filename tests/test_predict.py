@@ -67,10 +67,16 @@ def test_the_classes_names_need_no_images(
     settings = {"dataset": "cifar10", "data_root": str(run / "nothing here"), "agent": {"price": 0.3}}
     (run / "config.yaml").write_text(yaml.safe_dump(settings))
     monkeypatch.setattr(cifar10, "load", None)
-    [file] = written(images(1), run)
-    assert main(["predict", str(run), str(file)]) == 0
-    shown = capsys.readouterr().out
-    assert any(name in shown for name in cifar10.CLASSES)
+    pixels = images(8)
+    files = written(pixels, run)
+    assert main(["predict", str(run), *map(str, files)]) == 0
+    shown = [line.strip("│ ").split() for line in capsys.readouterr().out.splitlines()]
+    model = balance(lively("resnet14"), images(64))
+    with torch.no_grad():
+        guesses = model.run(pixels, model.greedy()).logits.argmax(1)
+    assert len(guesses.unique()) > 2
+    told = [row[2] for row in shown if row and row[0].endswith(".png")]
+    assert told == [cifar10.CLASSES[guess] for guess in guesses]
 
 
 def test_the_classes_names_are_known_where_the_folder_of_images_is_not(

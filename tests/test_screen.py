@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import re
+import time
 from typing import Any
 
 import pytest
@@ -125,3 +128,15 @@ def test_progress_that_has_not_moved_yet_can_be_told(monkeypatch: pytest.MonkeyP
     lines = told.export_text().splitlines()
     assert lines[0] == "training: 0/10, 0.0/s, ? s left  warm-up 3/300"
     assert lines[1].startswith("training: 1/10")
+
+
+def test_on_a_terminal_a_bar_tells_steps_rate_and_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = Console(width=100, record=True, force_terminal=True, file=io.StringIO(), _environ={"TERM": "xterm"})
+    monkeypatch.setattr(progress, "console", told)
+    with progress.Progress("training", 10, done=2) as bar:
+        bar.note("warm-up 3/300")
+        bar.advance(3)
+        time.sleep(0.01)
+        bar.advance(4)
+    last = told.export_text().splitlines()[-1]
+    assert re.fullmatch(r"training ━+.* 9/10 [\d.]+/s \d:\d\d:\d\d warm-up 3/300 *", last), last
