@@ -143,12 +143,3 @@ def test_the_gates_cost_what_torch_counts(decides: Decides, groups: int, confide
             assert model.costs.blocks[t].l_net * 2 == always.get_total_flops()
             assert model.costs.blocks[t].c_net * 2 == if_kept.get_total_flops()
             state = model.advance(state, torch.ones(1, model.action_size))
-
-
-@pytest.mark.parametrize("name", ["resnet8", "resnet18"])
-def test_the_filters_of_a_block_share_its_convolutions_without_remainder(name: str) -> None:
-    model = LCNet(tiny_backbone(name))
-    for block, cost in zip(model.backbone.blocks, model.costs.blocks, strict=True):
-        size = cost.filter * cost.filters
-        weights = block.conv1.weight.numel() + block.conv2.weight.numel()
-        assert size % weights == 0
