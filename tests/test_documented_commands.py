@@ -59,9 +59,11 @@ def parsed(monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]) -> Any:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder that holds the files that the documents' reader has by then."""
+    """A working folder that holds the files that the documents' reader has by then, and the committed runs."""
     for name, content in files().items():
         (tmp_path / name).write_text(content)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "reference").symlink_to(REFERENCE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))  # create_reward adds the working folder
     monkeypatch.delitem(sys.modules, "my_rewards", raising=False)
