@@ -122,6 +122,11 @@ def test_a_case_is_against_the_fastest_dense_network_in_the_same_runtime() -> No
     assert row["mean_ratio"] == pytest.approx(3 / (13 / 3))
 
 
+def test_profiling_prints_nothing_of_its_own(capfd: pytest.CaptureFixture[str]) -> None:
+    profile_engine(Engine(lively(width=16)), images(2))
+    assert capfd.readouterr() == ("", "")
+
+
 def test_the_profile_sorts_every_block_into_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
     # What is timed writes over the features, so that is what is to be profiled.
     monkeypatch.delattr(Engine, "advance")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 
 import torch
@@ -38,8 +39,9 @@ def profile_engine(engine: Engine, images: Tensor) -> list[dict[str, float]]:
     """
     decide = engine.greedy()
     engine.run(images, decide)
-    # Kineto, which would look at GPUs as well, prints an error where it finds none.
-    with profile(use_kineto=False) as session:
+    # Kineto would tell when it begins and ends, and of an error where a build for GPUs finds none; it asks this once.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    with profile() as session:
         for _ in range(RUNS):
             state = engine.begin(images)
             for t in range(engine.depth):
