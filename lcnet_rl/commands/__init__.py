@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import tyro
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 import lcnet_rl
@@ -47,10 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     keep_freed_memory()
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
-        width = max(map(len, COMMANDS))
         console.print("usage: lcnet-rl COMMAND [OPTIONS]      (lcnet-rl COMMAND --help lists a command's options)\n")
+        table = Table.grid(padding=(0, 2))
         for name, purpose in COMMANDS.items():
-            console.print(f"  {name:<{width}}  {purpose}", highlight=False)
+            table.add_row(f"  {name}", purpose)
+        console.print(table, highlight=False)
         return 0
     if arguments[0] == "--version":
         console.print(f"lcnet-rl {lcnet_rl.__version__}", highlight=False)
