@@ -25,7 +25,7 @@ from lcnet_rl.drawing import trace
 from lcnet_rl.errors import UserError
 from lcnet_rl.model import LCNet
 from lcnet_rl.rewards import PriceRange, create_reward, judge, price_range
-from lcnet_rl.runs import data_root, read_config
+from lcnet_rl.runs import check_classes, data_root, read_config
 from lcnet_rl.spec import DEFAULT_GROUPS, Decides
 from lcnet_rl.state import State
 from lcnet_rl.weights import load_model
@@ -104,7 +104,7 @@ class Process:
         self.dataset = _dataset(settings)
         if not len(self.dataset):
             raise UserError(f"data set {self.dataset.name} holds no image")
-        self.model = _model(decides, settings, len(self.dataset.classes)).to(self.device).eval()
+        self.model = _model(decides, settings, self.dataset).to(self.device).eval()
         self.reward = create_reward(settings.reward)
         self.prices = _prices(settings, self.model)
         self.images, self.labels = self.dataset.images.to(self.device), self.dataset.labels.to(self.device)
@@ -305,17 +305,19 @@ def _prices(settings: Settings, model: LCNet) -> PriceRange:
     return model.spec.prices or price_range(PRICE if untrained else trained_at)
 
 
-def _model(decides: Decides, settings: Settings, classes: int) -> LCNet:
+def _model(decides: Decides, settings: Settings, dataset: Dataset) -> LCNet:
     """The model of ``settings``, and a check that it fits the environment and the data."""
     if settings.model is None and settings.run is None:
-        return _fresh_model(decides, settings, classes)
+        return _fresh_model(decides, settings, len(dataset.classes))
     model = settings.model if settings.run is None else load_model(Path(settings.run))
     assert model is not None
     spec, source = model.spec, "the model" if settings.run is None else str(settings.run)
     if spec.decides != decides:
         raise UserError(f"{source} decides {spec.decides!r}: it needs {ENV_IDS[spec.decides]}, not {ENV_IDS[decides]}")
-    if model.classes != classes:
-        raise UserError(f"{source} tells {model.classes} classes apart, but the data set has {classes}")
+    if model.classes != len(dataset.classes):
+        raise UserError(f"{source} tells {model.classes} classes apart, but the data set has {len(dataset.classes)}")
+    if settings.run is not None:
+        check_classes(Path(settings.run), model.classes, dataset.name, dataset.classes)
     for name, asked, found in (
         ("backbone", settings.backbone, spec.backbone.name),
         ("width", settings.width, spec.backbone.width),

@@ -25,6 +25,16 @@ class Interrupt:
 
 
 @contextmanager
+def sigterm_as_ctrl_c() -> Iterator[None]:
+    """Inside the block SIGTERM raises KeyboardInterrupt, as Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
 def deferred_interrupt(twice_stops: bool = True, terminate: bool = True) -> Iterator[Interrupt]:
     """Turn the first Ctrl-C or SIGTERM inside the block into ``requested``; a second one stops at once, as usual.
 
@@ -46,8 +56,8 @@ def deferred_interrupt(twice_stops: bool = True, terminate: bool = True) -> Iter
 
     def note(number: int, frame: FrameType | None) -> None:
         interrupt.requested = True
-        if twice_stops:
-            restore()
+        if twice_stops:  # by the same signal: after Ctrl-C in a terminal, whoever started this may send SIGTERM too
+            signal.signal(number, previous[signal.Signals(number)])
 
     for number in signals:
         signal.signal(number, note)

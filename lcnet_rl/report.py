@@ -129,15 +129,16 @@ def print_summary(summary: dict[str, Any]) -> None:
     """The tables of an evaluation, on the screen."""
     title = f"{summary['backbone']} on {summary['dataset']}/{summary['split']}, {summary['images']:,} images"
     table = Table(title=title, title_justify="left")
-    which = whole(summary).partition(" ")[0]
-    for column in ("who decides", "accuracy", "MMACs/image", f"share of {which}"):
+    all_of_it = whole(summary)
+    word = all_of_it.partition(" ")[0]
+    for column in ("who decides", "accuracy", "MMACs/image", f"share of {word}"):
         table.add_column(column, justify="left" if column == "who decides" else "right")
 
     def row(name: str, accuracy: float, macs: float, style: str | None = None) -> None:
         share = macs / summary["dense_macs"]
         table.add_row(name, f"{accuracy:.2%}", f"{macs / 1e6:.2f}", f"{share:.1%}", style=style)
 
-    row(f"{whole(summary)}, no gates", summary["dense_accuracy"], summary["dense_macs"])
+    row(f"{all_of_it}, no gates", summary["dense_accuracy"], summary["dense_macs"])
     row("policy (greedy)", summary["accuracy"], summary["macs_mean"], "bold")
     for name, control in summary["controls"].items():
         row(f"control: {name}", control["accuracy"], control["macs_mean"])
@@ -152,7 +153,7 @@ def print_summary(summary: dict[str, Any]) -> None:
     console.print(blocks)
 
     classes = Table(title="per class", title_justify="left")
-    for column in ("class", "accuracy", f"share of {which}"):
+    for column in ("class", "accuracy", f"share of {word}"):
         classes.add_column(column, justify="left" if column == "class" else "right")
     for name, figures in summary["classes"].items():
         classes.add_row(name, f"{figures['accuracy']:.1%}", f"{figures['macs_ratio']:.1%}")

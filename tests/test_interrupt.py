@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from lcnet_rl.interrupt import deferred_interrupt
+from lcnet_rl.interrupt import deferred_interrupt, sigterm_as_ctrl_c
 
 
 def press(times: int, noted: list[bool], twice_stops: bool = True) -> None:
@@ -23,6 +23,22 @@ def test_a_second_ctrl_c_stops_at_once() -> None:
         press(2, noted)
     assert noted == [True], "the first one only asks for it"
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_sigterm_after_ctrl_c_still_waits_for_the_step() -> None:
+    noted = list[bool]()
+    with deferred_interrupt() as interrupt:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)  # would end the tests
+        noted.append(interrupt.requested)
+    assert noted == [True]
+
+
+def test_sigterm_is_taken_for_ctrl_c_where_that_is_asked_for() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), sigterm_as_ctrl_c():
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_where_one_ctrl_c_may_arrive_twice_it_does_not_stop_at_once() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from lcnet_rl.settings import from_dict, preset_names, read_preset
 from lcnet_rl.sweep.space import read_space
 from lcnet_rl.sweep.study import default_storage, load_study
 from lcnet_rl.sweep.worker import Worker
-from lcnet_rl.weights import REFERENCE, load_backbone, pretrained
+from lcnet_rl.weights import REFERENCE, load_backbone, pretrained, save_backbone
 
 CPU = torch.device("cpu")
 PRUNED = REFERENCE / "resnet20-65-pruned-20"
@@ -120,10 +121,21 @@ def test_a_grid_that_is_not_covered_says_how_it_would_be(
     grid[grid.index("--trials") + 1] = "3"
     assert main(grid) == 0
     assert "with --trials" not in capsys.readouterr().out
+    grid[grid.index("--trials") + 1] = "1"
+    assert main(grid) == 0
+    assert "with --trials" not in capsys.readouterr().out, "all are there"
 
 
+def test_a_teacher_of_any_number_of_classes_can_teach_networks_from_scratch(images: str, tmp_path: Path) -> None:
+    save_backbone(create_backbone("resnet8", 2, 4), tmp_path / "teacher.safetensors")
+    taught = tiny(images, tmp_path, "--trials", "1")
+    taught.insert(taught.index("--space"), f"teacher={tmp_path / 'teacher.safetensors'}")
+    assert main(taught) == 0
+
+
+@pytest.mark.parametrize("waiting", [False, True])
 def test_a_sweep_that_is_stopped_stops_its_workers(
-    monkeypatch: pytest.MonkeyPatch, images: str, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, images: str, tmp_path: Path, waiting: bool
 ) -> None:
     workers = []
 
@@ -133,7 +145,9 @@ def test_a_sweep_that_is_stopped_stops_its_workers(
         return workers[0]
 
     def stop(worker: Worker, command: str) -> None:
-        raise Interrupted(command, 0, 1)
+        if not waiting:
+            raise Interrupted(command, 0, 1)
+        threading.Timer(0.5, signal.raise_signal, [signal.SIGTERM]).start()  # while the other worker is waited for
 
     monkeypatch.setattr("lcnet_rl.commands.sweep.start_worker", start)
     monkeypatch.setattr(Worker, "work", stop)

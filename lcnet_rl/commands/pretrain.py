@@ -10,7 +10,7 @@ from shlex import quote
 import torch
 
 from lcnet_rl.backbones import Backbone, create_backbone
-from lcnet_rl.commands.resume import option, parse_over
+from lcnet_rl.commands.parsing import option, parse_over
 from lcnet_rl.data import Dataset, load_dataset
 from lcnet_rl.data.sampler import TrainingBatches
 from lcnet_rl.device import check_seed
@@ -20,7 +20,7 @@ from lcnet_rl.macs import dense_macs
 from lcnet_rl.pretrain import Recipe, dense_accuracy, train_dense
 from lcnet_rl.progress import console
 from lcnet_rl.prune import prune
-from lcnet_rl.runs import METRICS, START, TEACHER, check_same_data, create_run, read_config, write_json
+from lcnet_rl.runs import CONFIG, METRICS, START, TEACHER, check_same_data, create_run, read_config, write_json
 from lcnet_rl.settings import from_dict
 from lcnet_rl.weights import BACKBONE, load_backbone, save_backbone
 
@@ -74,7 +74,7 @@ def parse(arguments: Sequence[str], prog: str) -> Pretrain:
     values = {} if resume is None else read_config(Path(resume))
     if "agent" in values:
         raise UserError(f"{resume} trains an agent; to go on: lcnet-rl train --resume {quote(str(resume))}")
-    config: Pretrain = parse_over(from_dict(Pretrain, values, resume or "settings"), arguments, prog)
+    config: Pretrain = parse_over(from_dict(Pretrain, values, f"{resume}/{CONFIG}"), arguments, prog)
     return config
 
 

@@ -25,7 +25,7 @@ from lcnet_rl.data import load_dataset
 from lcnet_rl.device import check_seed, resolve_device
 from lcnet_rl.errors import UserError, unknown_name
 from lcnet_rl.evaluate import evaluate
-from lcnet_rl.interrupt import Interrupted
+from lcnet_rl.interrupt import Interrupted, sigterm_as_ctrl_c
 from lcnet_rl.macs import dense_macs
 from lcnet_rl.memory import keep_freed_memory
 from lcnet_rl.pretrain import dense_accuracy
@@ -39,7 +39,7 @@ from lcnet_rl.sweep.records import dotted, of_study
 from lcnet_rl.sweep.space import SELECTOR, Space, entries_of, full_name, nested, read_space, scalar, setting_types
 from lcnet_rl.sweep.study import REASON, create_sampler, default_storage, finished, open_study, shown
 from lcnet_rl.sweep.worker import Outcome, Report, Worker
-from lcnet_rl.weights import load_model
+from lcnet_rl.weights import load_backbone, load_model
 
 KIND = "sweep"
 """Presets of sweeps are in a folder of this name."""
@@ -117,19 +117,25 @@ def parse(arguments: Sequence[str], prog: str) -> Sweep:
 def run(config: Sweep) -> None:
     """Work until the study has its trials; then show the frontier so far."""
     mine = prepare(config)
-    others = [start_worker(config, number) for number in range(2, config.workers + 1)]
-    try:
-        mine.work(command_line())
-    except BaseException:
-        for process in others:  # a signal may have come to this one only
-            process.terminate()
-        raise
-    finally:
-        for process in others:
-            process.join()
+    with sigterm_as_ctrl_c():
+        others = [start_worker(config, number) for number in range(2, config.workers + 1)]
+        try:
+            mine.work(command_line())
+            join_all(others)
+        except BaseException:
+            for process in others:  # the signal may have come to this one only
+                process.terminate()
+            join_all(others)
+            raise
     if any(process.exitcode for process in others):
         console.print(f"a worker ended early; see {config.runs / config.study}/worker-*.log", style="yellow")
     conclude(config, mine.study, space=mine.space)
+
+
+def join_all(processes: Sequence[multiprocessing.process.BaseProcess]) -> None:
+    """Wait until all have ended."""
+    for process in processes:
+        process.join()
 
 
 def prepare(config: Sweep) -> Worker:
@@ -151,6 +157,8 @@ def prepare(config: Sweep) -> Worker:
         network = settings.backbone, settings.width, settings.init, *second
         if network not in networks:
             networks[network] = starting_backbone(settings, classes=None)
+        if settings.teacher and (settings.teacher,) not in networks:
+            networks[settings.teacher,] = load_backbone(settings.teacher, classes=None)
         check(settings, networks[network])
 
     space.check(try_settings)
@@ -270,9 +278,11 @@ def start_worker(config: Sweep, number: int) -> multiprocessing.process.BaseProc
 def _work_alone(config: Sweep, log: Path) -> None:
     """A worker process: the same as ``run`` alone, without the figures at the end."""
     keep_freed_memory()
-    with log.open("a", buffering=1, encoding="utf-8") as console.file:
+    with sigterm_as_ctrl_c(), log.open("a", buffering=1, encoding="utf-8") as console.file:
         try:
             prepare(config).work(command_line())
+        except KeyboardInterrupt:
+            raise SystemExit(130) from None
         except (UserError, Interrupted) as stop:
             console.print(str(stop), soft_wrap=True, highlight=False)
             raise SystemExit(130 if isinstance(stop, Interrupted) else 2) from None
@@ -308,7 +318,7 @@ def conclude(config: Sweep, study: Study, space: Space) -> None:
     console.print(f"study: {shown(storage_of(config))}", soft_wrap=True, highlight=False)
     console.print(f"run folders: {config.runs / config.study}", soft_wrap=True, highlight=False)
     most = grid_size(space) if config.sampler == "grid" else config.trials + 20
-    if config.trials < most:
-        what = f"{config.trials} of the grid's {most} points; all" if config.sampler == "grid" else "more trials"
+    if len(trials) < most:
+        what = f"{len(trials)} of the grid's {most} points; all" if config.sampler == "grid" else "more trials"
         console.print(f"{what}: the same command with --trials {most}", soft_wrap=True, highlight=False)
     console.print(f"again: {shlex.join(again)}", soft_wrap=True, highlight=False)

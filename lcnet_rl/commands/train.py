@@ -84,7 +84,8 @@ def start_run(
 ) -> Path:
     """Make a run folder for training from ``backbone``, and train; returns the folder."""
     # Faulty settings are refused before there is a folder that a corrected command would find taken.
-    teacher = check(config, backbone)
+    check(config, backbone)
+    teacher = load_backbone(config.teacher, classes=len(train.classes)) if config.teacher else backbone
     TrainingBatches(train, config.agent.batch_size, config.seed)
     env = ENV_IDS[config.decides].removeprefix("LCNet/").removesuffix("-v0")
     where = config.runs, env, config.algo, config.seed
@@ -97,14 +98,15 @@ def start_run(
     return folder
 
 
-def check(config: AnyTrain, backbone: Backbone) -> Backbone:
-    """Refuse whatever can be refused without the data; returns the teacher."""
+def check(config: AnyTrain, backbone: Backbone) -> None:
+    """Refuse settings that can be refused without the data and the teacher."""
     check_seed(config.seed)
     agent = starting_agent(config, backbone)
     Pricing(config.agent, agent, 1.0)
     if isinstance(config.agent, PPOConfig):
         minibatch(config.agent, agent.depth)
-    return choose_teacher(config, backbone)
+    if config.teacher and not config.agent.distill:
+        raise UserError("--teacher is learned with the weight --distill, which is 0")
 
 
 def starting_backbone(config: AnyTrain, classes: int | None) -> Backbone:
@@ -145,15 +147,6 @@ def starting_networks(config: AnyTrain, classes: int | None) -> Backbone:
             )
         init = str(weights)
     return load_backbone(init, config.backbone, classes, config.width)
-
-
-def choose_teacher(config: AnyTrain, backbone: Backbone) -> Backbone:
-    """The dense network that --teacher names, else ``backbone``, with which training starts."""
-    if not config.teacher:
-        return backbone
-    if not config.agent.distill:
-        raise UserError("--teacher is learned with the weight --distill, which is 0")
-    return load_backbone(config.teacher, classes=backbone.spec.classes)
 
 
 def is_agent(init: str) -> bool:

@@ -15,7 +15,7 @@ from agents.rivals.blockdrop import BlockDropConfig
 from agents.rivals.convnet_aig import ConvNetAIGConfig
 from agents.rivals.skipnet import SkipNetConfig
 from agents.sb3_config import A2CConfig, PPOConfig
-from lcnet_rl.commands.resume import option, parse_over
+from lcnet_rl.commands.parsing import option, parse_over
 from lcnet_rl.errors import UserError, unknown_name
 from lcnet_rl.runs import read_config
 from lcnet_rl.settings import from_dict, read_preset

@@ -204,7 +204,7 @@ def verdicts(groups: Sequence[Group], dense: Sequence[Row], published: Sequence[
         looking = sum(map(looks_at_image, summaries))
         others = [*dense, *published, *(row for row in policies if row.name != label(group))]
         lines.append(
-            f"- `{label(group)}` is {points(-below)} {whole(summaries[0])} and {points(over['static'])} its best "
+            f"- `{label(group)}` is {points(-below)} {dense_of(summaries[0])} and {points(over['static'])} its best "
             f"static subnetwork\n  (which takes {100 * static_macs(group) / policy.macs:.0f} % of its MACs), and "
             f"{points(over['shuffled'])} the same decisions shuffled: "
             f"{verdict(looking, len(summaries))}.\n  Published rows that it dominates: "
@@ -214,8 +214,8 @@ def verdicts(groups: Sequence[Group], dense: Sequence[Row], published: Sequence[
     return "\n".join(lines) + "\n"
 
 
-def whole(summary: dict[str, Any]) -> str:
-    """What a policy's network is with nothing skipped; how many networks these are, old evaluations do not say."""
+def dense_of(summary: dict[str, Any]) -> str:
+    """What a policy is compared with, in a sentence; how many networks these are, old evaluations do not say."""
     count = networks(summary["backbone"])
     return "its dense backbone" if count == 1 else f"{'both' if count == 2 else 'all'} its networks together"
 

@@ -20,6 +20,8 @@ WIDE = 4
 """Costs whose largest is this many times the smallest are drawn on a logarithmic axis."""
 NAMED = 4
 """Dense backbones, and pruned ones, that the legend names; of more it says only what they are."""
+PUBLISHED_COLORS = ("C1", "C2", "C4", "C5", "C6", "C8", "C9", "gold", "navy", "teal", "deeppink")
+"""All but blue, red and grey, which ours and the rivals have."""
 MARGIN = 1.0
 """Points of accuracy below all else from which on a dominated run is told at the picture's foot instead of drawn."""
 
@@ -77,7 +79,7 @@ def plot_frontier(
             shade = f"{0.55 * index / len(points):.2f}" if named else "black"
             told = name if named else kind if index == 0 else None
             axes.plot(*_shown(point), marker=marker, ms=size, ls="", color=shade, label=told)
-    colors = itertools.cycle(f"C{number}" for number in range(1, 10))  # C0 is the blue of what is ours
+    colors = itertools.cycle(PUBLISHED_COLORS)
     for result, marker, color in zip(published, itertools.cycle("vD^P<X>hpd8"), colors, strict=False):
         line = "-" if len(result.points) > 1 else ""
         axes.plot(
