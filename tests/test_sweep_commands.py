@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import signal
 import threading
 import time
@@ -147,7 +148,7 @@ def test_a_sweep_that_is_stopped_stops_its_workers(
     def stop(worker: Worker, command: str) -> None:
         if not waiting:
             raise Interrupted(command, 0, 1)
-        threading.Timer(0.5, signal.raise_signal, [signal.SIGTERM]).start()  # while the other worker is waited for
+        threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGTERM]).start()  # while the other worker is waited for
 
     monkeypatch.setattr("lcnet_rl.commands.sweep.start_worker", start)
     monkeypatch.setattr(Worker, "work", stop)
