@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 
 import pytest
 
 from lcnet_rl.interrupt import deferred_interrupt, sigterm_as_ctrl_c
+
+
+@pytest.fixture(autouse=True)
+def usual() -> Iterator[None]:
+    """Ctrl-C as in a terminal: a shell that starts tests in the background has them ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def press(times: int, noted: list[bool], twice_stops: bool = True) -> None:
