@@ -257,13 +257,10 @@ def test_blockdrops_decisions_do_not_hang_on_the_batch_once_it_polishes(tmp_path
     assert torch.equal(learned, norm.running_mean)  # type: ignore[arg-type]
 
 
-def test_gumbel_draws_at_the_probability_and_passes_the_gradient() -> None:
-    p = torch.full((20_000, 1), 0.3, requires_grad=True)
-    action = gumbel(torch.Generator().manual_seed(0), 1.0)(p, None)  # type: ignore[arg-type]
-    assert set(action.detach().unique().tolist()) == {0.0, 1.0}
-    assert float(action.detach().mean()) == pytest.approx(0.3, abs=0.013)  # four standard errors
-    (slope,) = torch.autograd.grad(action.sum(), p)
-    assert bool((slope > 0).all())
+def test_gumbel_draws_at_the_probability() -> None:
+    action = gumbel(torch.Generator().manual_seed(0), 1.0)(torch.full((20_000, 1), 0.3), None)  # type: ignore[arg-type]
+    assert set(action.unique().tolist()) == {0.0, 1.0}
+    assert float(action.mean()) == pytest.approx(0.3, abs=0.013)  # four standard errors
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])

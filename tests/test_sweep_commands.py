@@ -141,7 +141,7 @@ def test_a_sweep_that_is_stopped_stops_its_workers(
     workers = []
 
     def start(config: Sweep, number: int) -> multiprocessing.process.BaseProcess:
-        workers.append(multiprocessing.get_context("spawn").Process(target=time.sleep, args=(1000,)))
+        workers.append(multiprocessing.get_context("spawn").Process(target=time.sleep, args=(30,)))
         workers[0].start()
         return workers[0]
 
