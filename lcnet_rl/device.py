@@ -74,6 +74,15 @@ def no_autocast(device: torch.device) -> contextlib.AbstractContextManager[objec
     return contextlib.nullcontext()
 
 
+def check_compiler(device: torch.device) -> None:
+    """Raise UserError unless ``torch.compile`` works here, which needs a C++ compiler, or Triton on CUDA."""
+    try:
+        torch.compile(torch.neg)(torch.zeros(1, device=device))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"torch.compile does not work here (is a C++ compiler installed?): {reason}") from error
+
+
 class Stream(IntEnum):
     """What a training step draws, each from random numbers of its own."""
 

@@ -38,6 +38,10 @@ from lcnet_rl.tree import load_tree, save_tree
 from lcnet_rl.whitening import whiten
 
 
+MUON = ("muon_lr", "muon_momentum", "muon_weight_decay")
+"""Settings that only Muon reads."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How a backbone is trained from scratch."""
@@ -87,6 +91,8 @@ class Recipe:
             raise UserError(f"warmup is a share of the steps in [0, 1), got {self.warmup}")
         if not self.muon_lr > 0 or not 0 <= self.muon_momentum < 1 or self.muon_weight_decay < 0:
             raise UserError("muon_lr must be > 0, muon_momentum in [0, 1), muon_weight_decay >= 0")
+        if self.optimizer != "muon" and any(getattr(self, name) != getattr(Recipe, name) for name in MUON):
+            raise UserError(f"{', '.join(MUON)} go with --recipe.optimizer muon")
         if self.weight_decay < 0 or not 0 <= self.label_smoothing < 1 or not 0 <= self.distill <= 1:
             raise UserError("weight_decay must be >= 0, label_smoothing in [0, 1) and distill in [0, 1]")
         if not 0 <= self.layer_drop < 1:

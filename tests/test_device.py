@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+import torch._inductor.config as inductor
 
-from lcnet_rl.device import resolve_device, uses_bf16
+from lcnet_rl.device import check_compiler, resolve_device, uses_bf16
 from lcnet_rl.errors import UserError
 
 
@@ -28,3 +31,10 @@ def test_automatic_precision_is_bfloat16_where_the_cpu_computes_in_it(
     assert uses_bf16("auto", cpu) is faster
     assert uses_bf16("bf16", cpu)
     assert not uses_bf16("fp32", cpu)
+
+
+def test_a_missing_compiler_is_the_users_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(inductor.cpp, "cxx", ("/nowhere/g++",))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    with pytest.raises(UserError, match=r"is a C\+\+ compiler installed\?.*nowhere"):
+        check_compiler(torch.device("cpu"))

@@ -10,12 +10,11 @@ from dataclasses import dataclass, replace
 import onnx
 import torch
 from torch import Tensor, nn
-from torch._inductor.exc import InductorError
 
 from lcnet_rl.backbones import Backbone
+from lcnet_rl.device import check_compiler
 from lcnet_rl.engine import Engine
 from lcnet_rl.engine.fold import folded, set_type
-from lcnet_rl.errors import UserError
 from lcnet_rl.export import dense_model, dynamic_model, layouts_here, open_session
 from lcnet_rl.model import LCNet, Observation
 
@@ -79,10 +78,8 @@ def dense_contestants(
 
     found = [_prepare(f"{name} eager {short(dtype)}", "PyTorch", True, images, eager)]
     if compiled:
-        try:
-            found.append(_prepare(f"{name} torch.compile {short(dtype)}", "PyTorch", True, images, faster))
-        except InductorError as error:
-            raise UserError(f"torch.compile does not work here (is a C++ compiler installed?): {error}") from error
+        check_compiler(images.device)
+        found.append(_prepare(f"{name} torch.compile {short(dtype)}", "PyTorch", True, images, faster))
     if dtype == torch.float32 and images.device.type == "cpu":
         model = dense_model(backbone, len(images))
         build = functools.partial(_session, model)

@@ -13,7 +13,7 @@ from lcnet_rl.backbones import Backbone, create_backbone
 from lcnet_rl.commands.parsing import option, parse_over
 from lcnet_rl.data import Dataset, load_dataset
 from lcnet_rl.data.sampler import TrainingBatches
-from lcnet_rl.device import check_seed
+from lcnet_rl.device import check_compiler, check_seed
 from lcnet_rl.distributed import by_main, from_main, joined, main_first, world_size
 from lcnet_rl.errors import UserError
 from lcnet_rl.macs import dense_macs
@@ -91,6 +91,8 @@ def run_on(config: Pretrain, device: torch.device) -> None:
         raise UserError("--recipe.compile is for one process: leave it away, or start without torchrun")
     if config.prune is not None and world_size() > 1:
         raise UserError("--prune is for one process: start without torchrun")
+    if config.recipe.compile:
+        check_compiler(device)
     with main_first():
         train, val = (load_dataset(config.dataset, split, config.data_root) for split in ("train", "val"))
     TrainingBatches(train, config.recipe.batch_size, config.seed)  # refuses a faulty size before there is a folder
