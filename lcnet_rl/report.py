@@ -17,6 +17,8 @@ from lcnet_rl.progress import console
 from lcnet_rl.runs import command_line
 
 PERCENTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+GAINS = ("shuffled", "static")
+"""Controls that cost what the policy costs: whether it looks at the image, and whether looking pays."""
 
 
 def summarize(
@@ -68,9 +70,9 @@ def summarize(
         "kept_filters": filters.mean(1).tolist(),
         "classes": per_class(dataset, policy),
     }
-    if "shuffled" in controls:
-        gain, error = gain_over(policy, controls["shuffled"])
-        summary |= {"gain_over_shuffled": gain, "gain_over_shuffled_error": error}
+    for name in (name for name in GAINS if name in controls):
+        gain, error = gain_over(policy, controls[name])
+        summary |= {f"gain_over_{name}": gain, f"gain_over_{name}_error": error}
     if dataset.difficulty is not None:
         summary["difficulty_correlation"] = rank_correlation(policy.macs, dataset.difficulty)
     return summary
@@ -168,7 +170,7 @@ def print_summary(summary: dict[str, Any]) -> None:
     console.print(f"The policy {reads} the confidence of a probe on the features.")
     if "difficulty_correlation" in summary:
         console.print(f"rank correlation of MACs with known difficulty: {summary['difficulty_correlation']:+.3f}")
-    gain = f"{summary['gain_over_shuffled']:+.2%} +- {summary['gain_over_shuffled_error']:.2%} (standard error)"
+    gain, beside_static = (_worded_gain(summary, name) for name in GAINS)
     if looks_at_image(summary):
         console.print(f"The decisions depend on the image: {gain} over the same decisions shuffled among images.")
     else:
@@ -177,3 +179,10 @@ def print_summary(summary: dict[str, Any]) -> None:
             "images.",
             style="yellow",
         )
+    static = summary["controls"]["static"]["macs_mean"]
+    console.print(f"Beside the best static path found, at {static / 1e6:.2f} MMACs: {beside_static}.")
+
+
+def _worded_gain(summary: dict[str, Any], control: str) -> str:
+    gain, error = summary[f"gain_over_{control}"], summary[f"gain_over_{control}_error"]
+    return f"{gain:+.2%} +- {error:.2%} (standard error)"

@@ -64,7 +64,9 @@ def test_a_summarys_figures_are_those_of_a_hand_count() -> None:
     actions[1, 4, :2] = 1
     policy = results([1, 1, 0, 1, 0], [50.0, 10, 30, 20, 40], actions)
     control = results([1, 0, 0, 0, 1], [30.0] * 5)
-    summary = summarize(MODEL, data([0] * 5, [0.5, 0.1, 0.3, 0.2, 0.4]), policy, 0.75, {"shuffled": control})
+    static = results([1, 1, 1, 1, 0], [30.0] * 5)
+    controls = {"shuffled": control, "static": static}
+    summary = summarize(MODEL, data([0] * 5, [0.5, 0.1, 0.3, 0.2, 0.4]), policy, 0.75, controls)
     assert (summary["correct"], summary["images"], summary["accuracy"]) == (3, 5, pytest.approx(0.6))
     assert summary["distinct_paths"] == 4
     assert summary["macs_mean"] == 30
@@ -78,5 +80,8 @@ def test_a_summarys_figures_are_those_of_a_hand_count() -> None:
     # Differences 0, 1, 0, 1, -1: mean 1/5, variance 3/5 - 1/25.
     assert summary["gain_over_shuffled"] == pytest.approx(0.2)
     assert summary["gain_over_shuffled_error"] == pytest.approx((0.56 / 5) ** 0.5)
+    # Differences 0, 0, -1, 0, 0: mean -1/5, variance 1/5 - 1/25.
+    assert summary["gain_over_static"] == pytest.approx(-0.2)
+    assert summary["gain_over_static_error"] == pytest.approx((0.16 / 5) ** 0.5)
     assert summary["controls"]["shuffled"]["accuracy"] == pytest.approx(0.4)
     assert summary["difficulty_correlation"] == pytest.approx(1.0)

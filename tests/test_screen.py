@@ -32,7 +32,7 @@ def screen(monkeypatch: pytest.MonkeyPatch) -> Console:
 def summary_of(model: LCNet) -> dict[str, Any]:
     data = Dataset("noise", "val", images(6), torch.zeros(6, dtype=torch.int64), tuple("abcdefghij"))
     results = evaluate(model, data, model.greedy(), torch.device("cpu"))
-    return report.summarize(model, data, results, 0.1, {"shuffled": results})
+    return report.summarize(model, data, results, 0.1, {name: results for name in report.GAINS})
 
 
 def test_what_was_pruned_before_is_not_called_dense(screen: Console) -> None:
@@ -67,6 +67,15 @@ def test_three_networks_are_called_all(screen: Console) -> None:
     assert lines[lines.index("0") :][:5] == ["0", "1", "2", "network 2", "network 3"]
     assert "all networks, no gates" in text
     assert "share of all" in text
+
+
+def test_whether_looking_at_the_image_pays_is_said(screen: Console) -> None:
+    summary = summary_of(lively())
+    summary |= {"gain_over_static": -0.0123, "gain_over_static_error": 0.0045}
+    summary["controls"]["static"]["macs_mean"] = 1.234e6
+    report.print_summary(summary)
+    text = " ".join(screen.export_text().split())
+    assert "Beside the best static path found, at 1.23 MMACs: -1.23% +- 0.45% (standard error)." in text
 
 
 def test_a_name_that_looks_like_markup_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
