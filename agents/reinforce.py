@@ -38,8 +38,8 @@ from lcnet_rl.model import LCNet, Observation
 from lcnet_rl.optim import triangle
 from lcnet_rl.progress import Progress
 from lcnet_rl.rewards import create_reward, judge
-from lcnet_rl.runs import CHECKPOINT, MODEL, MetricsLog, restoring
-from lcnet_rl.tree import load_tree, save_tree
+from lcnet_rl.runs import CHECKPOINT, MODEL, MetricsLog, load_checkpoint, restoring
+from lcnet_rl.tree import save_tree
 from lcnet_rl.weights import save_model
 
 DRIFT = 0.005
@@ -305,7 +305,7 @@ class Reinforce:
         Raises:
             UserError: when it is missing, damaged, or of another network or version.
         """
-        state = load_tree(self.run / CHECKPOINT)
+        state = load_checkpoint(self.run)
         with restoring(self.run / CHECKPOINT):
             self.model.load_state_dict(state["model"])
             self.finetuner.restore(state["finetuner"])

@@ -32,9 +32,8 @@ from lcnet_rl.evaluate import recalibrate
 from lcnet_rl.interrupt import Interrupted, deferred_interrupt
 from lcnet_rl.model import LCNet
 from lcnet_rl.progress import Progress
-from lcnet_rl.runs import CHECKPOINT, MODEL, MetricsLog
+from lcnet_rl.runs import MODEL, MetricsLog, load_checkpoint
 from lcnet_rl.spec import Decides
-from lcnet_rl.tree import load_tree
 from lcnet_rl.weights import save_model
 
 ENVS: dict[Decides, type[SkipVectorEnv]] = {
@@ -82,7 +81,7 @@ def train_sb3(
     algorithm = create_algorithm(env, model, config, seed, device)
     joint = JointFinetuning(model, config, train, val, run, seed, device, teacher)
     if resume:
-        joint.restore(algorithm, load_tree(run / CHECKPOINT))
+        joint.restore(algorithm, load_checkpoint(run))
     log = MetricsLog(run, resume_at=algorithm.num_timesteps if resume else None)
     algorithm.set_logger(Logger(folder=None, output_formats=[_Writer(log)]))
     with (

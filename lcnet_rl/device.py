@@ -100,7 +100,7 @@ def step_generator(
     """The random numbers of one training step; streams with different numbers have nothing in common.
 
     Every step's randomness follows from (seed, step) alone, so a resumed run draws what an uninterrupted one would
-    have drawn, and a checkpoint's random state is its step.
+    have drawn, and a checkpoint's random state is its step. (On CPUs torch reads 32 bits of what it is seeded with.)
     """
     # Large odd strides keep the steps of neighbouring seeds and streams apart.
     mixed = seed * 0x9E3779B97F4A7C15 + stream * 0xC2B2AE3D27D4EB4F + step

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lcnet_rl import distributed
+from lcnet_rl import distributed, whitening
 from lcnet_rl.backbones import Backbone
 from lcnet_rl.batchnorm import even_batches, fresh_statistics, prepare
 from lcnet_rl.data import Dataset
@@ -33,10 +33,8 @@ from lcnet_rl.errors import UserError
 from lcnet_rl.interrupt import Interrupted, deferred_interrupt
 from lcnet_rl.optim import KernelMuon, decayed, triangle
 from lcnet_rl.progress import Progress
-from lcnet_rl.runs import CHECKPOINT, MetricsLog, restoring
-from lcnet_rl.tree import load_tree, save_tree
-from lcnet_rl.whitening import whiten
-
+from lcnet_rl.runs import CHECKPOINT, MetricsLog, load_checkpoint, restoring
+from lcnet_rl.tree import save_tree
 
 MUON = ("muon_lr", "muon_momentum", "muon_weight_decay")
 """Settings that only Muon reads."""
@@ -89,12 +87,19 @@ class Recipe:
             raise UserError(f"lr must be > 0, got {self.lr}")
         if not 0 <= self.warmup < 1:
             raise UserError(f"warmup is a share of the steps in [0, 1), got {self.warmup}")
-        if not self.muon_lr > 0 or not 0 <= self.muon_momentum < 1 or self.muon_weight_decay < 0:
-            raise UserError("muon_lr must be > 0, muon_momentum in [0, 1), muon_weight_decay >= 0")
+        if not self.muon_lr > 0:
+            raise UserError(f"muon_lr must be > 0, got {self.muon_lr}")
+        if not 0 <= self.muon_momentum < 1:
+            raise UserError(f"muon_momentum must be in [0, 1), got {self.muon_momentum}")
+        for name in ("weight_decay", "muon_weight_decay"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name} must be >= 0, got {getattr(self, name)}")
         if self.optimizer != "muon" and any(getattr(self, name) != getattr(Recipe, name) for name in MUON):
             raise UserError(f"{', '.join(MUON)} go with --recipe.optimizer muon")
-        if self.weight_decay < 0 or not 0 <= self.label_smoothing < 1 or not 0 <= self.distill <= 1:
-            raise UserError("weight_decay must be >= 0, label_smoothing in [0, 1) and distill in [0, 1]")
+        if not 0 <= self.label_smoothing < 1:
+            raise UserError(f"label_smoothing must be in [0, 1), got {self.label_smoothing}")
+        if not 0 <= self.distill <= 1:
+            raise UserError(f"distill must be in [0, 1], got {self.distill}")
         if not 0 <= self.layer_drop < 1:
             raise UserError(f"layer_drop is a rate in [0, 1), got {self.layer_drop}")
 
@@ -142,12 +147,12 @@ def train_dense(
         Accuracy on ``val`` in [0, 1], in float32.
 
     Raises:
-        UserError: when the loss stops being a number, or another process is lost; the run's checkpoint is then the last
-            good one.
+        UserError: when the loss or a weight stops being a number, or another process is lost; the run's checkpoint is
+            then the last good one.
         Interrupted: after Ctrl-C, with the checkpoint saved.
     """
     if recipe.whiten:
-        whiten(backbone.stem, train.images)
+        whitening.whiten(backbone.stem, train.sample(whitening.IMAGES).images)
         backbone.stem.conv.requires_grad_(False)
     backbone.to(device)
     prepare(backbone)
@@ -161,7 +166,7 @@ def train_dense(
     # Of the epoch so far: means over the processes, whose parts go on from there.
     loss_sum, correct = torch.zeros((), device=device), torch.zeros((), device=device)
     if resume:
-        checkpoint = load_tree(run / CHECKPOINT)
+        checkpoint = load_checkpoint(run)
         with restoring(run / CHECKPOINT):
             backbone.load_state_dict(checkpoint["backbone"])
             for name, optimizer in optimizers.items():
@@ -179,9 +184,11 @@ def train_dense(
         return layer_drop_keeps(len(backbone.blocks), count, recipe.layer_drop, generator)
 
     def check(step: int) -> None:
-        if not math.isfinite(float(distributed.global_mean(loss_sum))):
+        weights = (value for value in backbone.state_dict().values() if value.is_floating_point())
+        numbers = all(bool(value.isfinite().all()) for value in weights)
+        if not (numbers and math.isfinite(float(distributed.global_mean(loss_sum)))):
             raise UserError(
-                f"the loss is not a number at step {step} (lr {recipe.lr} too high?); stopped, and "
+                f"the loss or a weight is not a number at step {step} (lr {recipe.lr} too high?); stopped, and "
                 f"{run / CHECKPOINT} is the last good state"
             )
 

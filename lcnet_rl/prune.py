@@ -17,6 +17,7 @@ from torch import nn
 from lcnet_rl.backbones import IMAGE_SIZE, Backbone, create_backbone
 from lcnet_rl.errors import UserError
 from lcnet_rl.macs import dense_macs
+from lcnet_rl.progress import Progress
 
 STEPS = 100
 """Filters are ranked anew after every hundredth of them."""
@@ -61,16 +62,18 @@ def prune(backbone: Backbone, share: float, multiple: int = 1) -> Backbone:
         iterative_steps=steps,
         ignored_layers=others,
     )
-    for step in range(steps + 1):
-        if step:
-            pruner.step()
-        network = (*spec, tuple(block.conv1.out_channels for block in blocks))
-        with torch.device("meta"):
-            cost = dense_macs(create_backbone(*network))
-        if cost <= budget:
-            result = create_backbone(*network)
-            result.load_state_dict(narrow.state_dict())
-            return result
+    with Progress("pruning", steps) as bar:
+        for step in range(steps + 1):
+            if step:
+                pruner.step()
+                bar.advance()
+            network = (*spec, tuple(block.conv1.out_channels for block in blocks))
+            with torch.device("meta"):
+                cost = dense_macs(create_backbone(*network))
+            if cost <= budget:
+                result = create_backbone(*network)
+                result.load_state_dict(narrow.state_dict())
+                return result
     least = cost / dense_macs(backbone)
     raise UserError(
         f"cannot prune to {share}: with the fewest filters that may be left it costs {least:.3f} of its MACs"

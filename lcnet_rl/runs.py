@@ -1,7 +1,7 @@
 """Run folders: ``runs/{env}__{algo}__{seed}__{time}/`` with everything that made a result and the result itself.
 
 config.yaml              the settings, as the command line or preset gave them
-run.json                 the command, versions, machine, when it started, the classes' names, how many training images
+run.json                 the command, versions, machine, when it started, the classes' names, which training images
 start.safetensors, teacher.safetensors   the dense network that it began with, and the one that it learns from
 progress.csv             one row a log point; EXPERIMENTS.md says what the scalars are
 events.out.tfevents.*    the same for TensorBoard
@@ -36,7 +36,9 @@ from lcnet_rl.data import Dataset
 from lcnet_rl.distributed import by_main, launched, launcher, world_size
 from lcnet_rl.errors import UserError
 from lcnet_rl.files import read_json, write_text
+from lcnet_rl.progress import console
 from lcnet_rl.settings import read_yaml
+from lcnet_rl.tree import load_tree
 
 CONFIG, RUN, PROGRESS, CHECKPOINT = "config.yaml", "run.json", "progress.csv", "checkpoint.safetensors"
 MODEL, BEST = "model.safetensors", "best.safetensors"
@@ -60,7 +62,7 @@ def create_run(
         seed: the run's seed.
         config: a (nested) dataclass instance.
         folder: a folder to use instead of the conventional name.
-        train: the training images: how many, and the classes' names, for whoever goes on with the run or uses it.
+        train: the training images: which they are, and the classes' names, for whoever goes on with the run or uses it.
 
     Raises:
         UserError: when ``folder`` already holds a run.
@@ -77,6 +79,7 @@ def create_run(
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
         **({} if train is None else {"classes": list(train.classes), "images": len(train)}),
+        **({"files": train.digest} if train is not None and train.digest else {}),
         "machine": {"platform": platform.platform(), "threads": torch.get_num_threads(), "processes": world_size()},
     }
     write_json(path / RUN, about)
@@ -96,6 +99,8 @@ def _new_folder(path: Path) -> Path:
 
 def check_free(path: Path) -> None:
     """Raise UserError when ``path`` already holds a run."""
+    if (path / CONFIG).exists() and not any((path / name).exists() for name in (CHECKPOINT, MODEL, METRICS)):
+        raise UserError(f"{path} holds a run without a checkpoint to go on from; delete it, or give another folder")
     if (path / CONFIG).exists():
         raise UserError(
             f"{path} already holds a run; give another folder, or continue with --resume {shlex.quote(str(path))}"
@@ -127,6 +132,17 @@ def read_config(run: Path) -> dict[str, Any]:
     return settings
 
 
+def load_checkpoint(run: Path) -> dict[str, Any]:
+    """What a run goes on from.
+
+    Raises:
+        UserError: when it has no checkpoint, or a damaged one.
+    """
+    if not (run / CHECKPOINT).is_file():
+        raise UserError(f"{run} has no {CHECKPOINT} to go on from; start anew, in another folder")
+    return load_tree(run / CHECKPOINT)
+
+
 @contextmanager
 def restoring(path: Path) -> Iterator[None]:
     """Inside the block a checkpoint is taken up.
@@ -136,8 +152,8 @@ def restoring(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:  # torch's, for weights that do not fit
-        raise UserError(f"{path} is of another network: {str(error).splitlines()[-1].strip()}") from error
+    except (RuntimeError, ValueError) as error:  # torch's, for weights and for optimisers that do not fit
+        raise UserError(f"{path} is of another network or optimizer: {str(error).splitlines()[-1].strip()}") from error
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} was written by another version of this project ({error}); train anew") from error
 
@@ -164,12 +180,32 @@ def check_same_data(run: Path, train: Dataset) -> None:
     """Make sure that a run goes on with the training images that it began with, as far as it has recorded them.
 
     Raises:
-        UserError: for other classes, or another number of images, by which steps are counted and images are shuffled.
+        UserError: for other classes, another number of images, by which steps are counted and images are shuffled, or
+            other files, of which others are for validation.
     """
     check_classes(run, len(train.classes), train.name, train.classes)
     began = _about(run).get("images")
     if began not in (None, len(train)):
         raise UserError(f"{run} began with {began:,} training images, but {train.name} now has {len(train):,}")
+    if changed(run, train):
+        raise UserError(f"files in {train.name} have other names than when {run} began, so others are for validation")
+
+
+def changed(run: Path, train: Dataset) -> bool:
+    """Whether ``run`` was trained on other files of a folder: then it may have seen what is for validation now."""
+    return _about(run).get("files", train.digest) != train.digest
+
+
+def warn_if_changed(run: Path, train: Dataset) -> None:
+    """Say so if ``run`` was trained on other files of the data set that ``train`` is of."""
+    if changed(run, train) and read_config(run)["dataset"] == train.name:
+        console.print(
+            f"files in {train.name} were added, removed or renamed since {run} began: it may have been trained on "
+            "what are validation images now, so accuracy on these is too high, and what is chosen by it is biased; "
+            "test images are not affected",
+            style="yellow",
+            soft_wrap=True,
+        )
 
 
 def recorded_classes(run: Path) -> tuple[str, ...] | None:

@@ -6,6 +6,7 @@ akamaster: github.com/akamaster/pytorch_resnet_cifar10, ResNet-20 to 110 trained
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from dataclasses import asdict, replace
@@ -39,7 +40,11 @@ PRETRAINED = {
     ("shapes", "resnet14", 8): "shapes-resnet14",
 }
 """Dense backbones that come with the project, in ``REFERENCE``, by data set, backbone and width."""
-AKAMASTER_URL = "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models/resnet20-12fca82f.th"
+AKAMASTER_SHA256 = "12fca82f"
+"""The first digits."""
+AKAMASTER_URL = (
+    f"https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models/resnet20-{AKAMASTER_SHA256}.th"
+)
 
 
 def create_model(spec: ModelSpec) -> LCNet:
@@ -85,18 +90,9 @@ def load_model(path: Path) -> LCNet:
     return model.eval()
 
 
-def save_backbone(backbone: Backbone, path: Path, half: bool = False) -> None:
-    """Write a backbone as safetensors, its architecture in the header.
-
-    Args:
-        backbone: what to save.
-        path: the file, replaced atomically.
-        half: store floating-point tensors as float16; they are float32 again once loaded.
-    """
-    tensors = {}
-    for key, tensor in backbone.state_dict().items():
-        stored = tensor.half() if half and tensor.is_floating_point() else tensor
-        tensors[key] = stored.detach().cpu().contiguous()
+def save_backbone(backbone: Backbone, path: Path) -> None:
+    """Write a backbone as safetensors, its architecture in the header, atomically."""
+    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in backbone.state_dict().items()}
     write_tensors(path, tensors, {"backbone": json.dumps(asdict(backbone.spec))})
 
 
@@ -113,15 +109,13 @@ def load_backbone(init: str, name: str | None = None, classes: int | None = 10, 
     Raises:
         UserError: when the file is missing, damaged, or holds another network than expected.
     """
-    if init == "akamaster":
-        state, spec = _from_akamaster(_download_akamaster(), "akamaster")
-    else:
-        path = Path(init)
-        if path.is_dir():
-            path = path / BACKBONE
-        if not path.is_file():
-            raise UserError(f"no weights file at {path}; give a file, a run folder of pretrain, or 'akamaster'")
-        state, spec = _read(path)
+    path = _download_akamaster() if init == "akamaster" else Path(init)
+    if path.is_dir():
+        path = path / BACKBONE
+    if not path.is_file():
+        raise UserError(f"no weights file at {path}; give a file, a run folder of pretrain, or 'akamaster'")
+    public = path.suffix != ".safetensors"
+    state, spec = _read_akamaster(path) if public else _read(path)
     expected = replace(
         spec,
         name=spec.name if name is None else name,
@@ -129,11 +123,12 @@ def load_backbone(init: str, name: str | None = None, classes: int | None = 10, 
         width=spec.width if width is None else width,
     )
     if expected != spec:
-        hint = f"; for that give --backbone {spec.name} --width {spec.width}" if spec.classes == classes else ""
+        same = spec.classes == expected.classes
+        hint = f"; for that give --backbone {spec.name} --width {spec.width}" if same else ""
         raise UserError(f"{init} holds {_describe(spec)}, but {_describe(expected)} was asked for{hint}")
     backbone = build(spec)
     _load_state(backbone, state, init)
-    if init == "akamaster" or Path(init).suffix == ".th":
+    if public:
         console.print(
             "akamaster's networks were trained on all 50,000 training images, so on this project's validation "
             "images accuracy is too high, and what is chosen by it is biased; test images are not affected",
@@ -170,12 +165,14 @@ def _describe(spec: BackboneSpec) -> str:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], BackboneSpec]:
-    if path.suffix == ".safetensors":
-        state, metadata = read_tensors(path)
-        if "backbone" not in metadata:
-            raise UserError(f"{path} is no backbone of this project (its header names no architecture)")
-        spec = _architecture(metadata["backbone"], path)
-        return {key: t.float() if t.is_floating_point() else t for key, t in state.items()}, spec
+    state, metadata = read_tensors(path)
+    if "backbone" not in metadata:
+        raise UserError(f"{path} is no backbone of this project (its header names no architecture)")
+    spec = _architecture(metadata["backbone"], path)
+    return {key: t.float() if t.is_floating_point() else t for key, t in state.items()}, spec
+
+
+def _read_akamaster(path: Path) -> tuple[dict[str, Tensor], BackboneSpec]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a different type for each way in which a file can be broken
@@ -200,7 +197,8 @@ def _from_akamaster(content: dict[str, Tensor], source: str) -> tuple[dict[str, 
     """Rename an akamaster checkpoint's tensors: ``layer2.0.conv1`` is block ``n + 0``, with n blocks in a stage."""
     state = content.get("state_dict", content) if isinstance(content, dict) else {}
     items = state.items() if isinstance(state, dict) else ()
-    state = {key.removeprefix("module."): tensor for key, tensor in items if isinstance(key, str)}
+    named = ((key, value) for key, value in items if isinstance(key, str) and isinstance(value, Tensor))
+    state = {key.removeprefix("module."): tensor for key, tensor in named}
     stage_blocks = len({key.split(".")[1] for key in state if key.startswith("layer1.")})
     if not stage_blocks or not {"conv1.weight", "linear.weight"} <= state.keys():
         raise UserError(f"{source} is no akamaster CIFAR checkpoint (it lacks conv1.weight, layer1.* or linear.weight)")
@@ -216,8 +214,15 @@ def _from_akamaster(content: dict[str, Tensor], source: str) -> tuple[dict[str, 
     return {renamed(key): tensor for key, tensor in state.items()}, spec
 
 
-def _download_akamaster() -> dict[str, Tensor]:
+def _download_akamaster() -> Path:
+    """The file, in PyTorch's cache; its name ends in the first digits of its SHA-256."""
+    path = Path(torch.hub.get_dir()) / "checkpoints" / AKAMASTER_URL.rpartition("/")[2]
     try:
-        return torch.hub.load_state_dict_from_url(AKAMASTER_URL, map_location="cpu", check_hash=True, weights_only=True)
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(AKAMASTER_URL, str(path), AKAMASTER_SHA256)
     except (OSError, RuntimeError) as error:
         raise UserError(f"could not get the akamaster ResNet-20 ({error}); give its file instead") from error
+    if not hashlib.sha256(path.read_bytes()).hexdigest().startswith(AKAMASTER_SHA256):
+        raise UserError(f"{path} is not akamaster's ResNet-20 (another SHA-256): delete it")
+    return path

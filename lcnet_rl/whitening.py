@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from lcnet_rl.backbones import Stem
 
 IMAGES = 5000
-"""How many images' patches are looked at."""
+"""How many images' patches are enough."""
 EPSILON = 5e-4
 """Added to variances, as there: directions in which patches do not vary, as in grey images, stay small."""
 
@@ -27,12 +27,12 @@ def whiten(stem: Stem, images: Tensor) -> None:
 
     Args:
         stem: changed in place.
-        images: training images, uint8 (N, 3, H, W), of which the first ``IMAGES`` are used.
+        images: training images, uint8 (N, 3, H, W).
     """
     weight = stem.conv.weight
     half = min(len(weight) // 2, weight[0].numel())
     sums, products, count = torch.zeros(()), torch.zeros(()), 0
-    for batch in images[:IMAGES].split(500):
+    for batch in images.split(500):
         patches = F.unfold(stem.normalised(batch), weight.shape[-1]).mT.flatten(0, 1).double()
         sums, products, count = sums + patches.sum(0), products + patches.mT @ patches, count + len(patches)
     mean = sums / count

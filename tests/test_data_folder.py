@@ -104,6 +104,38 @@ def test_an_image_whose_metadata_are_cut_short_is_unreadable(root: Path) -> None
         load_dataset(f"folder:{root}", "train")
 
 
+def test_a_decoder_that_fails_in_its_own_way_names_the_file(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def decode(*_: object) -> None:
+        raise RuntimeError("Failed to decode frame 0")  # Pillow's AVIF reader
+
+    monkeypatch.setattr(Image, "open", decode)
+    with pytest.raises(UserError, match=r"20 of 20 files.*0\.png \(Failed to decode frame 0\)"):
+        load_dataset(f"folder:{root}", "train")
+
+
+def test_pillows_remarks_on_an_image_stay_unsaid(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20 * 64 - 1)  # it warns of more, and refuses twice as many
+    for path in root.glob("*/*/*.png"):
+        Image.new("RGB", (20, 64)).save(path)
+    assert len(load_dataset(f"folder:{root}", "train")) == 18
+
+
+def test_a_root_says_where_a_folder_is_now(root: Path, tmp_path: Path) -> None:
+    root.rename(tmp_path.parent / "moved")
+    for asked in ("folder:moved", f"folder:{tmp_path}/moved"):
+        train = load_dataset(asked, "train", tmp_path.parent)
+        assert (len(train), train.name) == (18, asked)
+    with pytest.raises(UserError, match="nowhere/moved/train is no folder"):
+        load_dataset(f"folder:{tmp_path.parent}/moved", "train", tmp_path / "nowhere")
+
+
+def test_a_digest_tells_other_files_whatever_part_of_them_is_asked_for(root: Path) -> None:
+    before = {load_dataset(f"folder:{root}", split).digest for split in ("train", "val")}
+    assert len(before) == 1
+    (root / "train/blue/0.png").rename(root / "train/blue/x.png")
+    assert load_dataset(f"folder:{root}", "train").digest not in before
+
+
 @pytest.mark.parametrize("part", ["train", "test"])
 def test_missing_folders_are_named(root: Path, part: str) -> None:
     (root / part).rename(root / "elsewhere")

@@ -28,6 +28,14 @@ def test_one_seed_draws_one_set_whatever_the_global_random_state() -> None:
     assert first.difficulty.equal(second.difficulty)
 
 
+def test_the_set_is_the_one_that_results_are_of() -> None:
+    dataset = shapes.load("test")
+    assert dataset.difficulty is not None
+    assert dataset.labels[:12].tolist() == [4, 7, 6, 9, 6, 3, 7, 7, 4, 3, 8, 4]
+    assert dataset.difficulty[:4].tolist() == pytest.approx([0.720756, 0.264326, 0.160284, 0.890485], abs=1e-6)
+    assert float(dataset.images.float().mean()) == pytest.approx(76.06, abs=0.01)
+
+
 def test_another_seed_draws_other_images() -> None:
     first, second = shapes.draw(50, seed=5), shapes.draw(50, seed=6)
     assert (first.images != second.images).flatten(1).any(1).all()

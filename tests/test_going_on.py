@@ -9,7 +9,7 @@ import pytest
 from image_folders import dark_and_bright
 
 from lcnet_rl.commands import main
-from lcnet_rl.runs import CONFIG
+from lcnet_rl.runs import CHECKPOINT, CONFIG, METRICS, MODEL
 
 TINY = ["--backbone", "resnet8", "--width", "4"]
 COMMANDS = {
@@ -58,7 +58,56 @@ def test_a_run_does_not_go_on_with_more_images_than_it_began_with(
     printed = refused(capsys, command, "--resume", str(run))
     assert "began with 36 training images, but" in printed
     assert "now has 54" in printed
-    assert main(["evaluate", str(run)]) == 0
+
+
+def test_where_files_were_renamed_a_run_does_not_go_on_and_validation_images_are_said_to_be_known(
+    capsys: pytest.CaptureFixture[str], command: str, run: Path, tmp_path: Path
+) -> None:
+    said = f"files in folder:{tmp_path}/images were added, removed or renamed since {run} began"
+    assert main(["evaluate", str(run), "--split", "val"]) == 0
+    assert said not in capsys.readouterr().out
+    dark = tmp_path / "images" / "train" / "dark"
+    (dark / "0.png").rename(dark / "z.png")
+    assert "have other names than when" in refused(capsys, command, "--resume", str(run))
+    assert main(["evaluate", str(run), "--split", "val"]) == 0
+    assert said in capsys.readouterr().out
+    start = [*COMMANDS[command], "--dataset", f"folder:{tmp_path}/images", "--init", str(run)]
+    assert main([*start, "--run", str(tmp_path / "next")]) == 0
+    assert said in capsys.readouterr().out
+
+
+def test_a_run_without_a_checkpoint_is_told_from_a_finished_one(
+    capsys: pytest.CaptureFixture[str], command: str, run: Path, tmp_path: Path
+) -> None:
+    data = f"folder:{tmp_path}/images"
+    again = [*COMMANDS[command], "--dataset", data, "--run", str(run)]
+    assert "already holds a run" in refused(capsys, *again)
+    for name in (CHECKPOINT, MODEL, METRICS):
+        (run / name).unlink(missing_ok=True)
+    assert "without a checkpoint to go on from; delete it" in refused(capsys, *again)
+    assert f"has no {CHECKPOINT} to go on from" in refused(capsys, command, "--resume", str(run))
+
+
+def test_a_pruned_run_goes_on_in_several_processes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    network = ["--dataset", dark_and_bright(tmp_path / "images", train=20, test=4), "--backbone", "resnet8"]
+    short = ["--recipe.epochs", "1", "--recipe.batch-size", "8", "--run"]
+    assert main(["pretrain", *network, *short, str(tmp_path / "dense")]) == 0
+    pruned = [
+        "pretrain",
+        *network,
+        "--init",
+        str(tmp_path / "dense"),
+        "--prune",
+        "0.7",
+        *short,
+        str(tmp_path / "pruned"),
+    ]
+    assert main(pruned) == 0
+    monkeypatch.setattr("lcnet_rl.commands.pretrain.world_size", lambda: 2)
+    assert "--prune is for one process" in refused(capsys, *pruned[:-1], str(tmp_path / "other"))
+    assert main(["pretrain", "--resume", str(tmp_path / "pruned")]) == 0
 
 
 def test_a_run_that_recorded_no_data_goes_on(command: str, run: Path) -> None:

@@ -15,7 +15,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_backbones import noise, tiny_backbone
-from test_commands import failing
 from torch import nn
 
 from lcnet_rl import pretrain
@@ -29,8 +28,6 @@ from lcnet_rl.optim import decayed, triangle
 from lcnet_rl.pretrain import Recipe, dense_accuracy, layer_drop_keeps, train_dense
 from lcnet_rl.runs import CHECKPOINT, PROGRESS
 from lcnet_rl.tree import load_tree, save_tree
-from lcnet_rl.weights import save_backbone
-from lcnet_rl.whitening import whiten
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(epochs=4, batch_size=8, lr=0.1, precision="fp32")
@@ -228,6 +225,22 @@ def test_after_dropping_layers_statistics_are_those_of_the_whole_network(tmp_pat
         torch.testing.assert_close(measured.running_var, norm.running_var, rtol=1e-4, atol=1e-4)
 
 
+def test_a_checkpoint_of_another_optimizer_is_refused(tmp_path: Path) -> None:
+    train(fresh(), tmp_path, replace(MUON, epochs=1))
+    with pytest.raises(UserError, match="of another network or optimizer"):
+        train(fresh(), tmp_path, replace(RECIPE, epochs=1), resume=True)
+
+
+@pytest.mark.parametrize("rate", [50.0, 1e6])
+def test_a_checkpoint_never_holds_what_is_no_number(tmp_path: Path, rate: float) -> None:
+    recipe = replace(RECIPE, epochs=12, batch_size=24, lr=rate)  # one step an epoch
+    with pytest.raises(UserError, match="is the last good state"):
+        train(fresh(), tmp_path, recipe)
+    kept = load_tree(tmp_path / CHECKPOINT)
+    assert all(bool(value.isfinite().all()) for value in kept["backbone"].values())
+    assert bool(kept["loss_sum"].isfinite())
+
+
 def test_two_runs_with_one_seed_are_equal(tmp_path: Path) -> None:
     backbones = [fresh(), fresh()]
     for index, backbone in enumerate(backbones):
@@ -239,7 +252,7 @@ def test_a_loss_that_is_no_number_stops_and_leaves_the_last_good_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pretrain, "triangle", lambda step, *_: 1e30 if step >= 3 else 0.1)
-    with pytest.raises(UserError, match="loss is not a number") as caught:
+    with pytest.raises(UserError, match="is not a number at step") as caught:
         train(fresh(), tmp_path)
     assert "\n" not in str(caught.value)
     assert str(tmp_path / CHECKPOINT) in str(caught.value)
@@ -280,8 +293,12 @@ def test_dense_accuracy_counts_right_images_whatever_the_batch_size() -> None:
         ({"muon_lr": 0.2}, "go with --recipe.optimizer muon"),
         ({"lr": float("nan")}, "lr must be a finite number"),
         ({"warmup": 1.0}, "warmup"),
-        ({"weight_decay": -1.0}, "weight_decay"),
-        ({"label_smoothing": 1.0}, "label_smoothing"),
+        ({"weight_decay": -1.0}, "^weight_decay must be >= 0, got -1.0"),
+        ({"label_smoothing": 1.0}, "^label_smoothing must be in .* got 1.0"),
+        ({"distill": 1.5}, "^distill must be in .* got 1.5"),
+        ({"optimizer": "muon", "muon_lr": 0.0}, "^muon_lr must be > 0, got 0.0"),
+        ({"optimizer": "muon", "muon_momentum": 1.0}, "^muon_momentum must be in .* got 1.0"),
+        ({"optimizer": "muon", "muon_weight_decay": -1.0}, "^muon_weight_decay must be >= 0, got -1.0"),
         ({"layer_drop": 1.0}, "layer_drop"),
     ],
 )
@@ -293,46 +310,3 @@ def test_a_wrong_setting_is_refused_by_name(wrong: dict[str, Any], message: str)
 def test_a_batch_larger_than_the_set_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="batch size 25 exceeds the 24 images"):
         train(fresh(), tmp_path, Recipe(epochs=1, batch_size=25))
-
-
-def test_a_whitening_stem_makes_the_patches_of_an_image_white_and_stays(tmp_path: Path) -> None:
-    data = Dataset("noise", "train", smooth(200), torch.arange(200) % 3, ("a", "b", "c"))
-    backbone = create_backbone("resnet11-pool", classes=3, width=16)
-    recipe = replace(RECIPE, epochs=1, batch_size=100, whiten=True)
-    train_dense(backbone, data, coloured(12, "val"), recipe, tmp_path, 0, CPU)
-    conv, x = backbone.stem.conv, backbone.stem.normalised(data.images)
-    with torch.no_grad():
-        seen = nn.functional.conv2d(x, conv.weight).transpose(0, 1).flatten(1)
-    assert torch.equal(seen[:8], -seen[8:])
-    torch.testing.assert_close(torch.cov(seen[:8]), torch.eye(8), atol=1e-3, rtol=0)
-    assert not conv.weight.requires_grad
-
-
-def test_a_whitening_stem_stays_small_where_patches_do_not_vary() -> None:
-    backbone, grey = create_backbone("resnet11-pool", classes=3), smooth(20)[:, :1].expand(-1, 3, -1, -1)
-    whiten(backbone.stem, grey)
-    assert backbone.stem.conv.weight.abs().max() < 100
-
-
-def test_a_stem_wider_than_its_patches_whitens_with_what_filters_they_need() -> None:
-    stem = create_backbone("resnet11-pool", classes=3, width=64).stem
-    before = stem.conv.weight.clone()
-    whiten(stem, smooth(20))
-    assert torch.equal(stem.conv.weight[:27], -stem.conv.weight[27:54])
-    assert not (stem.conv.weight[:54] == before[:54]).any()
-    assert torch.equal(stem.conv.weight[54:], before[54:])
-
-
-def smooth(count: int) -> torch.Tensor:
-    """Noise whose neighbouring pixels are alike."""
-    coarse = torch.rand(count, 3, 9, 9, generator=torch.Generator().manual_seed(0))
-    return (255 * nn.functional.interpolate(coarse, 32, mode="bilinear")).to(torch.uint8)
-
-
-def test_whitening_a_stem_that_is_trained_already_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    command = ["pretrain", "--dataset", "shapes", "--recipe.whiten", "--run", str(tmp_path / "run")]
-    save_backbone(fresh(), tmp_path / "fresh.safetensors")
-    assert "leave it away with --init" in failing(capsys, *command, "--init", str(tmp_path / "fresh.safetensors"))
-    assert not (tmp_path / "run").exists()

@@ -32,7 +32,7 @@ def screen(monkeypatch: pytest.MonkeyPatch) -> Console:
 def summary_of(model: LCNet) -> dict[str, Any]:
     data = Dataset("noise", "val", images(6), torch.zeros(6, dtype=torch.int64), tuple("abcdefghij"))
     results = evaluate(model, data, model.greedy(), torch.device("cpu"))
-    return report.summarize(model, data, results, 0.1, {name: results for name in report.GAINS})
+    return report.summarize(model, data, results, 0.1, dict.fromkeys(report.GAINS, results))
 
 
 def test_what_was_pruned_before_is_not_called_dense(screen: Console) -> None:

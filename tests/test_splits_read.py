@@ -29,16 +29,21 @@ def watched(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> list[str
     return splits
 
 
-def test_a_training_reads_no_test_images(monkeypatch: pytest.MonkeyPatch, images: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["train", "pretrain"])
+def test_a_training_reads_no_test_images(
+    monkeypatch: pytest.MonkeyPatch, images: str, tmp_path: Path, command: str
+) -> None:
     read = []
 
     def load(name: str, split: Split, root: Path | None) -> Dataset:
         read.append(split)
         return load_dataset(name, split, root)
 
-    monkeypatch.setattr("lcnet_rl.commands.train.load_dataset", load)
-    arguments = ["train", "--dataset", images, "--backbone", "resnet8", "--width", "4", "--init", "scratch"]
-    assert main([*arguments, "--batch-size", "24", "--epochs", "1", "--run", str(tmp_path / "run")]) == 0
+    monkeypatch.setattr(f"lcnet_rl.commands.{command}.load_dataset", load)
+    options = {"train": ["--init", "scratch", "--batch-size", "24", "--epochs", "1"]}
+    options["pretrain"] = ["--recipe.batch-size", "24", "--recipe.epochs", "1"]
+    network = ["--dataset", images, "--backbone", "resnet8", "--width", "4"]
+    assert main([command, *network, *options[command], "--run", str(tmp_path / "run")]) == 0
     assert read == ["train", "val"]
 
 

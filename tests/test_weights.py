@@ -67,19 +67,6 @@ def test_a_saved_backbone_comes_back_exactly(tmp_path: Path, name: str) -> None:
     assert torch.equal(loaded(noise()), backbone(noise()))
 
 
-def test_half_precision_halves_the_file_and_is_float32_once_loaded(tmp_path: Path) -> None:
-    backbone = tiny_backbone()
-    save_backbone(backbone, tmp_path / "full.safetensors")
-    save_backbone(backbone, tmp_path / "half.safetensors", half=True)
-    assert (tmp_path / "half.safetensors").stat().st_size < 0.7 * (tmp_path / "full.safetensors").stat().st_size
-    loaded = load_backbone(str(tmp_path / "half.safetensors"), classes=4).eval()
-    for key, tensor in loaded.state_dict().items():
-        original = backbone.state_dict()[key]
-        assert tensor.dtype == original.dtype
-        torch.testing.assert_close(tensor, original, rtol=2**-11, atol=1e-7)
-    torch.testing.assert_close(loaded(noise()), backbone(noise()), rtol=0.01, atol=0.01)
-
-
 @pytest.mark.parametrize(("decides", "groups"), [("layers", 2), ("channels", 0), ("both", 2)])
 @pytest.mark.parametrize(("confidence", "prices"), [(True, None), (False, None), (True, PriceRange(0.1, 1.6))])
 def test_a_saved_model_comes_back_exactly(
@@ -129,6 +116,31 @@ def test_a_model_whose_header_is_wrong_about_confidence_is_refused(tmp_path: Pat
     write_model(model, tmp_path / "model.safetensors", {**asdict(model.spec), "confidence": not confidence})
     with pytest.raises(UserError, match="does not fit the architecture that it names"):
         load_model(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["w.th", "w.pth", "w"])
+def test_of_a_public_network_it_is_said_that_it_knows_the_validation_images(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    write_akamaster(tmp_path / name, old_format=False)
+    load_backbone(str(tmp_path / name), classes=4)
+    assert "trained on all 50,000 training images" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("content", [b"<html>oops", b"", b"\x80\x02}q"])
+def test_a_damaged_download_of_the_public_network_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "resnet20-12fca82f.th").write_bytes(content)
+    with pytest.raises(UserError, match=r"checkpoints/resnet20-12fca82f\.th is not akamaster's .*: delete it"):
+        load_backbone("akamaster")
+
+
+def test_a_checkpoint_without_tensors_is_refused(tmp_path: Path) -> None:
+    torch.save(dict.fromkeys(["conv1.weight", "linear.weight", "layer1.0.conv1.weight"], 1.0), tmp_path / "w.th")
+    assert "is no akamaster CIFAR checkpoint" in refusal(tmp_path / "w.th")
 
 
 @pytest.mark.parametrize("old_format", [True, False], ids=["legacy", "zip"])

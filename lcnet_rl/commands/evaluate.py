@@ -23,7 +23,16 @@ from lcnet_rl.pretrain import dense_accuracy
 from lcnet_rl.progress import Progress, console
 from lcnet_rl.report import measured, print_summary, summarize
 from lcnet_rl.rewards import PriceRange, price_range
-from lcnet_rl.runs import START, WEIGHTS, check_classes, command_line, data_root, read_config, write_json
+from lcnet_rl.runs import (
+    START,
+    WEIGHTS,
+    check_classes,
+    command_line,
+    data_root,
+    read_config,
+    warn_if_changed,
+    write_json,
+)
 from lcnet_rl.weights import load_backbone, load_model
 
 CURVE = (0.05, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95)
@@ -66,6 +75,7 @@ def run(config: Evaluate) -> None:
     root = data_root(config.data_root, settings)
     train, val = (load_dataset(settings["dataset"], split, root) for split in ("train", "val"))
     check_classes(config.run, model.classes, train.name, train.classes)
+    warn_if_changed(config.run, train)
     dataset = load_dataset(settings["dataset"], "test", root) if config.split == "test" else val
     summary = evaluate_run(config, model, train, val, dataset)
     print_summary(summary)
@@ -78,8 +88,11 @@ def evaluate_dense(config: Evaluate, settings: dict[str, Any]) -> None:
     """Accuracy and MACs of a run of ``pretrain``, on the screen and in ``evaluation-SPLIT.json``."""
     if config != Evaluate(config.run, config.split, device=config.device, data_root=config.data_root):
         raise UserError(f"in {config.run} nothing is decided: leave --budget, --price, --which and --seed away")
-    dataset = load_dataset(settings["dataset"], config.split, data_root(config.data_root, settings))
+    root = data_root(config.data_root, settings)
+    dataset = load_dataset(settings["dataset"], config.split, root)
     check_classes(config.run, len(dataset.classes), dataset.name, dataset.classes)
+    if config.split == "val":
+        warn_if_changed(config.run, dataset)
     backbone = load_backbone(str(config.run), classes=len(dataset.classes))
     device = resolve_device(config.device)
     summary = {

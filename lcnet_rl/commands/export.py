@@ -18,7 +18,7 @@ from lcnet_rl.export.layout import Blocked, Layout, Standard
 from lcnet_rl.files import replacing
 from lcnet_rl.progress import console
 from lcnet_rl.rewards import price_range
-from lcnet_rl.runs import WEIGHTS, check_classes, data_root, read_config
+from lcnet_rl.runs import WEIGHTS, check_classes, data_root, read_config, warn_if_changed
 from lcnet_rl.weights import load_model
 
 
@@ -58,6 +58,7 @@ def run(config: Export) -> None:
     check_classes(config.run, model.classes, val.name, val.classes)
     if config.budget is not None:
         train, prices = load_dataset(settings["dataset"], "train", root), price_range(settings["agent"]["price"])
+        warn_if_changed(config.run, train)
         console.print(meet_budget(model, train, val, config.budget, prices, torch.device("cpu")), soft_wrap=True)
     images = val.sample(config.check).images
     with replacing(path) as temporary:

@@ -21,7 +21,7 @@ from lcnet_rl.errors import UserError
 from lcnet_rl.files import replacing
 from lcnet_rl.progress import console
 from lcnet_rl.rewards import price_range
-from lcnet_rl.runs import WEIGHTS, check_classes, read_config, recorded_classes, write_json
+from lcnet_rl.runs import WEIGHTS, check_classes, data_root, read_config, recorded_classes, write_json
 from lcnet_rl.weights import load_model
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -65,7 +65,7 @@ def run(config: Predict) -> None:
     model = load_model(config.run / WEIGHTS[config.which])
     if config.price is not None:
         model.price.fill_(checked(config.price, price_range(settings["agent"]["price"])))
-    classes = classes_of(config.run, settings["dataset"])
+    classes = classes_of(config.run, settings)
     check_classes(config.run, model.classes, settings["dataset"], classes)
     pixels = read_images(config.images)
     engine = Engine(model.to(resolve_device(config.device)))
@@ -84,9 +84,9 @@ def run(config: Predict) -> None:
         console.print(f"figures: {config.json}", soft_wrap=True)
 
 
-def classes_of(run: Path, dataset: str) -> tuple[str, ...]:
+def classes_of(run: Path, settings: dict[str, Any]) -> tuple[str, ...]:
     """The classes' names that a run has recorded; of one from before runs did, those of its data set."""
-    return recorded_classes(run) or class_names(dataset)
+    return recorded_classes(run) or class_names(settings["dataset"], data_root(None, settings))
 
 
 def predict(

@@ -20,7 +20,17 @@ from lcnet_rl.macs import dense_macs
 from lcnet_rl.pretrain import Recipe, dense_accuracy, train_dense
 from lcnet_rl.progress import console
 from lcnet_rl.prune import prune
-from lcnet_rl.runs import CONFIG, METRICS, START, TEACHER, check_same_data, create_run, read_config, write_json
+from lcnet_rl.runs import (
+    CONFIG,
+    METRICS,
+    START,
+    TEACHER,
+    check_same_data,
+    create_run,
+    read_config,
+    warn_if_changed,
+    write_json,
+)
 from lcnet_rl.settings import from_dict
 from lcnet_rl.weights import BACKBONE, load_backbone, save_backbone
 
@@ -89,12 +99,14 @@ def run_on(config: Pretrain, device: torch.device) -> None:
     """``run``, once it is clear where."""
     if config.recipe.compile and world_size() > 1:
         raise UserError("--recipe.compile is for one process: leave it away, or start without torchrun")
-    if config.prune is not None and world_size() > 1:
+    if config.prune is not None and config.resume is None and world_size() > 1:
         raise UserError("--prune is for one process: start without torchrun")
     if config.recipe.compile:
         check_compiler(device)
     with main_first():
         train, val = (load_dataset(config.dataset, split, config.data_root) for split in ("train", "val"))
+    if config.init and config.resume is None:
+        warn_if_changed(Path(config.init), train)
     TrainingBatches(train, config.recipe.batch_size, config.seed)  # refuses a faulty size before there is a folder
     torch.manual_seed(config.seed)
     classes = len(train.classes)

@@ -31,7 +31,7 @@ from lcnet_rl.model import LCNet
 from lcnet_rl.policies import PolicyName
 from lcnet_rl.progress import console
 from lcnet_rl.rewards import price_range
-from lcnet_rl.runs import CONFIG, START, TEACHER, check_same_data, create_run, read_config
+from lcnet_rl.runs import CONFIG, START, TEACHER, check_same_data, create_run, read_config, warn_if_changed
 from lcnet_rl.second import with_second
 from lcnet_rl.weights import PRETRAINED, load_backbone, load_model, pretrained, save_backbone
 
@@ -59,6 +59,8 @@ def run_on(config: AnyTrain, device: torch.device) -> None:
         raise UserError(f"--algo {config.algo} trains in one process: start it without torchrun, or use reinforce")
     with main_first():
         train, val = (load_dataset(config.dataset, split, config.data_root) for split in ("train", "val"))
+    if config.init and config.resume is None:
+        warn_if_changed(Path(config.init), train)
     torch.manual_seed(config.seed)
     folder, classes = config.resume, len(train.classes)
     backbone = load_backbone(str(folder / START), classes=classes) if folder else starting_backbone(config, classes)

@@ -5,6 +5,7 @@ Anything above may import it; it imports nothing of models, environments or agen
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from lcnet_rl.data import cifar10, folder, shapes
@@ -27,7 +28,8 @@ def load_dataset(name: str, split: Split, data_root: Path | None = None) -> Data
         split: ``"train"`` excludes ``"val"``, a fixed class-balanced slice of the training images; ``"test"``
             is for evaluation only.
         data_root: where data lives; overrides the environment variable ``LCNET_RL_DATA``, which overrides
-            the user's cache folder.
+            the user's cache folder. A folder is looked for in ``data_root`` only, if that is given: below it if PATH is
+            relative, else under its own name.
 
     Raises:
         UserError: an unknown name or split, data that cannot be had, or a faulty folder.
@@ -37,7 +39,7 @@ def load_dataset(name: str, split: Split, data_root: Path | None = None) -> Data
     part: Part = "test" if split == "test" else "train"
     kind, _, path = name.partition(":")
     if kind == "folder" and path:
-        images = folder.load(Path(path).expanduser(), part)
+        images = replace(folder.load(_folder(path, data_root), part), name=name)
     elif name == "cifar10":
         images = cifar10.load(resolve_root(data_root), part)
     elif name == "shapes":
@@ -47,15 +49,17 @@ def load_dataset(name: str, split: Split, data_root: Path | None = None) -> Data
     return images if split == "test" else training_part(images, split)
 
 
-def class_names(name: str) -> tuple[str, ...]:
+def class_names(name: str, data_root: Path | None = None) -> tuple[str, ...]:
     """The classes of a data set, in the order of their labels, without reading its images.
+
+    ``data_root`` is that of ``load_dataset``.
 
     Raises:
         UserError: an unknown name, or a faulty folder.
     """
     kind, _, path = name.partition(":")
     if kind == "folder" and path:
-        return folder.class_names(Path(path).expanduser())
+        return folder.class_names(_folder(path, data_root))
     known = {"cifar10": cifar10.CLASSES, "shapes": shapes.CLASSES}
     if name not in known:
         raise unknown_name("data set", name, NAMES)
@@ -66,5 +70,12 @@ def place(name: str, data_root: Path | None = None) -> str:
     """Where the images of a data set are kept, in words for the person at the command line."""
     kind, _, path = name.partition(":")
     if kind == "folder":
-        return str(Path(path).expanduser())
+        return str(_folder(path, data_root))
     return str(resolve_root(data_root) / cifar10.CACHE) if name == "cifar10" else "nowhere, drawn at each load"
+
+
+def _folder(path: str, data_root: Path | None) -> Path:
+    images = Path(path).expanduser()
+    if data_root is None:
+        return images
+    return data_root.expanduser() / (images.name if images.is_absolute() else images)

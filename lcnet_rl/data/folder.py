@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import struct
 import warnings
 from collections.abc import Sequence
@@ -18,6 +20,8 @@ from lcnet_rl.errors import UserError
 
 NAMED = 5
 """Unreadable files named in the error; the rest is counted."""
+BAD_FILE = (OSError, ValueError, RuntimeError, SyntaxError, struct.error, Image.DecompressionBombError)
+"""What Pillow's decoders raise."""
 
 
 def load(path: Path, part: Part) -> Dataset:
@@ -33,7 +37,8 @@ def load(path: Path, part: Part) -> Dataset:
     files = [(file, label) for label, name in enumerate(classes) for file in _images(path / part / name)]
     pixels = read_images([file for file, _ in files])
     labels = torch.tensor([label for _, label in files], dtype=torch.int64)
-    return Dataset(f"folder:{path}", part, pixels, labels, classes)
+    names = b"\0".join(os.fsencode(file.relative_to(path)) for file, _ in files)
+    return Dataset(f"folder:{path}", part, pixels, labels, classes, digest=hashlib.sha256(names).hexdigest()[:16])
 
 
 def read_images(files: Sequence[Path]) -> Tensor:
@@ -65,14 +70,15 @@ def read_image(file: Path) -> NDArray[np.uint8]:
         Shape (32, 32, 3), uint8.
 
     Raises:
-        OSError, ValueError, SyntaxError, struct.error, DecompressionBombError: what Pillow says of a bad file.
+        Any of ``BAD_FILE``: what Pillow says of a bad file.
     """
-    with warnings.catch_warnings(), Image.open(file) as image:
-        warnings.simplefilter("ignore")  # remarks on odd metadata; a file that cannot be decoded raises
-        if image.mode.startswith(("I", "F")):
-            raise ValueError("more than 8 bits a pixel")
-        # Through RGBA, since a palette may carry transparency; transparent pixels become black.
-        rgba = ImageOps.exif_transpose(image).convert("RGBA")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # remarks on odd metadata or size; a file that cannot be decoded raises
+        with Image.open(file) as image:
+            if image.mode.startswith(("I", "F")):
+                raise ValueError("more than 8 bits a pixel")
+            # Through RGBA, since a palette may carry transparency; transparent pixels become black.
+            rgba = ImageOps.exif_transpose(image).convert("RGBA")
         background = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
         flat = Image.alpha_composite(background, rgba).convert("RGB")
         return np.asarray(flat.resize((SIZE, SIZE), Image.Resampling.BICUBIC))
@@ -82,7 +88,7 @@ def _try_to_read(file: Path) -> NDArray[np.uint8] | str:
     """The image, or what to say about it."""
     try:
         return read_image(file)
-    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as problem:
+    except BAD_FILE as problem:
         told = getattr(problem, "strerror", None) or str(problem)
         reason = "not an image" if isinstance(problem, UnidentifiedImageError) else " ".join(told.split())
         return f"{file} ({reason})"
