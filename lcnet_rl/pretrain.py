@@ -186,7 +186,7 @@ def train_dense(
     def check(step: int) -> None:
         weights = (value for value in backbone.state_dict().values() if value.is_floating_point())
         numbers = all(bool(value.isfinite().all()) for value in weights)
-        if not (numbers and math.isfinite(float(distributed.global_mean(loss_sum)))):
+        if not math.isfinite(float(distributed.global_mean(loss_sum if numbers else loss_sum + math.nan))):
             raise UserError(
                 f"the loss or a weight is not a number at step {step} (lr {recipe.lr} too high?); stopped, and "
                 f"{run / CHECKPOINT} is the last good state"
