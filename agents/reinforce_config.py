@@ -8,7 +8,7 @@ from typing import get_args
 from agents.estimators import Baseline, ControlVariate, CostGradient
 from agents.pricing import PricingConfig
 from lcnet_rl.errors import UserError, unknown_name
-from lcnet_rl.rewards import create_reward, is_smooth
+from lcnet_rl.rewards import create_reward, is_linear, is_smooth
 
 
 @dataclass(frozen=True)
@@ -63,13 +63,19 @@ class ReinforceConfig(PricingConfig):
                 "baseline batch-mean compares images: use a --batch-size of 2 or more, or another --baseline"
             )
         first_order = self.control_variate == "first-order" or self.baseline == "mean-field"
-        if first_order and not is_smooth(create_reward(self.reward)):
+        reward = create_reward(self.reward)
+        if first_order and not is_smooth(reward):
             raise UserError(
                 f"reward {self.reward} has no gradient by what it judges: use --control-variate none, and another "
                 "--baseline than mean-field"
             )
-        if self.cost_gradient == "exact" and not create_reward(self.reward).pays_by_step:
-            raise UserError(f"reward {self.reward} is not linear in compute: use --cost-gradient sampled")
+        if self.cost_gradient == "exact" and not reward.pays_by_step:
+            if is_linear(reward):
+                raise UserError(
+                    f"reward {self.reward} does not say that it pays by step: set pays_by_step = True in its class, or "
+                    "use --cost-gradient sampled"
+                )
+            raise UserError(f"reward {self.reward} is not task - price * share: use --cost-gradient sampled")
         self._check(lambda value: value >= 1, "be at least 1", "rollouts", "log_every", "save_every", "evals")
         self._check(lambda value: value > 0, "be > 0", "epochs", "gate_lr")
         self._check(lambda value: value >= 0, "be >= 0", "entropy", "information")

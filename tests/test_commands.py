@@ -64,7 +64,7 @@ def failing(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (("train", "--algo", "skipnet", "--batch-size", "1"), "baseline batch-mean compares images"),
         (("demo", "--run", str(REFERENCE / "resnet20")), "already holds a run"),
         (("train", "--reward", "lagrange"), "did you mean lagrangian"),
-        (("train", "--reward", "budget"), "not linear in compute: use --cost-gradient sampled"),
+        (("train", "--reward", "budget"), "is not task - price * share: use --cost-gradient sampled"),
         (("train", "--rollouts", "1"), "--rollouts 2"),
         (("train", "--reward", "quadratic"), "--cost-gradient sampled"),
         (("train", "--dataset", "shapes", "--backbone", "resnet21", "--init", "scratch"), "or resnet20?"),

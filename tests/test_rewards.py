@@ -212,6 +212,8 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         "    return (judged.correct > 0.5).float() - price * share\n"
         "def endless(judged, share, price):\n"
         "    return judged.correct / 0 - share\n"
+        "def number(judged, share, price):\n"
+        "    return 1.0\n"
         "def boolean(judged, share, price):\n"
         "    return judged.correct > 0\n"
     )
@@ -235,9 +237,10 @@ def test_a_users_function_is_a_shape_with_parameters(module: str) -> None:
     [
         ("generous", "rises with compute at a share of 0.1"),
         ("broken", "failed: AttributeError"),
-        ("single", "must return one finite float an image"),
-        ("endless", "must return one finite float an image"),
-        ("boolean", "must return one finite float an image"),
+        ("single", r"single returned the shape \(\) for images of shape \(13,\): it must return one float an image"),
+        ("endless", "endless returned inf at share 0, price 0, correct 1, log_prob 0: it must be finite"),
+        ("boolean", r"boolean returned torch.bool: it must return floats \(.float\(\)"),
+        ("number", "number returned a float: it must return a tensor"),
     ],
 )
 def test_a_users_function_that_is_no_reward_is_refused(module: str, function: str, message: str) -> None:

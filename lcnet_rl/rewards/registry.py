@@ -15,31 +15,41 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
-import itertools
 import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-import torch
 from torch import Tensor
 
 from lcnet_rl.errors import UserError, unknown_name
 from lcnet_rl.rewards import shapes
 from lcnet_rl.rewards.judgement import Judgement
 from lcnet_rl.rewards.shapes import Reward
+from lcnet_rl.rewards.trial import check_reward, is_linear
 
-Shape = Callable[..., Any]
-"""A ``Reward`` dataclass, or a function of (judged, share, price) and of parameters with defaults."""
+Shape = Reward | Callable[..., Any]
+"""A ``Reward``, a dataclass that derives from it, or a function of (judged, share, price) and of parameters with
+defaults."""
 S = TypeVar("S", bound=Shape)
-_REWARDS: dict[str, Shape] = {}
+_BUILT_IN: dict[str, Shape] = {
+    "linear": shapes.Linear,
+    "quadratic": shapes.Quadratic,
+    "confidence": shapes.Confidence,
+    "confidence-gain": shapes.ConfidenceGain,
+    "potential": shapes.Potential,
+    "budget": shapes.Budget,
+    "lagrangian": shapes.Lagrangian,
+    "asymmetric": shapes.Asymmetric,
+}
+_REWARDS = dict(_BUILT_IN)
 _ARGUMENTS = 3
 
 
 def register_reward(name: str) -> Callable[[S], S]:
-    """A decorator that lets ``create_reward`` find a shape as ``name``.
+    """A decorator that lets ``create_reward`` find a shape as ``name``; run again, it replaces the shape of before.
 
     Raises:
         UserError: when another shape has the name, or it could not be written on the command line.
@@ -48,25 +58,13 @@ def register_reward(name: str) -> Callable[[S], S]:
         raise UserError(f"a reward's name is a word without ':', '=' or ',', got {name!r}")
 
     def register(shape: S) -> S:
-        if _REWARDS.get(name, shape) is not shape:
+        there = _REWARDS.get(name, shape)
+        if there is not shape and (name in _BUILT_IN or not _redefined(there, shape)):
             raise UserError(f"there already is a reward {name!r}")
         _REWARDS[name] = shape
         return shape
 
     return register
-
-
-for _name, _shape in (
-    ("linear", shapes.Linear),
-    ("quadratic", shapes.Quadratic),
-    ("confidence", shapes.Confidence),
-    ("confidence-gain", shapes.ConfidenceGain),
-    ("potential", shapes.Potential),
-    ("budget", shapes.Budget),
-    ("lagrangian", shapes.Lagrangian),
-    ("asymmetric", shapes.Asymmetric),
-):
-    register_reward(_name)(_shape)
 
 
 def reward_names() -> list[str]:
@@ -76,7 +74,7 @@ def reward_names() -> list[str]:
 
 @dataclass(frozen=True)
 class FunctionReward(Reward):
-    """A user's function as a shape; nothing is known of its cost, so it comes with the last step."""
+    """A user's function as a shape whose cost comes with the last step."""
 
     function: Callable[..., Tensor]
     parameters: tuple[tuple[str, float], ...] = ()
@@ -86,31 +84,39 @@ class FunctionReward(Reward):
         return self.function(judged, share, price, **dict(self.parameters))
 
 
-def create_reward(text: str) -> Reward:
+class LinearFunctionReward(FunctionReward):
+    """A user's function that was found to be ``task - price * share``."""
+
+    pays_by_step: ClassVar[bool] = True
+
+
+def create_reward(given: str | Shape) -> Reward:
     """A reward shape from its name and, if any, its parameters: ``"linear"``, ``"quadratic:penalty=0.5"``.
 
+    Args:
+        given: in Python also a shape itself.
+
     Raises:
-        UserError: for an unknown name or parameter, a value that is negative or no number, a user's module that cannot
-            be imported, or a shape that is not one: wrong results, or more reward for more compute.
+        UserError: for an unknown name or parameter, a value that is no number or, of a built-in shape, negative, a
+            user's module that cannot be imported, or a shape that is not one; see ``check_reward``.
     """
-    name, _, arguments = text.partition(":")
-    if name in _REWARDS:
-        shape = _REWARDS[name]
-    else:
-        attribute, _, arguments = arguments.partition(":")
-        if not attribute.isidentifier():
-            raise unknown_name("reward", name, _REWARDS)
-        shape, name = _imported(name, attribute), f"{name}:{attribute}"
-    parameters = _parameters(name, shape, arguments)
-    reward = shape(**parameters) if isinstance(shape, type) else FunctionReward(shape, tuple(parameters.items()))
-    _check(name, reward)
+    name, shape, arguments = _found(given) if isinstance(given, str) else (_label(given), given, "")
+    reward = _made(name, shape, arguments)
+    check_reward(name, reward)
+    if isinstance(reward, FunctionReward) and is_linear(reward):
+        return LinearFunctionReward(reward.function, reward.parameters)
     return reward
 
 
-def is_smooth(reward: Reward) -> bool:
-    """Whether a reward has a gradient with respect to what is judged, as a first-order control variate needs."""
-    parts = (torch.full((1,), value, requires_grad=True) for value in (0.5, -0.7, 0.5))
-    return reward(Judgement(*parts), torch.full((1,), 0.5), torch.ones(1)).requires_grad
+def _found(text: str) -> tuple[str, Shape, str]:
+    """Name, shape, and what follows them."""
+    name, _, arguments = text.partition(":")
+    if name in _REWARDS:
+        return name, _REWARDS[name], arguments
+    attribute, _, arguments = arguments.partition(":")
+    if not attribute.isidentifier():
+        raise unknown_name("reward", name, _REWARDS)
+    return f"{name}:{attribute}", _imported(name, attribute), arguments
 
 
 def _imported(module: str, attribute: str) -> Shape:
@@ -124,12 +130,22 @@ def _imported(module: str, attribute: str) -> Shape:
             f"reward {module}:{attribute} cannot be imported ({type(error).__name__}: {error}); built-in rewards: "
             f"{', '.join(reward_names())}"
         ) from error
-    if not callable(found):
-        raise UserError(f"reward {module}:{attribute} is no function and no Reward")
     return found
 
 
-def _parameters(name: str, shape: Shape, arguments: str) -> dict[str, float]:
+def _made(name: str, shape: Shape, arguments: str) -> Reward:
+    """The shape with its parameters; one that is a ``Reward`` already has them."""
+    if isinstance(shape, Reward):
+        if arguments:
+            raise UserError(f"reward {name} is made already: it takes no parameters, got {arguments}")
+        return shape
+    if not callable(shape):
+        raise UserError(f"reward {name} is no function and no Reward")
+    parameters = _parameters(name, shape, arguments)
+    return shape(**parameters) if isinstance(shape, type) else FunctionReward(shape, tuple(parameters.items()))
+
+
+def _parameters(name: str, shape: Callable[..., Any], arguments: str) -> dict[str, float]:
     if isinstance(shape, type) and issubclass(shape, Reward) and dataclasses.is_dataclass(shape):
         known = [field.name for field in dataclasses.fields(shape)]
     elif isinstance(shape, type):
@@ -148,30 +164,17 @@ def _parameters(name: str, shape: Shape, arguments: str) -> dict[str, float]:
             parameters[key] = float(value)
         except ValueError as error:
             raise UserError(f"reward {name}: {key} must be a number, got {value!r}") from error
-        if not 0 <= parameters[key] < math.inf:
+        if name in _BUILT_IN and not 0 <= parameters[key] < math.inf:
             raise UserError(f"reward {name}: {key} must be >= 0, got {value}")
     return parameters
 
 
-def _check(name: str, reward: Reward) -> None:
-    """Refuse a shape that is not finite, of the wrong size, or rises with compute, at a grid of points."""
-    shares = torch.linspace(0, 1.2, 13)
-    for correct, log_prob, price in itertools.product((0.0, 1.0), (-4.0, -0.7, -0.05), (0.0, 0.3, 2.0)):
-        confidence = math.exp(log_prob) if correct else 0.5
-        judged = Judgement(*(torch.full_like(shares, value) for value in (correct, log_prob, confidence)))
-        try:
-            values = reward(judged, shares, torch.full_like(shares, price))
-        except Exception as error:  # whatever a user's function can raise
-            raise UserError(f"reward {name} failed: {type(error).__name__}: {error}") from error
-        numbers = isinstance(values, Tensor) and values.is_floating_point() and values.shape == shares.shape
-        if not numbers or not bool(values.isfinite().all()):
-            raise UserError(f"reward {name} must return one finite float an image, of the shape of share")
-        rises = values.diff() > 1e-6
-        if bool(rises.any()):
-            share = float(shares[1:][rises][0])
-            raise UserError(f"reward {name} rises with compute at a share of {share:.1f} (price {price}); it must not")
-        if reward.pays_by_step and not torch.allclose(values.float(), values[0].float() - price * shares, atol=1e-4):
-            raise UserError(
-                f"reward {name} says that it pays by step, but at price {price} it is not task - price * share; "
-                "leave pays_by_step at False"
-            )
+def _redefined(old: Shape, new: Shape) -> bool:
+    """Whether two functions or classes are of one place, as of a notebook's cell that is run again."""
+    places = [(shape.__module__, getattr(shape, "__qualname__", None)) for shape in (old, new)]
+    return places[0] == places[1] and places[0][1] is not None
+
+
+def _label(shape: Shape) -> str:
+    """A name for a shape that was given as it is."""
+    return type(shape).__qualname__ if isinstance(shape, Reward) else getattr(shape, "__qualname__", repr(shape))

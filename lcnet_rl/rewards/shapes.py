@@ -9,6 +9,7 @@ own without touching either.
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -17,16 +18,26 @@ import torch
 from torch import Tensor
 
 from lcnet_rl.rewards.judgement import Judgement
+from lcnet_rl.rewards.values import checked_call, checked_potential
 
 
 class Reward(ABC):
-    """A reward shape; all tensors are of one shape, one number an image, float."""
+    """A reward shape; all tensors are of one shape, one number an image, float.
+
+    It must be finite for shares from 0 to 1.2. What a subclass returns is checked at every call.
+    """
 
     pays_by_step: ClassVar[bool] = False
     """Whether the reward is ``task - price * share``: then every step pays for its own MACs as they are spent, and the
     expected cost has an exact gradient. Otherwise all of the cost comes with the last step."""
     has_potential: ClassVar[bool] = False
     """Whether ``potential`` is not zero."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for name, checked in (("__call__", checked_call), ("potential", checked_potential)):
+            if inspect.isfunction(own := vars(cls).get(name)):
+                setattr(cls, name, checked(own))
 
     @abstractmethod
     def __call__(self, judged: Judgement, share: Tensor, price: Tensor) -> Tensor:

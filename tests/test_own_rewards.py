@@ -1,0 +1,215 @@
+"""A user's own reward: what is found out about it, what is refused, and how it is given."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from test_agents_runs import joint
+from test_envs_process import tiny_process
+from torch import Tensor
+
+from agents.pricing import PricingConfig
+from agents.reinforce_config import ReinforceConfig
+from lcnet_rl.errors import UserError
+from lcnet_rl.rewards import Judgement, Reward, create_reward, is_smooth, judge, register_reward
+from lcnet_rl.rewards.shapes import Lagrangian, Linear
+
+MODULE = """
+from dataclasses import dataclass
+import torch
+from lcnet_rl.rewards import Reward
+from lcnet_rl.rewards.shapes import Potential
+
+def lin(judged, share, price, weight=1.0):
+    return weight * judged.correct - price * share
+def flat(judged, share, price):
+    return judged.correct - 0.3 * share
+def kinked(judged, share, price):
+    return judged.correct - price.clamp(max=5) * share
+def hinge(judged, share, price):
+    return judged.correct - price * (share - 0.6).clamp(min=0)
+def inverse(judged, share, price):
+    return judged.correct - price * share + (1 - judged.correct) * torch.log(1 - judged.confidence)
+def by_numpy(judged, share, price):
+    return torch.from_numpy(judged.correct.numpy() - price.numpy() * share.numpy())
+
+@dataclass(frozen=True)
+class Silent(Reward):
+    def __call__(self, judged, share, price):
+        return judged.correct - price * share
+
+made = Potential(2.0)
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A user's module in the working folder."""
+    (tmp_path / "rewards_of_mine.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return "rewards_of_mine"
+
+
+def lin(judged: Judgement, share: Tensor, price: Tensor) -> Tensor:
+    return judged.correct - price * share
+
+
+def unsure(judged: Judgement, share: Tensor, price: Tensor) -> Tensor:
+    """No number where the label has between 3 and 45 %, which no point that is tried has."""
+    p = judged.log_prob.exp()
+    return judged.correct - price * share + torch.where((p > 0.03) & (p < 0.45), torch.nan, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "linear"), [("lin", True), ("lin:weight=3", True), ("hinge", False), ("flat", False), ("kinked", False)]
+)
+def test_a_function_pays_by_step_just_if_it_is_its_task_minus_the_price_of_the_share(
+    module: str, name: str, linear: bool
+) -> None:
+    assert create_reward(f"{module}:{name}").pays_by_step == linear
+
+
+def test_an_exact_cost_gradient_takes_a_function_that_is_linear_and_says_why_it_takes_no_other(module: str) -> None:
+    ReinforceConfig(reward=f"{module}:lin", cost_gradient="exact")
+    with pytest.raises(UserError, match=r"hinge is not task - price \* share: use --cost-gradient sampled"):
+        ReinforceConfig(reward=f"{module}:hinge", cost_gradient="exact")
+    with pytest.raises(UserError, match="Silent does not say that it pays by step: set pays_by_step = True"):
+        ReinforceConfig(reward=f"{module}:Silent", cost_gradient="exact")
+
+
+def test_a_linear_function_is_paid_as_the_built_in_shape_is() -> None:
+    steps = []
+    for reward in ("linear", lin):
+        process = tiny_process(reward=reward, price=0.7)
+        process.begin(torch.arange(6).numpy())
+        ones = torch.ones(6, process.model.action_size).numpy()
+        steps.append([process.step(ones)[0].tolist() for _ in range(process.model.depth)])
+    assert steps[0] == steps[1]
+
+
+def shaped(values: Callable[[Tensor], Tensor], has_potential: bool = True) -> Reward:
+    @dataclass(frozen=True)
+    class Shaped(Linear):
+        def potential(self, log_prob: Tensor) -> Tensor:
+            return values(log_prob)
+
+    Shaped.has_potential = has_potential
+    return Shaped()
+
+
+def test_a_potential_that_nobody_would_add_is_refused() -> None:
+    with pytest.raises(UserError, match=r"Shaped has a potential, but does not say so: add has_potential = True"):
+        create_reward(shaped(torch.exp, has_potential=False))
+    reward = shaped(torch.exp)
+    assert create_reward(reward) is reward
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (lambda log_prob: (-1 - log_prob).log(), "returned nan at log_prob 0"),
+        (lambda log_prob: log_prob.mean(), r"returned the shape \(\)"),
+        (lambda log_prob: log_prob > -1, r"returned torch\.bool"),
+    ],
+)
+def test_a_potential_is_one_finite_float_an_image(values: Callable[[Tensor], Tensor], message: str) -> None:
+    with pytest.raises(UserError, match=f"the potential of reward .*Shaped {message}"):
+        create_reward(shaped(values))
+
+
+def test_a_reward_is_tried_where_predictions_are_sure(module: str) -> None:
+    with pytest.raises(UserError, match=r"inverse returned nan at share 0, price 0, correct 1, log_prob 0: it must"):
+        create_reward(f"{module}:inverse")
+
+
+def test_what_is_no_number_while_training_is_the_rewards_fault_at_a_point_and_no_learning_rates(
+    tmp_path: Path,
+) -> None:
+    register_reward("test-unsure")(unsure)
+    trainer = joint(tmp_path / "run", reward="test-unsure", cost_gradient="sampled", target=None, warmup=0.0)
+    with pytest.raises(UserError, match=r"test_own_rewards:unsure returned nan at share .*, price .*, log_prob -"):
+        trainer.joint_step()
+
+
+def test_environments_pass_on_no_reward_that_is_no_number() -> None:
+    register_reward("test-unsure")(unsure)
+    process = tiny_process(reward="test-unsure", price=0.7)
+    process.begin(torch.arange(6).numpy())
+    ones = torch.ones(6, process.model.action_size).numpy()
+    for _ in range(process.model.depth - 1):
+        process.step(ones)
+    with pytest.raises(UserError, match=r"unsure returned nan at share 0, price 0\.7"):
+        process.step(ones)
+
+
+def test_a_potential_that_is_no_number_ends_an_episode() -> None:
+    reward = shaped(lambda log_prob: torch.where((log_prob > -2.3) & (log_prob < -0.8), torch.nan, log_prob))
+    register_reward("test-shaped")(type(reward))
+    with pytest.raises(UserError, match=r"the potential of reward .* returned nan at log_prob -"):
+        tiny_process(reward="test-shaped").begin(torch.arange(6).numpy())
+
+
+def test_a_reward_is_not_blamed_for_predictions_that_are_no_numbers() -> None:
+    seen = judge(torch.tensor([[torch.nan, 0.0], [1.0, 0.0]]), torch.tensor([0, 0]))
+    values = create_reward("confidence")(seen, torch.ones(2), torch.ones(2))
+    assert values.isfinite().tolist() == [False, True]
+
+
+def test_a_reward_that_is_made_is_used_as_it_is(module: str) -> None:
+    reward = create_reward(f"{module}:made")
+    assert (reward.pays_by_step, reward.has_potential) == (True, True)
+    torch.testing.assert_close(reward.potential(torch.zeros(1)), torch.tensor([2.0]))
+    with pytest.raises(UserError, match="made already: it takes no parameters, got weight=1"):
+        create_reward(f"{module}:made:weight=1")
+
+
+def test_a_cell_that_is_run_again_replaces_its_shape_and_no_other() -> None:
+    def cell(factor: float) -> Callable[..., Tensor]:
+        @register_reward("test-mine")
+        def mine(judged: Judgement, share: Tensor, price: Tensor) -> Tensor:
+            return factor * judged.correct - price * share
+
+        return mine
+
+    cell(1.0)
+    cell(2.0)
+    zero = torch.zeros(1)
+    assert create_reward("test-mine")(Judgement(zero + 1, zero, zero + 1), zero, zero).item() == 2
+    with pytest.raises(UserError, match="there already is a reward 'test-mine'"):
+        register_reward("test-mine")(lin)
+    register_reward("test-part")(functools.partial(lin))
+    with pytest.raises(UserError, match="there already is a reward 'test-part'"):
+        register_reward("test-part")(functools.partial(unsure))
+    again = type("Linear", (Linear,), {"__module__": Linear.__module__, "__qualname__": Linear.__qualname__})
+    with pytest.raises(UserError, match="there already is a reward 'linear'"):
+        register_reward("linear")(again)
+
+
+def test_a_reward_that_numpy_computes_has_no_gradient_and_the_error_says_what_to_do(module: str) -> None:
+    assert not is_smooth(create_reward(f"{module}:by_numpy"))
+    with pytest.raises(UserError, match="has no gradient by what it judges: use --control-variate none"):
+        ReinforceConfig(reward=f"{module}:by_numpy", control_variate="first-order")
+
+
+def test_parameters_of_ones_own_may_be_negative(module: str) -> None:
+    zero = torch.zeros(1)
+    reward = create_reward(f"{module}:lin:weight=-1")
+    assert reward(Judgement(zero + 1, zero, zero + 1), zero, zero).item() == -1
+    with pytest.raises(UserError, match=r"returned nan at share 0"):
+        create_reward(f"{module}:lin:weight=nan")
+
+
+def test_a_subclass_of_lagrangian_keeps_its_target() -> None:
+    @dataclass(frozen=True)
+    class Sure(Lagrangian):
+        def __call__(self, judged: Judgement, share: Tensor, price: Tensor) -> Tensor:
+            return judged.log_prob.clamp(min=-5) - price * (share - self.target)
+
+    register_reward("test-sure")(Sure)
+    assert PricingConfig(reward="test-sure:target=0.5").aim == 0.5
