@@ -21,7 +21,7 @@ from agents.finetune import FinetuneConfig
 from lcnet_rl.distributed import rand_rows
 from lcnet_rl.errors import UserError, unknown_name
 from lcnet_rl.model import LCNet
-from lcnet_rl.rewards import Lagrangian, PriceRange, create_reward, price_range
+from lcnet_rl.rewards import Lagrangian, PriceRange, create_reward, price_matters, price_range
 
 PriceSchedule = Literal["constant", "linear", "cosine"]
 SHORTEST_INTEGRAL = 0.3
@@ -65,6 +65,14 @@ class PricingConfig(FinetuneConfig):
             raise UserError(
                 f"a target (here {self.aim:g}, given or the preset's) moves one price: for the range {prices} give "
                 "--target None too"
+            )
+        if not prices.is_one and not price_matters(reward):
+            raise UserError(f"reward {self.reward} charges the same at all prices: give one --price, not {prices}")
+        # Just beyond the target too: what is free up to there only can still be held to it.
+        if self.aim is not None and not price_matters(reward, self.aim + 0.01):
+            raise UserError(
+                f"no price holds a policy to the target {self.aim:g} (given or the preset's): up to there reward "
+                f"{self.reward} charges the same at all prices; give another target, or --target None"
             )
         self._check(lambda value: value >= 0, "be >= 0", "price_rate")
         self._check(lambda value: 0 <= value <= 1, "be in [0, 1]", "ramp")

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from agents.pricing import PricingConfig
 from agents.reinforce_config import ReinforceConfig
 from lcnet_rl.errors import UserError
-from lcnet_rl.rewards import Judgement, Reward, create_reward, is_smooth, judge, register_reward
+from lcnet_rl.rewards import Judgement, Reward, create_reward, is_smooth, judge, register_reward, reward_names
 from lcnet_rl.rewards.shapes import Lagrangian, Linear
 
 MODULE = """
@@ -159,6 +160,30 @@ def test_a_reward_is_not_blamed_for_predictions_that_are_no_numbers() -> None:
     seen = judge(torch.tensor([[torch.nan, 0.0], [1.0, 0.0]]), torch.tensor([0, 0]))
     values = create_reward("confidence")(seen, torch.ones(2), torch.ones(2))
     assert values.isfinite().tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"reward": "flat", "target": 0.5}, "no price holds a policy to the target 0.5"),
+        ({"reward": "flat", "price": "0.1..1"}, "flat charges the same at all prices: give one --price, not 0.1..1"),
+        ({"reward": "hinge", "target": 0.5}, "up to there reward rewards_of_mine:hinge charges the same at all prices"),
+    ],
+)
+def test_a_price_that_changes_nothing_finds_no_target_and_has_no_range(
+    module: str, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        PricingConfig(**{**settings, "reward": f"{module}:{settings['reward']}"})
+
+
+def test_a_price_that_changes_what_compute_costs_finds_targets_and_has_ranges(module: str) -> None:
+    PricingConfig(reward=f"{module}:flat", price=0.4)
+    PricingConfig(reward=f"{module}:hinge", target=0.7)
+    for name in [name for name in reward_names() if not name.startswith("test")]:
+        PricingConfig(reward=name, **({} if name == "lagrangian" else {"target": 0.65}))
+        if name != "lagrangian":
+            PricingConfig(reward=name, price="0.1..1")
 
 
 def test_a_reward_that_is_made_is_used_as_it_is(module: str) -> None:
