@@ -24,7 +24,7 @@ from lcnet_rl.device import resolve_device
 from lcnet_rl.drawing import trace
 from lcnet_rl.errors import UserError
 from lcnet_rl.model import LCNet
-from lcnet_rl.rewards import PriceRange, create_reward, judge, price_range
+from lcnet_rl.rewards import PriceRange, Shape, create_reward, judge, price_range
 from lcnet_rl.runs import check_classes, data_root, read_config
 from lcnet_rl.spec import DEFAULT_GROUPS, Decides
 from lcnet_rl.state import State
@@ -68,8 +68,9 @@ class Settings:
     """Filter groups a block, each kept or dropped as one; 0 decides every filter by itself; None is 4."""
     confidence: bool | None = None
     """Whether the policy sees the confidence of a probe on the pooled features, billed; None is yes."""
-    reward: str = "linear"
-    """Reward shape, with parameters after a colon: ``linear``, ``quadratic:penalty=0.5``, ...; ``MODULE:FUNCTION``."""
+    reward: str | Shape = "linear"
+    """Reward shape, with parameters after a colon: ``linear``, ``quadratic:penalty=0.5``, ...; ``MODULE:FUNCTION``; a
+    function or a ``Reward``."""
     price: float | str | None = None
     """Reward lost by spending the dense model's MACs once; a range like ``"0.05..1.0"`` draws one for every image. None
     is what the model or run was trained at or for, and 0.3 where it was not trained."""

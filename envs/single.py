@@ -142,7 +142,8 @@ class LayerSkipEnv(SkipEnv):
     | `backbone`, `width`  | `"resnet8"`  | a backbone with random weights, where neither `model` nor `run` is given  |
     | `groups`             | `4`          | filter groups a block; 0 decides every filter by itself                   |
     | `confidence`         | `True`       | whether the agent sees the confidence of a probe, which is then billed    |
-    | `reward`             | `"linear"`   | name of a shape, with parameters after a colon; or `"module:function"`    |
+    | `reward`             | `"linear"`   | name of a shape, with parameters after a colon; or `"module:function"`;   |
+    |                      |              | or a function, or a `Reward`                                              |
     | `price`              | `None`       | reward lost by spending the dense MACs once, or a range `"0.05..1.0"`;    |
     |                      |              | `None` is what the model or run was trained for, 0.3 if it was not        |
     | `device`             | `"cpu"`      | where the network runs                                                    |

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import gymnasium
+import numpy as np
 import pytest
 import torch
 from test_agents_runs import joint
-from test_envs_process import tiny_process
+from test_documented_commands import files
+from test_envs_process import first_potential, random_actions, tiny, tiny_process
 from torch import Tensor
 
 from agents.pricing import PricingConfig
@@ -186,6 +189,18 @@ def test_a_price_that_changes_what_compute_costs_finds_targets_and_has_ranges(mo
             PricingConfig(reward=name, price="0.1..1")
 
 
+def test_an_environment_takes_a_function_and_a_reward() -> None:
+    for reward in (lin, Linear(), Linear, functools.partial(lin)):
+        env = gymnasium.make("lcnet_rl:LCNet/LayerSkip-v0", **tiny("layers", 1, reward=reward, price=0.5))
+        assert env.unwrapped.process.reward.pays_by_step
+        env.reset(seed=0)
+        assert env.step(env.action_space.sample())[1] < 0
+    with pytest.raises(UserError, match="rises with compute"):
+        tiny_process(reward=lambda judged, share, price: judged.correct + share)
+    with pytest.raises(UserError, match="3 is no function and no Reward"):
+        create_reward(3)  # type: ignore[arg-type]
+
+
 def test_a_reward_that_is_made_is_used_as_it_is(module: str) -> None:
     reward = create_reward(f"{module}:made")
     assert (reward.pays_by_step, reward.has_potential) == (True, True)
@@ -238,3 +253,20 @@ def test_a_subclass_of_lagrangian_keeps_its_target() -> None:
 
     register_reward("test-sure")(Sure)
     assert PricingConfig(reward="test-sure:target=0.5").aim == 0.5
+
+
+def test_the_documented_reward_with_a_potential_is_shaped_and_paid_step_by_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_shaping.py").write_text(files()["my_shaping.py"])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    process = tiny_process(reward="my_shaping:Hints:weight=0.5", price=0.7)
+    process.begin(torch.arange(6).numpy())
+    potential = first_potential(process, "my_shaping:Hints:weight=0.5").numpy()
+    actions = random_actions(process, seed=0)
+    rewards, _, infos = zip(*(process.step(action) for action in actions), strict=True)
+    expected = infos[-1]["is_success"] - 0.7 * infos[-1]["macs_ratio"] - potential
+    np.testing.assert_allclose(sum(rewards), expected, atol=1e-6)
+    assert (rewards[0] != 0).all()
+    assert (potential < 0).all()
