@@ -6,6 +6,7 @@ by block: ``begin`` is a reset, ``step`` a step, both batched, with rewards and 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,29 +18,18 @@ from gymnasium.error import ResetNeeded
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from envs.network import ENV_IDS, PRICE, dataset_of, model_of, prices_of, reward_of
 from envs.observations import Arrays, encode, encode_end, observation_space
-from lcnet_rl.backbones import create_backbone
-from lcnet_rl.data import Dataset, Split, load_dataset
-from lcnet_rl.device import resolve_device
+from lcnet_rl.data import Dataset, Split
+from lcnet_rl.device import one_thread_if_forked, resolve_device
 from lcnet_rl.drawing import trace
-from lcnet_rl.errors import UserError
+from lcnet_rl.errors import UserError, unknown_name
 from lcnet_rl.model import LCNet
-from lcnet_rl.rewards import PriceRange, Shape, create_reward, judge, price_range
-from lcnet_rl.runs import check_classes, data_root, read_config
-from lcnet_rl.spec import DEFAULT_GROUPS, Decides
+from lcnet_rl.rewards import Shape, judge, price_range
+from lcnet_rl.spec import Decides
 from lcnet_rl.state import State
-from lcnet_rl.weights import load_model
 
-ENV_IDS: dict[Decides, str] = {
-    "layers": "LCNet/LayerSkip-v0",
-    "channels": "LCNet/ChannelSkip-v0",
-    "both": "LCNet/LayerChannelSkip-v0",
-}
-"""The id of the environments for each kind of decision; with gymnasium write ``"lcnet_rl:" + id``."""
-
-FRESH_WEIGHTS_SEED = 0
-PRICE = 0.3
-"""Where nobody gave one, and the network was trained at none."""
+__all__ = ["ENV_IDS", "PRICE", "Infos", "Process", "Settings", "check_options"]
 
 Infos = dict[str, NDArray[Any]]
 """Name to one value an image, (B,)."""
@@ -54,26 +44,31 @@ class Settings:
     ``shapes`` where no run is given."""
     split: Split = "train"
     """``train``, ``val`` or ``test``, for a data set given by name."""
-    data_root: Path | None = None
+    data_root: Path | str | None = None
     """Where data lives; None is where the run had its own, and the user's cache folder for a data set given by name."""
     model: LCNet | None = None
     """The network to decide for: used, not copied; moved to ``device`` and put into eval mode."""
     run: Path | str | None = None
-    """A run folder whose final model is the network."""
+    """A run folder of ``lcnet-rl train`` whose final model is the network."""
+    init: Path | str | None = None
+    """Where neither is given, weights of the backbone that fresh gates are put on: ``auto`` (what comes with the
+    project for that data set, backbone and width), a file, a run of ``pretrain``, ``akamaster``, or ``scratch``
+    (random, always the same), which None is. The probes are untrained, so ``confidence`` says nothing yet."""
     backbone: str | None = None
-    """Name of a backbone to put fresh gates on; None is ``resnet8``. Weights are random, always the same."""
+    """Name of a backbone to put fresh gates on; None is what the file of ``init`` holds, else ``resnet8``."""
     width: int | None = None
     """Filters of the backbone's first stage; None is the usual width."""
     groups: int | None = None
     """Filter groups a block, each kept or dropped as one; 0 decides every filter by itself; None is 4."""
     confidence: bool | None = None
     """Whether the policy sees the confidence of a probe on the pooled features, billed; None is yes."""
-    reward: str | Shape = "linear"
+    reward: str | Shape | None = None
     """Reward shape, with parameters after a colon: ``linear``, ``quadratic:penalty=0.5``, ...; ``MODULE:FUNCTION``; a
-    function or a ``Reward``."""
+    function or a ``Reward``. None is what the run was trained for, else ``linear``."""
     price: float | str | None = None
     """Reward lost by spending the dense model's MACs once; a range like ``"0.05..1.0"`` draws one for every image. None
-    is what the model or run was trained at or for, and 0.3 where it was not trained."""
+    is what the model or run was trained at or for, and 0.3 where it was not trained. A price means something with its
+    reward only: with a trained ``model``, give the reward that it was trained for."""
     device: str = "cpu"
     """``cpu``, ``cuda``, ``cuda:N`` or ``auto``."""
 
@@ -82,6 +77,8 @@ class Settings:
             price_range(self.price)
         if self.model is not None and self.run is not None:
             raise UserError("give a model or a run, not both")
+        if self.init is not None and not (self.model is None and self.run is None):
+            raise UserError("init is what fresh gates are put on: leave it out where a model or a run is given")
 
 
 class Process:
@@ -101,13 +98,14 @@ class Process:
         Raises:
             UserError: for names, values or a model that do not fit; the message says what would.
         """
+        one_thread_if_forked()
         self.device = resolve_device(settings.device)
-        self.dataset = _dataset(settings)
+        self.dataset = dataset_of(settings)
         if not len(self.dataset):
             raise UserError(f"data set {self.dataset.name} holds no image")
-        self.model = _model(decides, settings, self.dataset).to(self.device).eval()
-        self.reward = create_reward(settings.reward)
-        self.prices = _prices(settings, self.model)
+        self.model = model_of(decides, settings, self.dataset).to(self.device).eval()
+        self.reward = reward_of(settings)
+        self.prices = prices_of(settings, self.model)
         self.images, self.labels = self.dataset.images.to(self.device), self.dataset.labels.to(self.device)
         self.observation_space: spaces.Dict = observation_space(self.model)
         self.action_space = spaces.MultiBinary(int(self.model.action_size))
@@ -287,57 +285,16 @@ class Process:
             self.model.eval()
 
 
-def _dataset(settings: Settings) -> Dataset:
-    """The images of ``settings``, or else the run's."""
-    if isinstance(settings.dataset, Dataset):
-        return settings.dataset
-    if settings.dataset is not None or settings.run is None:
-        return load_dataset(settings.dataset or "shapes", settings.split, settings.data_root)
-    config = read_config(Path(settings.run))
-    return load_dataset(config["dataset"], settings.split, data_root(settings.data_root, config))
+def check_options(options: Mapping[str, Any] | None, known: tuple[str, ...]) -> Mapping[str, Any]:
+    """The options of a reset, which may be none.
 
-
-def _prices(settings: Settings, model: LCNet) -> PriceRange:
-    """The prices of ``settings``, or the model's own: its gates read the price, and decide otherwise at another one."""
-    if settings.price is not None:
-        return price_range(settings.price)
-    trained_at = float(model.price)
-    untrained = settings.run is None and trained_at == 0
-    return model.spec.prices or price_range(PRICE if untrained else trained_at)
-
-
-def _model(decides: Decides, settings: Settings, dataset: Dataset) -> LCNet:
-    """The model of ``settings``, and a check that it fits the environment and the data."""
-    if settings.model is None and settings.run is None:
-        return _fresh_model(decides, settings, len(dataset.classes))
-    model = settings.model if settings.run is None else load_model(Path(settings.run))
-    assert model is not None
-    spec, source = model.spec, "the model" if settings.run is None else str(settings.run)
-    if spec.decides != decides:
-        raise UserError(f"{source} decides {spec.decides!r}: it needs {ENV_IDS[spec.decides]}, not {ENV_IDS[decides]}")
-    if model.classes != len(dataset.classes):
-        raise UserError(f"{source} tells {model.classes} classes apart, but the data set has {len(dataset.classes)}")
-    if settings.run is not None:
-        check_classes(Path(settings.run), model.classes, dataset.name, dataset.classes)
-    for name, asked, found in (
-        ("backbone", settings.backbone, spec.backbone.name),
-        ("width", settings.width, spec.backbone.width),
-        ("groups", settings.groups, spec.groups),
-        ("confidence", settings.confidence, spec.confidence),
-    ):
-        if asked is not None and asked != found:
-            raise UserError(f"{source} has {name} {found}, but {asked} was asked for; leave {name} out")
-    return model
-
-
-def _fresh_model(decides: Decides, settings: Settings, classes: int) -> LCNet:
-    groups = DEFAULT_GROUPS if settings.groups is None else settings.groups
-    confidence = True if settings.confidence is None else settings.confidence
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(FRESH_WEIGHTS_SEED)
-        backbone = create_backbone(settings.backbone or "resnet8", classes, settings.width)
-        prices = price_range(PRICE if settings.price is None else settings.price)
-        return LCNet(backbone, decides, groups, confidence=confidence, prices=prices)
+    Raises:
+        UserError: for one that is not known, which would else be ignored.
+    """
+    for name in options or {}:
+        if name not in known:
+            raise unknown_name("reset option", str(name), known)
+    return options or {}
 
 
 def _numpy(tensor: Tensor) -> NDArray[Any]:

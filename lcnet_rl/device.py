@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 from enum import IntEnum
+from multiprocessing.context import SpawnProcess
 from typing import Literal
 
 import torch
@@ -40,6 +42,16 @@ def resolve_device(name: str) -> torch.device:
             f"device {name!r} was asked for, but there are {torch.cuda.device_count()} GPUs, from cuda:0 on"
         )
     return device
+
+
+def one_thread_if_forked() -> None:
+    """Compute in one thread from now on, in a worker process that is a fork of another process.
+
+    Where the other one has computed, torch's threads did not come along, and an operation that wants them waits for
+    ever. Workers of gymnasium's asynchronous vector environments are such forks.
+    """
+    if multiprocessing.parent_process() and not isinstance(multiprocessing.current_process(), SpawnProcess):
+        torch.set_num_threads(1)
 
 
 def has_fast_bf16(device: torch.device) -> bool:

@@ -158,7 +158,7 @@ def restoring(path: Path) -> Iterator[None]:
         raise UserError(f"{path} was written by another version of this project ({error}); train anew") from error
 
 
-def data_root(given: Path | None, settings: dict[str, Any]) -> Path | None:
+def data_root(given: Path | str | None, settings: dict[str, Any]) -> Path | str | None:
     """Where a run's data are: as ``given``, or else where the run had them; None is the usual place."""
     return given or (Path(settings["data_root"]) if settings.get("data_root") else None)
 

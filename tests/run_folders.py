@@ -26,12 +26,12 @@ def write(folder: Path, command: str, **settings: Any) -> Path:
     return folder
 
 
-def trained(folder: Path, model: LCNet, dataset: str, price: float | str = 0.3) -> Path:
+def trained(folder: Path, model: LCNet, dataset: str, price: float | str = 0.3, **agent: Any) -> Path:
     """A run folder of ``train``, which ended with ``model``."""
     folder.mkdir(exist_ok=True)
     save_model(model, folder / MODEL)
     save_backbone(model.backbone, folder / START)
-    settings = {"dataset": dataset, "data_root": None, "seed": 0, "agent": {"price": price}}
+    settings = {"dataset": dataset, "data_root": None, "seed": 0, "agent": {"price": price, **agent}}
     (folder / CONFIG).write_text(yaml.safe_dump(settings))
     return folder
 

@@ -5,18 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from run_folders import trained
 from test_envs_process import tiny, tiny_data, tiny_model
 
 from envs.process import ENV_IDS, Process, Settings
 from lcnet_rl.backbones import create_backbone
-from lcnet_rl.data import Dataset
+from lcnet_rl.data import Dataset, cifar10
 from lcnet_rl.errors import UserError
 from lcnet_rl.model import LCNet
+from lcnet_rl.rewards import create_reward
 from lcnet_rl.spec import Decides
-from lcnet_rl.weights import save_model
+from lcnet_rl.weights import REFERENCE, load_backbone, save_model
+
+DENSE = REFERENCE / "shapes-resnet14"
 
 
 def test_fresh_weights_are_always_the_same_and_disturb_no_random_state() -> None:
@@ -62,6 +67,91 @@ def test_a_run_brings_its_own_images(images: str, tmp_path: Path) -> None:
     save_model(LCNet(create_backbone("resnet8", 2, 4)), tmp_path / "model.safetensors")
     assert Process("both", Settings(run=tmp_path)).dataset.name == images
     assert Process("both", Settings(run=tmp_path, split="test")).dataset.split == "test"
+
+
+def mean_return(process: Process, greedy: bool, count: int) -> float:
+    """Of the first images, under the model's own decisions or with everything skipped."""
+    process.begin(np.arange(count))
+    decide, ended, total = process.model.greedy(), False, 0.0
+    while not ended:
+        action = decide(process.model.observe(process.state))
+        rewards, ended, _ = process.step((action if greedy else torch.zeros_like(action)).numpy())
+        total += float(rewards.mean())
+    return total
+
+
+def test_a_runs_policy_earns_more_than_skipping_everything_at_its_own_price(tmp_path: Path) -> None:
+    model = LCNet(load_backbone(str(DENSE)), "layers", groups=1, keep_bias=2.0)  # which keeps all blocks
+    model.price.fill_(1.5)
+    run = trained(tmp_path / "run", model, "shapes", price=1.5, reward="confidence")
+    process = Process("layers", Settings(run=run, split="val"))
+    assert mean_return(process, greedy=True, count=200) > mean_return(process, greedy=False, count=200) + 0.2
+    linear = Process("layers", Settings(run=run, split="val", reward="linear"))
+    assert mean_return(linear, greedy=True, count=200) < mean_return(linear, greedy=False, count=200), "of 0 or 1"
+
+
+@pytest.mark.cifar
+def test_a_committed_policy_earns_more_than_skipping_everything() -> None:
+    process = Process("layers", Settings(run=REFERENCE / "resnet20-65-layers", split="val"))
+    assert mean_return(process, greedy=True, count=500) > mean_return(process, greedy=False, count=500) + 0.2
+
+
+def test_a_model_alone_or_a_file_without_its_run_is_rewarded_linearly(tmp_path: Path) -> None:
+    assert Process("both", Settings(**tiny())).reward == create_reward("linear")
+    save_model(tiny_model(), tmp_path / "model.safetensors")
+    assert Process("both", Settings(dataset=tiny_data(), run=tmp_path)).reward == create_reward("linear")
+
+
+def test_a_reward_that_only_the_run_knows_has_to_be_given(tmp_path: Path) -> None:
+    run = trained(tmp_path / "run", tiny_model(), "shapes", reward="quardatic")
+    with pytest.raises(UserError, match=r"was trained for the reward 'quardatic', but .* give reward"):
+        Process("both", Settings(run=run, dataset=tiny_data()))
+    assert Process("both", Settings(run=run, dataset=tiny_data(), reward="quadratic")).reward.pays_by_step is False
+
+
+def same_weights(one: torch.nn.Module, other: torch.nn.Module) -> bool:
+    return all(torch.equal(value, other.state_dict()[key]) for key, value in one.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"init": "auto", "backbone": "resnet14", "width": 8},
+        {"init": DENSE},
+        {"init": str(DENSE / "backbone.safetensors")},
+    ],
+)
+def test_fresh_gates_are_put_on_trained_weights(settings: dict[str, Any]) -> None:
+    model = Process("layers", Settings(dataset="shapes", split="val", **settings)).model
+    assert same_weights(model.backbone, load_backbone(str(DENSE)))
+
+
+def test_scratch_is_what_fresh_gates_are_put_on_by_default() -> None:
+    scratch, default = (Process("both", Settings(dataset=tiny_data(), init=init)).model for init in ("scratch", None))
+    assert same_weights(scratch, default)
+
+
+def test_starting_weights_that_cannot_be_had_are_refused(tmp_path: Path) -> None:
+    run = trained(tmp_path / "run", tiny_model(), "shapes")
+    for settings, said in (
+        (tiny(init="auto"), "leave it out where a model or a run"),
+        ({"init": run}, "give it as run"),
+        ({"run": DENSE, "dataset": "shapes"}, "no agent: give it as init"),
+        ({"init": "auto", "dataset": "shapes"}, "no pretrained resnet8"),
+        ({"init": "auto", "dataset": "shapes", "backbone": "resnet14"}, "there is width 8"),
+        ({"init": DENSE, "dataset": "shapes", "backbone": "resnet20"}, "was asked for"),
+        ({"init": tmp_path / "none"}, "no weights file"),
+    ):
+        with pytest.raises(UserError, match=said):
+            Process("both", Settings(**{"dataset": tiny_data(), **settings}))
+
+
+def test_where_data_live_may_be_a_string(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    roots = []
+    monkeypatch.setattr(cifar10, "load", lambda root, part: roots.append(root) or tiny_data().subset([]))
+    with pytest.raises(UserError):  # an empty data set
+        Process("both", Settings(dataset="cifar10", split="test", data_root=str(tmp_path)))
+    assert roots == [tmp_path]
 
 
 @pytest.mark.parametrize("decides", ENV_IDS)

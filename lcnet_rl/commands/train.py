@@ -19,7 +19,7 @@ from agents.rivals.skipnet import SkipNet
 from agents.sb3 import minibatch, train_sb3
 from agents.sb3_config import PPOConfig
 from envs.process import ENV_IDS
-from lcnet_rl.backbones import Backbone, create_backbone
+from lcnet_rl.backbones import Backbone
 from lcnet_rl.commands.train_settings import AnyTrain, TrainReinforce, TrainRival, parse
 from lcnet_rl.data import Dataset, load_dataset
 from lcnet_rl.data.sampler import TrainingBatches
@@ -31,9 +31,10 @@ from lcnet_rl.model import LCNet
 from lcnet_rl.policies import PolicyName
 from lcnet_rl.progress import console
 from lcnet_rl.rewards import price_range
-from lcnet_rl.runs import CONFIG, START, TEACHER, check_same_data, create_run, read_config, warn_if_changed
+from lcnet_rl.runs import START, TEACHER, check_same_data, create_run, warn_if_changed
 from lcnet_rl.second import with_second
-from lcnet_rl.weights import PRETRAINED, load_backbone, load_model, pretrained, save_backbone
+from lcnet_rl.starting import is_agent, starting_networks
+from lcnet_rl.weights import load_backbone, load_model, save_backbone
 
 __all__ = ["check", "parse", "run", "start_run", "starting_backbone"]
 
@@ -116,7 +117,8 @@ def starting_backbone(config: AnyTrain, classes: int | None) -> Backbone:
 
     With ``classes`` None it may be for any number of them.
     """
-    return put_second(config, starting_networks(config, classes))
+    networks = starting_networks(config.init, config.dataset, config.backbone, config.width, classes)
+    return put_second(config, networks)
 
 
 def put_second(config: AnyTrain, first: Backbone) -> Backbone:
@@ -127,33 +129,6 @@ def put_second(config: AnyTrain, first: Backbone) -> Backbone:
         return first
     second = load_backbone(config.second, classes=first.spec.classes)
     return with_second(first, second, config.second_weight, config.second_mirrored)
-
-
-def starting_networks(config: AnyTrain, classes: int | None) -> Backbone:
-    """The same without --second."""
-    if config.init == "scratch":
-        return create_backbone(config.backbone, classes or 10, config.width)
-    init = config.init
-    if is_agent(init):
-        init = str(Path(init) / START)
-    if init == "auto":
-        weights = pretrained(config.dataset, config.backbone, config.width)
-        if weights is None:
-            widths = [width for data, name, width in PRETRAINED if (data, name) == (config.dataset, config.backbone)]
-            known = f" (there is --width {', '.join(map(str, widths))})" if widths else ""
-            width = "" if config.width is None else f" --width {config.width}"
-            raise UserError(
-                f"no pretrained {config.backbone} of that width for {config.dataset} comes with the project{known}; "
-                f"train one with 'lcnet-rl pretrain --dataset {config.dataset} --backbone {config.backbone}{width}' "
-                "and give it with --init, or start untrained with --init scratch"
-            )
-        init = str(weights)
-    return load_backbone(init, config.backbone, classes, config.width)
-
-
-def is_agent(init: str) -> bool:
-    """Whether --init names a run of train."""
-    return (Path(init) / CONFIG).is_file() and (Path(init) / START).is_file() and "agent" in read_config(Path(init))
 
 
 def put_gates(config: AnyTrain, backbone: Backbone) -> LCNet:

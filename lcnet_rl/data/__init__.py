@@ -20,7 +20,7 @@ NAMES = ("cifar10", "shapes", "folder:PATH")
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
-def load_dataset(name: str, split: Split, data_root: Path | None = None) -> Dataset:
+def load_dataset(name: str, split: Split, data_root: Path | str | None = None) -> Dataset:
     """One split of a data set, in memory; fetches and caches what is not on the machine yet.
 
     Args:
@@ -49,7 +49,7 @@ def load_dataset(name: str, split: Split, data_root: Path | None = None) -> Data
     return images if split == "test" else training_part(images, split)
 
 
-def class_names(name: str, data_root: Path | None = None) -> tuple[str, ...]:
+def class_names(name: str, data_root: Path | str | None = None) -> tuple[str, ...]:
     """The classes of a data set, in the order of their labels, without reading its images.
 
     ``data_root`` is that of ``load_dataset``.
@@ -66,7 +66,7 @@ def class_names(name: str, data_root: Path | None = None) -> tuple[str, ...]:
     return known[name]
 
 
-def place(name: str, data_root: Path | None = None) -> str:
+def place(name: str, data_root: Path | str | None = None) -> str:
     """Where the images of a data set are kept, in words for the person at the command line."""
     kind, _, path = name.partition(":")
     if kind == "folder":
@@ -74,8 +74,8 @@ def place(name: str, data_root: Path | None = None) -> str:
     return str(resolve_root(data_root) / cifar10.CACHE) if name == "cifar10" else "nowhere, drawn at each load"
 
 
-def _folder(path: str, data_root: Path | None) -> Path:
+def _folder(path: str, data_root: Path | str | None) -> Path:
     images = Path(path).expanduser()
     if data_root is None:
         return images
-    return data_root.expanduser() / (images.name if images.is_absolute() else images)
+    return Path(data_root).expanduser() / (images.name if images.is_absolute() else images)

@@ -8,7 +8,7 @@ from pathlib import Path
 VARIABLE = "LCNET_RL_DATA"
 
 
-def data_root(given: Path | None = None) -> Path:
+def data_root(given: Path | str | None = None) -> Path:
     """The folder that holds downloaded data; it need not exist yet.
 
     Args:
@@ -16,7 +16,7 @@ def data_root(given: Path | None = None) -> Path:
             ``lcnet_rl/data`` in ``$XDG_CACHE_HOME`` (or ``~/.cache``).
     """
     if given is not None:
-        return given.expanduser()
+        return Path(given).expanduser()
     if os.environ.get(VARIABLE):
         return Path(os.environ[VARIABLE]).expanduser()
     cache = os.environ.get("XDG_CACHE_HOME")

@@ -1,0 +1,55 @@
+"""The dense network that training or an environment starts from: fresh, the project's own, or that of a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lcnet_rl.backbones import Backbone, create_backbone
+from lcnet_rl.errors import UserError
+from lcnet_rl.runs import CONFIG, START, read_config
+from lcnet_rl.weights import PRETRAINED, load_backbone, pretrained
+
+
+def starting_networks(init: str, dataset: str, name: str, width: int | None, classes: int | None) -> Backbone:
+    """The networks that ``init`` names.
+
+    Args:
+        init: ``scratch`` (random weights), ``auto`` (what comes with the project), a file, a run folder of pretrain,
+            ``akamaster``, or a run folder of train, whose networks are those that it began with.
+        dataset: name of the data set, for ``auto``.
+        name: the backbone.
+        width: its width; None is the usual one, or what a file holds.
+        classes: of the data; None takes what a file holds.
+
+    Raises:
+        UserError: when there is nothing of that name, or it is another network than the one asked for.
+    """
+    if init == "scratch":
+        return create_backbone(name, classes or 10, width)
+    if is_agent(init):
+        init = str(Path(init) / START)
+    return load_backbone(own_weights(dataset, name, width) if init == "auto" else init, name, classes, width)
+
+
+def own_weights(dataset: str, name: str, width: int | None) -> str:
+    """The file of a dense network that comes with the project.
+
+    Raises:
+        UserError: when none of that name and width does, for ``dataset``.
+    """
+    weights = pretrained(dataset, name, width)
+    if weights is None:
+        widths = [known for data, of, known in PRETRAINED if (data, of) == (dataset, name)]
+        there_is = f" (there is width {', '.join(map(str, widths))})" if widths else ""
+        option = "" if width is None else f" --width {width}"
+        raise UserError(
+            f"no pretrained {name} of that width for {dataset} comes with the project{there_is}; train one with "
+            f"'lcnet-rl pretrain --dataset {dataset} --backbone {name}{option}' and give its folder as init (--init), "
+            "or start untrained with scratch"
+        )
+    return str(weights)
+
+
+def is_agent(init: str) -> bool:
+    """Whether ``init`` names a run of train."""
+    return (Path(init) / CONFIG).is_file() and (Path(init) / START).is_file() and "agent" in read_config(Path(init))
