@@ -27,7 +27,11 @@ def check_render_mode(mode: str | None) -> str | None:
 
 
 def render(process: Process, index: int, mode: str) -> Any:
-    """Image ``index`` of the batch in one of ``RENDER_MODES``."""
+    """Image ``index`` of the batch in one of ``RENDER_MODES``.
+
+    Raises:
+        ResetNeeded: when there is no image yet.
+    """
     return text(process, index) if mode == "ansi" else picture(process, index)
 
 
@@ -36,6 +40,7 @@ def text(process: Process, index: int) -> str:
 
     ``[#.#.]`` means that the first and the third filter group ran.
     """
+    macs = process.macs(index)
     classes, number = process.dataset.classes, int(process.indices[index])
     label = classes[int(process.dataset.labels[number])]
     lines = [f"image {number} of {process.dataset.name}/{process.dataset.split}: {label}"]
@@ -43,7 +48,6 @@ def text(process: Process, index: int) -> str:
     for name, (ran, bits) in zip(names, process.trace(index), strict=False):
         shown = f"block {name:>3}" if name.isdigit() else name
         lines.append(f"{shown}  " + (f"[{''.join('#' if bit else '.' for bit in bits)}]" if ran else "skip"))
-    macs = process.macs(index)
     lines.append(f"MACs {macs:,} ({macs / process.model.costs.dense:.1%} of dense)")
     if process.logits is not None:
         guess = classes[int(process.logits[index].argmax())]
@@ -53,9 +57,9 @@ def text(process: Process, index: int) -> str:
 
 def picture(process: Process, index: int) -> NDArray[np.uint8]:
     """The image enlarged over the trace, uint8 (H, W, 3); always of the same size for one model."""
+    share = process.macs(index) / process.model.costs.dense
     number = int(process.indices[index])
     label = process.dataset.classes[int(process.dataset.labels[number])]
-    share = process.macs(index) / process.model.costs.dense
     seen, right = label, None
     if process.logits is not None:
         guess = process.dataset.classes[int(process.logits[index].argmax())]

@@ -19,6 +19,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvO
 
 from envs.observations import Arrays
 from envs.vector import SkipVectorEnv
+from lcnet_rl.errors import UserError
 
 
 class SB3VecEnv(VecEnv):
@@ -37,8 +38,14 @@ class SB3VecEnv(VecEnv):
         self._actions: NDArray[Any] | None = None
 
     def reset(self) -> VecEnvObs:
-        """Begin new images, with the seed of ``seed`` and the options of ``set_options`` if they were called."""
-        observation, infos = self.env.reset(seed=self._seeds[0], options=self._options[0])
+        """Begin new images, with the seed of ``seed`` and the options of ``set_options`` if they were called.
+
+        These are options of the vector environment, for all images, or a list of ``{"index": i}``, one an image.
+
+        Raises:
+            UserError: for other lists of options, as images go through the network in lockstep.
+        """
+        observation, infos = self.env.reset(seed=self._seeds[0], options=self._shared_options())
         self.reset_infos = self._split(infos)
         self._returns = np.zeros(self.num_envs)
         self._reset_seeds()
@@ -98,6 +105,19 @@ class SB3VecEnv(VecEnv):
     def env_is_wrapped(self, wrapper_class: type[gymnasium.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
         """True of ``Monitor``, whose episode reports this environment makes itself."""
         return [issubclass(wrapper_class, Monitor)] * self._count(indices)
+
+    def _shared_options(self) -> dict[str, Any]:
+        """The options of all images as the vector environment takes them."""
+        options = self._options
+        if len(options) == self.num_envs and all(set(one) == {"index"} for one in options):
+            return {"indices": [one["index"] for one in options]}
+        # set_options repeats one dictionary; a list of its own is let through where it says the same.
+        if len(options) != self.num_envs or any(repr(one) != repr(options[0]) for one in options):
+            raise UserError(
+                f'set_options takes one dictionary for all images, or a list of {self.num_envs} {{"index": i}}; '
+                f"got {options!r}"
+            )
+        return options[0]
 
     def _count(self, indices: VecEnvIndices) -> int:
         return len(list(self._get_indices(indices)))

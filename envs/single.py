@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from envs.observations import Arrays
-from envs.process import Infos, Process, Settings
+from envs.process import Infos, Process, Settings, check_options
 from envs.rendering import check_render_mode, render
 from lcnet_rl.spec import Decides
 
@@ -51,10 +51,10 @@ class SkipEnv(gymnasium.Env):
         """Begin a new image: a random one, or number ``options["index"]``.
 
         Raises:
-            UserError: for an image number that does not exist.
+            UserError: for an image number that does not exist, or another option.
         """
         super().reset(seed=seed)
-        options = options or {}
+        options = check_options(options, ("index",))
         if "index" in options:
             indices = self.process.check_indices([options["index"]], 1)
         else:
@@ -63,12 +63,29 @@ class SkipEnv(gymnasium.Env):
         return self._observe(), _only(infos)
 
     def step(self, action: ArrayLike) -> tuple[Arrays, float, bool, bool, dict[str, Any]]:
-        """Run or skip the next block; ``action`` is (action_size,), 1 = keep."""
-        rewards, terminated, infos = self.process.step(np.asarray(action)[None])
+        """Run or skip the next block.
+
+        Args:
+            action: (action_size,), 1 = keep; where that is one bit, also a number.
+
+        Raises:
+            ResetNeeded: when there is no image, or its last block has run.
+            ValueError: for an action of another shape, or with other numbers than 0 and 1.
+        """
+        given, right = np.asarray(action), self.process.action_space.shape
+        if right == (1,) and not given.shape:
+            given = given[None]
+        if given.shape != right:
+            raise ValueError(f"an action must have shape {right}, got {given.shape}")
+        rewards, terminated, infos = self.process.step(given[None])
         return self._observe(), float(rewards[0]), terminated, False, _only(infos)
 
     def render(self) -> Any:
-        """A text or a picture of what ran so far, or None without a render mode."""
+        """A text or a picture of what ran so far, or None without a render mode.
+
+        Raises:
+            ResetNeeded: when there is no image yet.
+        """
         return None if self.render_mode is None else render(self.process, 0, self.render_mode)
 
     def _observe(self) -> Arrays:
@@ -127,8 +144,8 @@ class LayerSkipEnv(SkipEnv):
 
     ## Arguments
     ```python
-    gymnasium.make("lcnet_rl:LCNet/LayerSkip-v0", dataset="cifar10", split="train", backbone="resnet20", price=0.3)
-    gymnasium.make("lcnet_rl:LCNet/LayerSkip-v0", run="runs/my-run", reward="quadratic:penalty=0.5")
+    gymnasium.make("lcnet_rl:LCNet/LayerSkip-v0", dataset="cifar10", backbone="resnet20", init="auto", price=0.3)
+    gymnasium.make("lcnet_rl:LCNet/LayerSkip-v0", run="runs/my-run")
     ```
 
     | Argument             | Default      | Meaning                                                                   |
@@ -138,16 +155,23 @@ class LayerSkipEnv(SkipEnv):
     | `split`              | `"train"`    | `train`, `val` or `test`                                                  |
     | `data_root`          | `None`       | where data lives                                                          |
     | `model`              | `None`       | an `LCNet`, used and not copied                                           |
-    | `run`                | `None`       | a run folder, whose final model is used                                   |
-    | `backbone`, `width`  | `"resnet8"`  | a backbone with random weights, where neither `model` nor `run` is given  |
+    | `run`                | `None`       | a run folder of `lcnet-rl train`, whose final model is used               |
+    | `init`               | `None`       | where neither is given, what fresh gates are put on: `"auto"` (the        |
+    |                      |              | weights that come with the project), a file, a run folder of `pretrain`,  |
+    |                      |              | `"akamaster"`, or `"scratch"`: random weights, as `None`                  |
+    | `backbone`, `width`  | `None`       | of that network; `None` is what the file of `init` holds, else `resnet8`  |
     | `groups`             | `4`          | filter groups a block; 0 decides every filter by itself                   |
     | `confidence`         | `True`       | whether the agent sees the confidence of a probe, which is then billed    |
-    | `reward`             | `"linear"`   | name of a shape, with parameters after a colon; or `"module:function"`;   |
-    |                      |              | or a function, or a `Reward`                                              |
+    | `reward`             | `None`       | name of a shape, with parameters after a colon; or `"module:function"`;   |
+    |                      |              | or a function, or a `Reward`; `None` is what the run was trained for,     |
+    |                      |              | else `linear`                                                             |
     | `price`              | `None`       | reward lost by spending the dense MACs once, or a range `"0.05..1.0"`;    |
     |                      |              | `None` is what the model or run was trained for, 0.3 if it was not        |
     | `device`             | `"cpu"`      | where the network runs                                                    |
     | `render_mode`        | `None`       | `"ansi"` (a text) or `"rgb_array"` (the image over what ran so far)       |
+
+    A price means something with its reward only: what a run was trained at for `confidence` is too much for `linear`.
+    Fresh gates come with probes that are not trained, so `confidence` says nothing there.
 
     ## Vectorized environment
     `gymnasium.make_vec("lcnet_rl:LCNet/LayerSkip-v0", num_envs=512)` takes its images through the network in lockstep,

@@ -16,7 +16,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
 from envs.observations import Arrays
-from envs.process import Infos, Process, Settings
+from envs.process import Infos, Process, Settings, check_options
 from envs.rendering import check_render_mode, render
 from lcnet_rl.errors import UserError
 from lcnet_rl.spec import Decides
@@ -84,10 +84,11 @@ class SkipVectorEnv(VectorEnv):
         """Begin new images.
 
         Raises:
-            UserError: for image numbers that do not exist, or a ``reset_mask`` that spares some images.
+            UserError: for image numbers that do not exist, or a ``reset_mask`` that spares some images, or
+                another option.
         """
         super().reset(seed=seed)
-        options = options or {}
+        options = check_options(options, ("indices", "reset_mask"))
         if not np.all(options.get("reset_mask", True)):
             raise UserError("images go through the network in lockstep: reset all of them, or none")
         if "indices" in options:
@@ -123,7 +124,11 @@ class SkipVectorEnv(VectorEnv):
         return self.process.observe()
 
     def render(self) -> tuple[Any, ...] | None:
-        """A text or a picture an image, or None without a render mode."""
+        """A text or a picture an image, or None without a render mode.
+
+        Raises:
+            ResetNeeded: when there is no image yet.
+        """
         if self.render_mode is None:
             return None
         return tuple(render(self.process, index, self.render_mode) for index in range(self.num_envs))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from stable_baselines3 import A2C, PPO
@@ -13,6 +15,7 @@ from test_envs_vector import arrays
 
 from envs.sb3 import SB3VecEnv
 from envs.vector import LayerChannelSkipVectorEnv
+from lcnet_rl.errors import UserError
 
 
 def make(**settings: object) -> SB3VecEnv:
@@ -130,5 +133,38 @@ def test_stable_baselines3_trains_on_it_and_counts_returns_and_successes(
     agent = algorithm("MultiInputPolicy", watched, n_steps=6, seed=0, device="cpu", **settings)
     agent.learn(48)
     assert len(agent.ep_info_buffer) == len(agent.ep_success_buffer) == 16
-    mean, _ = evaluate_policy(agent, env, n_eval_episodes=4)
-    assert -1 <= mean <= 1
+
+
+def test_a_saved_agent_decides_alike_and_is_scored_by_its_returns(tmp_path: Path) -> None:
+    env = make(price=2.0)
+    agent = PPO("MultiInputPolicy", env, n_steps=6, batch_size=12, seed=0, device="cpu")
+    agent.learn(48)
+    agent.save(tmp_path / "agent.zip")
+    loaded = PPO.load(tmp_path / "agent.zip", env=env, device="cpu")
+    env.set_options({"indices": [0, 5, 7, 9]})
+    observation, total, done = env.reset(), np.zeros(4), False
+    while not done:
+        actions = agent.predict(observation, deterministic=True)[0]
+        np.testing.assert_array_equal(loaded.predict(observation, deterministic=True)[0], actions)
+        observation, rewards, dones, _ = env.step(actions)
+        total, done = total + rewards, bool(dones.all())
+    env.set_options({"indices": [0, 5, 7, 9]})
+    mean, deviation = evaluate_policy(loaded, env, n_eval_episodes=4)
+    assert mean == pytest.approx(total.mean(), abs=1e-6)
+    assert deviation == pytest.approx(total.std(), abs=1e-6)
+
+
+def test_options_of_each_image_are_gathered_and_other_lists_refused() -> None:
+    env = make()
+    env.set_options([{"index": index} for index in (3, 0, 11, 3)])
+    env.reset()
+    assert [info["index"] for info in env.reset_infos] == [3, 0, 11, 3]
+    for wrong in (
+        [{"index": 3}] * 3,
+        [{"index": 3}, {}, {}, {}],
+        [{"indices": [0, 1, 2, 3]}, {"indices": [4, 5, 6, 7]}, {}, {}],
+    ):
+        env.set_options(wrong)
+        with pytest.raises(UserError, match="one dictionary for all images, or a list of 4"):
+            env.reset()
+        env.set_options()

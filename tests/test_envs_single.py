@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import re
 from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
 from test_envs_process import tiny
@@ -78,6 +80,36 @@ def test_an_image_can_be_chosen() -> None:
     for wrong in (12, -1, 0.5, "seven"):
         with pytest.raises(UserError, match="image number"):
             env.reset(options={"index": wrong})
+
+
+def test_an_unknown_reset_option_is_refused() -> None:
+    env = gymnasium.make("lcnet_rl:LCNet/LayerChannelSkip-v0", **tiny())
+    with pytest.raises(UserError, match="unknown reset option 'indices'"):
+        env.reset(options={"indices": [3]})
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (2,), ()])
+def test_an_action_of_another_shape_is_refused_by_its_own_shape(shape: tuple[int, ...]) -> None:
+    env = gymnasium.make("lcnet_rl:LCNet/LayerChannelSkip-v0", **tiny())
+    env.reset()
+    with pytest.raises(ValueError, match=re.escape(f"must have shape (3,), got {shape}")):
+        env.step(np.ones(shape, dtype=np.int8))
+
+
+def test_an_action_of_one_bit_may_be_a_number() -> None:
+    env = gymnasium.make("lcnet_rl:LCNet/LayerSkip-v0", **tiny("layers"))
+    bills = []
+    for actions in ((1, 0, np.int8(1)), ([1], [0], [1])):
+        env.reset(options={"index": 3})
+        bills.append([env.step(action)[4]["macs"] for action in actions])
+    assert bills[0] == bills[1]
+    assert len(set(bills[0])) == 3
+
+
+@pytest.mark.parametrize("mode", ["ansi", "rgb_array"])
+def test_there_is_nothing_to_render_before_the_first_image(mode: str) -> None:
+    with pytest.raises(ResetNeeded):
+        LayerSkipEnv(render_mode=mode, **tiny("layers")).render()
 
 
 def test_all_images_are_drawn() -> None:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from test_envs_process import tiny
 
@@ -149,6 +156,43 @@ def test_images_in_lockstep_are_not_reset_one_by_one() -> None:
 def test_wrong_image_numbers_are_refused(indices: list) -> None:
     with pytest.raises(UserError, match="image number"):
         make_vec().reset(options={"indices": indices})
+
+
+def test_an_unknown_reset_option_is_refused() -> None:
+    with pytest.raises(UserError, match="unknown reset option 'index'"):
+        make_vec().reset(options={"index": 3})
+
+
+@pytest.mark.parametrize("mode", ["ansi", "rgb_array"])
+def test_there_is_nothing_to_render_before_the_first_images(mode: str) -> None:
+    with pytest.raises(ResetNeeded):
+        make_vec(render_mode=mode).render()
+
+
+ASYNC = """
+import gymnasium, torch
+if __name__ == "__main__":
+    torch.ones(512, 512) @ torch.ones(512, 512)
+    envs = gymnasium.make_vec("lcnet_rl:LCNet/LayerSkip-v0", num_envs=2, vectorization_mode="async")
+    envs.reset(seed=0)
+    envs.step(envs.action_space.sample())
+    envs.close()
+"""
+
+
+@pytest.mark.slow
+def test_asynchronous_workers_step_where_torch_has_several_threads(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(ASYNC)
+    started = subprocess.Popen(
+        [sys.executable, str(program)], env={**os.environ, "OMP_NUM_THREADS": "2"}, start_new_session=True
+    )
+    try:
+        assert started.wait(timeout=120) == 0
+    finally:
+        with suppress(ProcessLookupError):  # workers that wait for ever outlive their parent
+            os.killpg(started.pid, signal.SIGKILL)
+        started.wait()
 
 
 def test_the_price_can_be_raised_between_images() -> None:
