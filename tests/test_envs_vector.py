@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers.vector import FlattenObservation
 from test_envs_process import tiny
 
 from envs.process import ENV_IDS
@@ -193,6 +194,13 @@ def test_asynchronous_workers_step_where_torch_has_several_threads(tmp_path: Pat
         with suppress(ProcessLookupError):  # workers that wait for ever outlive their parent
             os.killpg(started.pid, signal.SIGKILL)
         started.wait()
+
+
+def test_gymnasiums_wrappers_of_observations_want_the_synchronous_environments() -> None:
+    with pytest.raises(ValueError, match="autoreset_mode"):
+        FlattenObservation(make_vec())
+    same = gymnasium.make_vec(f"lcnet_rl:{ENV_IDS['both']}", num_envs=4, vectorization_mode="sync", **tiny())
+    assert FlattenObservation(same).reset()[0].ndim == 2
 
 
 def test_the_price_can_be_raised_between_images() -> None:

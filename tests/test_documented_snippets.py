@@ -1,0 +1,82 @@
+"""The README's Python is Python: every block compiles, imports what exists, and runs, with smaller numbers.
+
+The last one, about an exported file, is not run here: ``test_export_command`` reads such files.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+from typing import Any
+
+import pytest
+
+from lcnet_rl.weights import REFERENCE
+
+ROOT = REFERENCE.parent.parent
+SNIPPETS = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S)
+SINGLE, VECTOR, TRAINED, SB3, EVALUATED, ENGINE, EXPORTED = range(7)
+SMALLER = {
+    "num_envs=512": "num_envs=2",
+    "VectorEnv(256, ": "VectorEnv(8, ",
+    "100_000": "72",
+    "batch_size=256": "batch_size=36",
+}
+BUILT_IN = {
+    'dataset="cifar10", run="runs/reference/resnet20-65-layers"': 'width=4, split="val"',
+    '"cifar10"': '"shapes"',
+}
+
+
+def run(numbers: list[int], replaced: dict[str, str]) -> dict[str, Any]:
+    """Run snippets one after another, as a reader would, with parts of them replaced; returns their names."""
+    names: dict[str, Any] = {}
+    for number in numbers:
+        text = SNIPPETS[number]
+        for old, new in replaced.items():
+            text = text.replace(old, new)
+        exec(compile(text, f"README.md, snippet {number}", "exec"), names)
+    return names
+
+
+def test_every_snippet_is_known_here_and_what_is_replaced_is_in_one() -> None:
+    assert len(SNIPPETS) == EXPORTED + 1
+    assert all(old in "".join(SNIPPETS) for old in (SMALLER | BUILT_IN))
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS)
+def test_a_snippet_compiles_and_imports_what_exists(snippet: str) -> None:
+    for node in ast.walk(ast.parse(snippet)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                importlib.import_module(alias.name)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module
+            assert all(hasattr(importlib.import_module(node.module), alias.name) for alias in node.names)
+
+
+def test_environments_are_made_as_documented(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([SINGLE, VECTOR], SMALLER)["envs"].num_envs == 2
+    assert "predicted" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_an_agent_is_trained_and_compared_with_the_controls_as_documented(capsys: pytest.CaptureFixture[str]) -> None:
+    run([SB3, EVALUATED], SMALLER | BUILT_IN)
+    shown = capsys.readouterr().out
+    assert [name for name in ("agent", "keep-all", "random", "shuffled", "static") if f"{name}: " not in shown] == []
+
+
+@pytest.mark.cifar
+def test_a_trained_policy_decides_as_documented(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    names = run([SINGLE, TRAINED], SMALLER)
+    assert 0 < names["info"]["macs_ratio"] < 1
+
+
+@pytest.mark.slow
+@pytest.mark.cifar
+def test_the_engine_runs_as_documented(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert len(run([ENGINE], {})["outcome"].logits) == 128
