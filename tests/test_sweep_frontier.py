@@ -162,6 +162,19 @@ def test_nor_are_networks_behind_them_or_teachers_of_them(tmp_path: Path, option
         assert [len(group.records) for group in grouped(records)] == [2, 1], settings
 
 
+def test_a_file_that_a_run_folder_does_not_stand_for_is_another_network_to_start_from(tmp_path: Path) -> None:
+    for name, settings in (("dense", {"recipe": {"epochs": 4}}), ("agent", {"agent": {"price": 1.0}})):
+        (tmp_path / name).mkdir()
+        common = {"dataset": "x", "seed": 0, "init": None}
+        (tmp_path / name / "config.yaml").write_text(yaml.safe_dump({**common, **settings}))
+        for file in ("start", "model" if name == "agent" else "backbone"):
+            (tmp_path / name / f"{file}.safetensors").touch()
+    inits = ["dense", "dense/backbone.safetensors", "dense/start.safetensors"]
+    inits += ["agent", "agent/model.safetensors", "agent/start.safetensors"]
+    records = [Record(init, {"seed": 0, "init": str(tmp_path / init)}, summary(0.9, 0.5)) for init in inits]
+    assert [group.first.name for group in grouped(records)] == [inits[1], inits[2], inits[4], inits[5]]
+
+
 def test_frontier_of_runs_with_seeds(capsys: pytest.CaptureFixture[str], runs: list[str], tmp_path: Path) -> None:
     assert main(["frontier", *runs, "--out", str(tmp_path / "out")]) == 0
     output = capsys.readouterr().out
@@ -246,15 +259,19 @@ def test_compare_of_single_seeds_claims_no_significance(capsys: pytest.CaptureFi
     assert "A, B: one seed" in output
 
 
-def test_compare_says_which_runs_another_one_replaces(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["compare", "frontier"])
+def test_it_is_said_which_runs_another_one_replaces(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
     first, again = (make_run(tmp_path / name, 0.1, 0, accuracy, 0.8) for name, accuracy in (("a", 0.9), ("b", 0.8)))
-    assert main(["compare", first, again]) == 0
+    assert main([command, first, again]) == 0
     said = capsys.readouterr().out
     assert f"left out, as a later one has the same settings and seed: {first}\n" in said
     assert "differ in their seed only" not in said
     budget = json.dumps(summary(0.7, 0.5) | {"budget": 0.5})
     (Path(first) / "evaluation-test-budget0.5.json").write_text(budget)
-    assert main(["compare", first, again]) == 0
+    assert main([command, first, again]) == 0
     assert f"same settings and seed: {first}\n" in capsys.readouterr().out, "though it has another row"
 
 

@@ -13,10 +13,10 @@ import tyro
 from rich.table import Table
 from rich.text import Text
 
-from lcnet_rl.commands.frontier import with_defaults, worded
+from lcnet_rl.commands.frontier import print_left_out, with_defaults, worded
 from lcnet_rl.errors import UserError
 from lcnet_rl.progress import console
-from lcnet_rl.sweep.records import Group, Record, deviation, differing, grouped, of_run, one_data_set
+from lcnet_rl.sweep.records import Group, Record, deviation, differing, grouped, left_out, of_run, one_data_set
 from lcnet_rl.sweep.significance import welch
 
 
@@ -40,15 +40,7 @@ def run(config: Compare) -> None:
     for name, group in zip(labels(len(groups)), groups, strict=True):
         seeds = ", ".join(f"{record.name}{record.at} (seed {record.settings.get('seed')})" for record in group.records)
         console.print(Text.assemble((name, "bold"), f"  {seeds}"), soft_wrap=True, highlight=False)
-    counted = {record.name + record.at for group in groups for record in group.records}
-    left_out = [name for name in (record.name + record.at for record in records) if name not in counted]
-    if left_out:
-        console.print(
-            f"left out, as a later one has the same settings and seed: {', '.join(left_out)}",
-            style="yellow",
-            soft_wrap=True,
-            highlight=False,
-        )
+    print_left_out(left_out(records, groups))
     if len(groups) > 1:
         print_settings(groups)
     print_results(groups, f"results on {dataset}/{config.split}, mean ± standard deviation over seeds")

@@ -18,7 +18,17 @@ from lcnet_rl.runs import CONFIG, command_line, plain, write_json
 from lcnet_rl.sweep.frontier import hypervolume, pareto
 from lcnet_rl.sweep.picture import plot_frontier
 from lcnet_rl.sweep.published import CIFAR10
-from lcnet_rl.sweep.records import Group, Record, differing, experiment, grouped, of_run, of_study, one_data_set
+from lcnet_rl.sweep.records import (
+    Group,
+    Record,
+    differing,
+    experiment,
+    grouped,
+    left_out,
+    of_run,
+    of_study,
+    one_data_set,
+)
 from lcnet_rl.sweep.study import default_storage, load_study, shown
 
 WIDEST = 6
@@ -72,6 +82,7 @@ def show(records: Sequence[Record], split: str, reference: str, out: Path) -> No
     """
     dataset = one_data_set(records)
     groups = grouped(records, with_defaults)
+    print_left_out(left_out(records, groups))
     points = [group.point for group in groups]
     front = pareto(points)
     dense = dense_backbones(records)
@@ -114,6 +125,17 @@ def with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a run, and those that there were not yet when it was made, as if they had had their defaults."""
     kind = Pretrain if "recipe.epochs" in settings else ALGOS.get(settings.get("algo", ""))
     return dict(settings) if kind is None else {**experiment(plain(kind())), **settings}
+
+
+def print_left_out(names: Sequence[str]) -> None:
+    """Say which runs do not count, if there are any."""
+    if names:
+        console.print(
+            f"left out, as a later one has the same settings and seed: {', '.join(names)}",
+            style="yellow",
+            soft_wrap=True,
+            highlight=False,
+        )
 
 
 def print_frontier(groups: Sequence[Group], front: Sequence[int], title: str) -> None:

@@ -16,10 +16,10 @@ from optuna.trial import TrialState
 from lcnet_rl.errors import UserError
 from lcnet_rl.files import read_json
 from lcnet_rl.rewards import price_range
-from lcnet_rl.runs import CONFIG, read_config
+from lcnet_rl.runs import CONFIG, MODEL, read_config
 from lcnet_rl.sweep.space import NOT_SEARCHED
 from lcnet_rl.sweep.study import OUTCOME
-from lcnet_rl.weights import pretrained
+from lcnet_rl.weights import BACKBONE, pretrained
 
 Fill = Callable[[Mapping[str, Any]], dict[str, Any]]
 """Completes settings by dotted name."""
@@ -196,6 +196,12 @@ def grouped(records: Iterable[Record], filled: Fill = dict) -> list[Group]:
     return [Group(tuple(by_seeds.values())) for by_seeds in groups.values()]
 
 
+def left_out(records: Iterable[Record], groups: Iterable[Group]) -> list[str]:
+    """Names of the records that are in none of the groups, as a later one has the same settings and seed."""
+    counted = {record.name + record.at for group in groups for record in group.records}
+    return [name for name in (record.name + record.at for record in records) if name not in counted]
+
+
 def lineages(settings: Mapping[str, Any], filled: Fill, seeds: bool = False) -> dict[str, Any]:
     """How the networks were trained that a run starts from or learns from, by option; with ``seeds``, by which too."""
     return {option: lineage(settings, filled, option, seeds) for option in ORIGINS}
@@ -209,8 +215,11 @@ def lineage(settings: Mapping[str, Any], filled: Fill, option: str, seeds: bool)
     run = path.parent if path.is_file() else path
     if init is None or not (run / CONFIG).is_file():
         return init
-    how = {name: value for name, value in filled(experiment(read_config(run))).items() if seeds or name != SEED}
-    return how | lineages(how, filled, seeds)
+    trained = experiment(read_config(run))
+    how = {name: value for name, value in filled(trained).items() if seeds or name != SEED}
+    # Any other file, such as start.safetensors, holds other weights than those that the folder stands for.
+    itself = run / (BACKBONE if "recipe.epochs" in trained else MODEL)
+    return how | lineages(how, filled, seeds) | ({} if path in (run, itself) else {"file": path.name})
 
 
 def differing(groups: Sequence[Group]) -> dict[str, list[Any]]:
