@@ -60,6 +60,12 @@ def test_welch_is_the_textbook_formula() -> None:
     assert welch(one, other) == pytest.approx(np.mean(np.abs(draws) > abs(t)), abs=0.005)
 
 
+@pytest.mark.parametrize("equal", [2, 3])
+def test_a_side_without_spread_is_tested_without_a_warning(equal: int) -> None:
+    # The standard error is 0.005, the difference three times that; with one degree of freedom t is Cauchy's.
+    assert welch([0.9] * equal, [0.91, 0.92]) == pytest.approx(1 - 2 / math.pi * math.atan(3))
+
+
 @pytest.mark.parametrize(("one", "other"), [([1.0], [2.0, 3.0]), ([1.0, 2.0], [3.0]), ([1.0, 1.0], [2.0, 2.0])])
 def test_nothing_is_said_where_nothing_can_be(one: list[float], other: list[float]) -> None:
     assert welch(one, other) is None
@@ -235,6 +241,17 @@ def test_budgets_of_a_run_at_one_price_are_settings_too(capsys: pytest.CaptureFi
     assert [row["settings"].get("evaluate.budget") for row in figures["settings"]] == [0.5, None]
 
 
+def test_where_many_settings_differ_the_command_that_shows_them_stays_on_the_same_images(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    runs = [Path(make_run(tmp_path / str(index), 1.0, 0, 0.9, 0.5, split="val")) for index in range(2)]
+    for index, run in enumerate(runs):
+        settings = yaml.safe_load((run / "config.yaml").read_text()) | {f"setting_{n}": index for n in range(7)}
+        (run / "config.yaml").write_text(yaml.safe_dump(settings))
+    assert main(["frontier", *map(str, runs), "--split", "val", "--out", str(tmp_path)]) == 0
+    assert "7 settings differ; to see them: lcnet-rl compare RUN RUN ... --split val\n" in capsys.readouterr().out
+
+
 def test_published_results_stand_beside_runs_on_cifar10(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", 1.0, 0, 0.9, 0.5, "cifar10")
     assert main(["frontier", run, "--out", str(tmp_path)]) == 0
@@ -281,7 +298,9 @@ def test_what_is_missing_is_said_with_the_command_that_makes_it(
 ) -> None:
     run = make_run(tmp_path / "val", 1.0, 0, 0.9, 0.5, split="val")
     assert main([command, runs[0], run]) == 2
-    assert f"first: lcnet-rl evaluate {run} --split test" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"first: lcnet-rl evaluate {run} --split test" in error
+    assert error.index("give --split val") < error.index("--split test"), "test images are for the end"
     other = make_run(tmp_path / "other", 1.0, 0, 0.9, 0.5, dataset="cifar10")
     assert main([command, runs[0], other]) == 2
     assert "cannot be compared" in capsys.readouterr().err

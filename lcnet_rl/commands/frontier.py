@@ -88,7 +88,8 @@ def show(records: Sequence[Record], split: str, reference: str, out: Path) -> No
     dense = dense_backbones(records)
     most = max(macs for macs, _ in dense.values())
     volume = hypervolume(points, (most, 0.0))
-    print_frontier(groups, front, f"frontier on {dataset}/{split}: {len(front)} of {len(groups)} settings")
+    title = f"frontier on {dataset}/{split}: {len(front)} of {len(groups)} settings"
+    print_frontier(groups, front, title, f"lcnet-rl compare RUN RUN ... --split {split}")
     console.print(
         f"hypervolume {volume:.4f} of 1 (reference point: accuracy 0 at {most / 1e6:.2f} MMACs, the dense network's)",
         highlight=False,
@@ -138,12 +139,19 @@ def print_left_out(names: Sequence[str]) -> None:
         )
 
 
-def print_frontier(groups: Sequence[Group], front: Sequence[int], title: str) -> None:
-    """The settings on the frontier, by rising MACs per image, also given as a share of the dense network's."""
+def print_frontier(groups: Sequence[Group], front: Sequence[int], title: str, compare: str) -> None:
+    """The settings on the frontier, by rising MACs per image, also given as a share of those with nothing skipped.
+
+    Args:
+        groups: what was run.
+        front: indices of those on the frontier.
+        title: of the table.
+        compare: the command that shows settings where more differ than there is room for.
+    """
     table = Table(title=title, title_justify="left")
     values = differing(groups)
     if len(values) > WIDEST:
-        console.print(f"{len(values)} settings differ; to see them: lcnet-rl compare RUN RUN ...", highlight=False)
+        console.print(f"{len(values)} settings differ; to see them: {compare}", soft_wrap=True, highlight=False)
         values = {}
     seeds = ["seeds"] if any(len(group.records) > 1 for group in groups) else []
     for column in ("run", "MMACs", "share", "accuracy", *seeds, *(short(name) for name in values)):

@@ -134,9 +134,11 @@ def of_run(run: Path, split: Split) -> list[Record]:
     several = not price_range(settings["agent"]["price"]).is_one
     if not paths:
         hint = " --price P, for one P or several" if several else ""
-        raise UserError(
-            f"{run} has no evaluation-{split}.json; first: lcnet-rl evaluate {quote(str(run))} --split {split}{hint}"
-        )
+        first = f"first: lcnet-rl evaluate {quote(str(run))} --split {split}{hint}"
+        # Whoever still chooses among runs is not to be led to test images.
+        if split == "test" and evaluation_files(run, "val"):
+            first = f"give --split val, for which there is one; or, to look at test images, {first}"
+        raise UserError(f"{run} has no evaluation-{split}.json; {first}")
     records = []
     for path in paths:
         summary, shown = read_json(path), {}
