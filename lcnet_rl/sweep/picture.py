@@ -25,6 +25,11 @@ PUBLISHED_COLORS = ("C1", "C2", "C4", "C5", "C6", "C8", "C9", "gold", "navy", "t
 MARGIN = 1.0
 """Points of accuracy below all else from which on a dominated run is told at the picture's foot instead of drawn."""
 
+TOLD = 3
+"""Runs at the foot that are told with their accuracy; of more it says only how many they are."""
+CROSSES = "1234|_+x"
+"""Markers of rivals; where there are more runs than markers, those of one algorithm share one."""
+
 
 def plot_frontier(
     groups: Sequence[Group],
@@ -39,13 +44,13 @@ def plot_frontier(
     """Draw groups of runs, the frontier through the best of them, and references.
 
     Args:
-        groups: what was run.
+        groups: what was run, perhaps nothing but rivals.
         front: indices of those on the frontier, by rising cost.
         dense: dense backbones by name, MACs and accuracy in [0, 1].
         published: results from papers.
         title: of the picture.
         path: the PNG to write.
-        rivals: other methods' runs, which are no part of the frontier.
+        rivals: other methods' runs, through which the line does not go.
         static: pruned backbones by name, as ``dense``.
     """
     figure = Figure(figsize=(10, 5.2), layout="constrained")
@@ -65,9 +70,14 @@ def plot_frontier(
                 axes.errorbar(
                     macs, accuracies, accuracy_bars, macs_bars, fmt=marker, ms=size, color=color, label=label, **style
                 )
-    for rival, marker in zip(rivals, itertools.cycle("1234|_+x"), strict=False):
-        name = Path(rival.first.name).name
-        axes.plot(*_shown(rival.point), marker=marker, ms=11, mew=2, ls="", color="tab:red", label=f"rival: {name}")
+    markers: dict[str, str] = {}
+    for rival in rivals:
+        few = len(rivals) <= len(CROSSES)
+        name = f"rival: {Path(rival.first.name).name if few else rival.first.settings['algo']}"
+        known = name in markers
+        cross = markers.setdefault(name, CROSSES[len(markers) % len(CROSSES)])
+        said = None if known else name
+        axes.plot(*_shown(rival.point), marker=cross, ms=11, mew=2, ls="", color="tab:red", label=said)
         wide, high = _shown(rival.spread)
         axes.errorbar(*_shown(rival.point), high, wide, fmt="none", ecolor="tab:red", **style)
     steps = [_shown(groups[index].point) for index in front]
@@ -98,10 +108,15 @@ def plot_frontier(
     low = [(mmacs, percent) for mmacs, percent in (_shown(group.point) for group in groups) if percent < foot]
     if low:
         axes.set_ylim(bottom=foot)
-    for mmacs, percent in low:
-        place: dict[str, Any] = {"xytext": (0, 4), "textcoords": "offset points", "ha": "right"}
-        axes.annotate(f"{percent:.1f}\N{DOWNWARDS ARROW}", (mmacs, foot), color="0.5", fontsize="small", **place)
-    costs = [macs / 1e6 for macs, _ in [*dense.values(), *static.values(), *(group.point for group in groups)]]
+    grey: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "color": "0.5", "fontsize": "small"}
+    for mmacs, percent in low if len(low) <= TOLD else []:
+        axes.annotate(f"{percent:.1f}\N{DOWNWARDS ARROW}", (mmacs, foot), (0, 4), **grey)
+    if len(low) > TOLD:  # their figures would lie over each other
+        axes.plot([mmacs for mmacs, _ in low], [foot] * len(low), "v", ms=5, color="0.6", alpha=0.6, clip_on=False)
+        told = f"{len(low)} runs below {foot:.1f} %"
+        axes.annotate(told, (1, 0), (-4, 6), xycoords="axes fraction", **grey)
+    drawn = [*dense.values(), *static.values(), *(group.point for group in [*groups, *rivals])]
+    costs = [macs / 1e6 for macs, _ in drawn]
     costs += [macs for result in published for macs, _ in result.points]
     if max(costs) > WIDE * min(costs):
         axes.set_xscale("log")
