@@ -6,25 +6,28 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from evaluated import make_run, summary, three_settings
 from hypothesis import given
 from hypothesis import strategies as st
-from matplotlib.figure import Figure
 
 from lcnet_rl.commands import main
 from lcnet_rl.commands.frontier import with_defaults
 from lcnet_rl.sweep.frontier import hypervolume, pareto
-from lcnet_rl.sweep.picture import MARGIN, plot_frontier
 from lcnet_rl.sweep.published import CIFAR10
-from lcnet_rl.sweep.records import NEEDED, Record, differing, grouped
-from lcnet_rl.sweep.significance import welch
+from lcnet_rl.sweep.records import Record, differing, grouped
 from lcnet_rl.weights import REFERENCE
 
 SOME_POINTS = st.lists(st.tuples(st.integers(0, 6).map(float), st.integers(0, 6).map(lambda n: n / 6)), max_size=12)
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> list[str]:
+    """Two settings with three seeds each, and a third, dominated, with one."""
+    return three_settings(tmp_path)
 
 
 @given(SOME_POINTS)
@@ -51,65 +54,10 @@ def test_hypervolume_by_hand() -> None:
     assert hypervolume([(10.0, 0.9)], (10.0, 0.0)) == 0
 
 
-def test_welch_is_the_textbook_formula() -> None:
-    one, other = [27.5, 21.0, 19.0, 23.6, 17.0], [27.1, 22.0, 20.8, 23.4, 23.4, 23.5, 25.8]
-    se = [np.var(x, ddof=1) / len(x) for x in (one, other)]
-    t = (np.mean(one) - np.mean(other)) / math.sqrt(sum(se))
-    freedom = sum(se) ** 2 / sum(s**2 / (len(x) - 1) for s, x in zip(se, (one, other), strict=True))
-    draws = np.random.default_rng(0).standard_t(freedom, 400_000)
-    assert welch(one, other) == pytest.approx(np.mean(np.abs(draws) > abs(t)), abs=0.005)
-
-
-@pytest.mark.parametrize("equal", [2, 3])
-def test_a_side_without_spread_is_tested_without_a_warning(equal: int) -> None:
-    # The standard error is 0.005, the difference three times that; with one degree of freedom t is Cauchy's.
-    assert welch([0.9] * equal, [0.91, 0.92]) == pytest.approx(1 - 2 / math.pi * math.atan(3))
-
-
-@pytest.mark.parametrize(("one", "other"), [([1.0], [2.0, 3.0]), ([1.0, 2.0], [3.0]), ([1.0, 1.0], [2.0, 2.0])])
-def test_nothing_is_said_where_nothing_can_be(one: list[float], other: list[float]) -> None:
-    assert welch(one, other) is None
-
-
 def test_published_results_are_in_order_and_in_the_right_units() -> None:
     for result in CIFAR10:
         assert all(10 < macs < 3000 and 90 < accuracy < 97 for macs, accuracy in result.points)
         assert "arXiv" in result.source
-
-
-def summary(accuracy: float, share: float, dataset: str = "shapes") -> dict[str, Any]:
-    controls = {"shuffled": {"accuracy": accuracy - 0.03, "macs_ratio": share, "macs_mean": share * 1e7}}
-    return {
-        "accuracy": accuracy,
-        "macs_mean": share * 1e7,
-        "macs_ratio": share,
-        "dense_macs": 10_000_000,
-        "dense_accuracy": 0.93,
-        "backbone": "resnet14",
-        "width": 8,
-        "dataset": dataset,
-        "distinct_paths": 12,
-        "gain_over_shuffled": 0.03,
-        "controls": controls,
-    }
-
-
-def make_run(
-    folder: Path, price: float, seed: int, accuracy: float, share: float, dataset: str = "shapes", split: str = "test"
-) -> str:
-    folder.mkdir()
-    settings = {"algo": "reinforce", "dataset": dataset, "seed": seed, "run": str(folder), "agent": {"price": price}}
-    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
-    (folder / f"evaluation-{split}.json").write_text(json.dumps(summary(accuracy, share, dataset)))
-    return str(folder)
-
-
-@pytest.fixture
-def runs(tmp_path: Path) -> list[str]:
-    """Two settings with three seeds each, and a third, dominated, with one."""
-    rows = [(0.1, 0, 0.92, 0.8), (0.1, 1, 0.91, 0.82), (0.1, 2, 0.93, 0.78), (1.0, 0, 0.88, 0.5), (1.0, 1, 0.87, 0.52)]
-    rows += [(1.0, 2, 0.89, 0.48), (3.0, 0, 0.80, 0.6)]
-    return [make_run(tmp_path / str(index), *row) for index, row in enumerate(rows)]
 
 
 def test_a_run_from_before_a_setting_existed_is_grouped_with_those_that_have_its_default() -> None:
@@ -194,17 +142,40 @@ def test_frontier_of_runs_with_seeds(capsys: pytest.CaptureFixture[str], runs: l
     assert (tmp_path / "out" / "frontier-test.png").stat().st_size > 10_000
 
 
-def test_a_run_far_below_all_else_is_told_at_the_pictures_foot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    drawn: list[Figure] = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
-    for far in (0.5, 0.895):
-        groups = grouped([Record(str(far), {"x": x}, summary(x, 0.5)) for x in (0.9, far)])
-        plot_frontier(groups, [0], {"dense": (1e6, 0.95)}, [], "title", tmp_path / "frontier.png")
-    low, near = (figure.axes[0] for figure in drawn)
-    assert low.get_ylim()[0] == pytest.approx(90 - MARGIN)
-    assert [text.get_text() for text in low.texts] == ["50.0\N{DOWNWARDS ARROW}"]
-    assert near.get_ylim()[0] < 89.5
-    assert not near.texts
+@pytest.mark.parametrize(
+    ("backbone", "pruned", "words"),
+    [
+        ("resnet20", False, "dense backbone"),
+        ("resnet20", True, "pruned backbone"),
+        ("resnet20 + resnet11-pool", True, "both networks"),
+        ("resnet20 + resnet11-pool + resnet8", False, "all networks"),
+    ],
+)
+def test_what_skips_nothing_is_called_as_an_evaluation_calls_it(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, backbone: str, pruned: bool, words: str
+) -> None:
+    runs = [Path(make_run(tmp_path / str(index), index, 0, 0.9, 0.5)) for index in range(2)]
+    for run in runs:
+        content = summary(0.9, 0.5) | {"backbone": backbone, "pruned": pruned}
+        (run / "evaluation-test.json").write_text(json.dumps(content))
+    assert main(["frontier", *map(str, runs), "--out", str(tmp_path)]) == 0
+    output = capsys.readouterr().out
+    assert f"accuracy 0 at 10.00 MMACs, {words})" in output
+    assert f"{words}: {backbone}, width 8 (93.00%) at 10.00 MMACs" in output
+    assert main(["compare", *map(str, runs)]) == 0
+    rows = [line.strip("│ ").split(" │")[0].strip() for line in capsys.readouterr().out.splitlines()]
+    assert words in rows
+    assert f"share of {words.split()[0]}" in rows
+
+
+def test_a_network_by_two_names_is_no_difference() -> None:
+    both = [
+        Record("x", {"dataset": "cifar10", "backbone": "resnet20", "init": init, "agent.price": price}, {})
+        for init, price in (("auto", 1), (str(REFERENCE / "resnet20"), 2))
+    ]
+    assert differing(grouped(both, with_defaults), with_defaults) == {"agent.price": [1, 2]}
+    other = replace(both[1], settings={**both[1].settings, "init": "scratch"})
+    assert set(differing(grouped([both[0], other], with_defaults), with_defaults)) == {"init", "agent.price"}
 
 
 def test_one_run_for_a_range_of_prices_traces_a_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -220,7 +191,7 @@ def test_one_run_for_a_range_of_prices_traces_a_line(capsys: pytest.CaptureFixtu
     assert {row["settings"]["evaluate.price"] for row in figures["settings"]} == {0.1, 0.3, 1.0}
 
 
-@pytest.mark.parametrize("missing", NEEDED)
+@pytest.mark.parametrize("missing", sorted(summary(0.9, 0.5).keys() - {"gain_over_shuffled"}))
 def test_an_evaluation_of_another_version_is_refused(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, missing: str
 ) -> None:
@@ -257,23 +228,6 @@ def test_published_results_stand_beside_runs_on_cifar10(tmp_path: Path) -> None:
     assert main(["frontier", run, "--out", str(tmp_path)]) == 0
     figures = json.loads((tmp_path / "frontier-test.json").read_text())
     assert "SkipNet, ResNet-38/74/110" in [row["method"] for row in figures["published"]]
-
-
-def test_compare_shows_what_differs_and_tests_over_seeds(capsys: pytest.CaptureFixture[str], runs: list[str]) -> None:
-    assert main(["compare", *runs]) == 0
-    output = " ".join(capsys.readouterr().out.split())
-    assert "agent.price │ 0.1 │ 1 │ 3" in output
-    assert "+4.00 points" in output
-    p = welch([0.92, 0.91, 0.93], [0.88, 0.87, 0.89])
-    assert f"{p:.3g}" in output
-    assert "C: one seed, so nothing can be said about significance" in output
-
-
-def test_compare_of_single_seeds_claims_no_significance(capsys: pytest.CaptureFixture[str], runs: list[str]) -> None:
-    assert main(["compare", runs[0], runs[3]]) == 0
-    output = capsys.readouterr().out
-    assert "Welch" not in output
-    assert "A, B: one seed" in output
 
 
 @pytest.mark.parametrize("command", ["compare", "frontier"])

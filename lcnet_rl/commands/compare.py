@@ -10,14 +10,18 @@ from pathlib import Path
 from typing import Literal
 
 import tyro
+from rich.console import JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from lcnet_rl.commands.frontier import print_left_out, with_defaults, worded
+from lcnet_rl.commands.frontier import nothing_skipped, print_left_out, short, with_defaults, worded
 from lcnet_rl.errors import UserError
 from lcnet_rl.progress import console
 from lcnet_rl.sweep.records import Group, Record, deviation, differing, grouped, left_out, of_run, one_data_set
 from lcnet_rl.sweep.significance import welch
+
+EDGES, NARROWEST = 4, 6
+"""Characters between two columns of a table, and of a column's values before names are folded for them."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,11 @@ def run(config: Compare) -> None:
     """Print settings that differ, results, and tests."""
     if len(config.runs) < 2:
         raise UserError("give at least two run folders")
-    records = [record for path in config.runs for record in of_run(path, config.split)]
+    runs: dict[Path, Path] = {}
+    for path in config.runs:
+        if (first := runs.setdefault(path.resolve(), path)) is not path:
+            console.print(f"{path} is the same run as {first}: counted once", style="yellow", soft_wrap=True)
+    records = [record for path in runs.values() for record in of_run(path, config.split)]
     dataset = one_data_set(records)
     groups = grouped(records, with_defaults)
     for name, group in zip(labels(len(groups)), groups, strict=True):
@@ -57,19 +65,21 @@ def labels(count: int) -> list[str]:
 
 def print_settings(groups: Sequence[Group]) -> None:
     """Settings that are not the same everywhere; "-" where there is no such setting."""
-    table = Table("setting", *labels(len(groups)), title="settings that differ", title_justify="left")
-    for name, values in differing(groups).items():
+    settings = differing(groups, with_defaults)
+    rows = []
+    for name, values in settings.items():
         has = [name in group.first.settings for group in groups]
-        table.add_row(name, *(worded(value) if it else "-" for value, it in zip(values, has, strict=True)))
-    console.print(table)
+        cells = [worded(value) if it else "-" for value, it in zip(values, has, strict=True)]
+        rows.append([short(name, settings), *cells])
+    print_table("settings that differ", ["setting", *labels(len(groups))], rows, "left")
 
 
 def print_results(groups: Sequence[Group], title: str) -> None:
     """Accuracy, compute, controls and the gain over shuffled decisions; "-" where it was not measured."""
-    table = Table(title=title, title_justify="left")
-    table.add_column("")
-    for name in labels(len(groups)):
-        table.add_column(name, justify="right")
+    rows = []
+
+    words = {nothing_skipped(record) for group in groups for record in group.records}
+    word = words.pop() if len(words) == 1 else "whole network"
 
     def row(name: str, value: Callable[[Record], float | None], shown: Callable[[float], str]) -> None:
         cells = []
@@ -77,20 +87,43 @@ def print_results(groups: Sequence[Group], title: str) -> None:
             values = [v for record in group.records if (v := value(record)) is not None]
             mean = shown(sum(values) / len(values)) if values else "-"
             cells.append(f"{mean} ± {shown(deviation(values))}" if len(values) > 1 else mean)
-        table.add_row(name, *cells)
+        rows.append([name, *cells])
 
     def control(name: str) -> Callable[[Record], float | None]:
         return lambda record: record.summary["controls"].get(name, {}).get("accuracy")
 
     row("accuracy", lambda record: record.accuracy, "{:.2%}".format)
-    row("share of dense MACs", lambda record: record.summary["macs_ratio"], "{:.1%}".format)
+    row(f"share of {word.partition(' ')[0]}", lambda record: record.summary["macs_ratio"], "{:.1%}".format)
     row("MMACs/image", lambda record: record.macs / 1e6, "{:.2f}".format)
-    row("dense backbone", lambda record: record.summary["dense_accuracy"], "{:.2%}".format)
+    row(word, lambda record: record.summary["dense_accuracy"], "{:.2%}".format)
     for name in dict.fromkeys(name for group in groups for r in group.records for name in r.summary["controls"]):
         row(f"control: {name}", control(name), "{:.2%}".format)
     row("gain over shuffled", lambda record: record.summary.get("gain_over_shuffled"), "{:.2%}".format)
     row("distinct paths", lambda record: record.summary["distinct_paths"], "{:,.0f}".format)
-    table.add_row("seeds", *(str(len(group.records)) for group in groups))
+    rows.append(["seeds", *(str(len(group.records)) for group in groups)])
+    print_table(title, ["", *labels(len(groups))], rows)
+
+
+def print_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], justify: JustifyMethod = "right"
+) -> None:
+    """A table with a name in front of each row; nothing in it is cut, however narrow the screen is.
+
+    Args:
+        title: above it.
+        columns: their names.
+        rows: of as many cells each.
+        justify: all columns but the first.
+    """
+    table = Table(title=title, title_justify="left")
+    # Two borders and a space between columns; the others are folded, down to so many characters, before names are.
+    room = console.width - len(columns) * EDGES - (len(columns) - 1) * NARROWEST
+    fits = max((len(row[0]) for row in rows), default=0) <= room
+    for name in columns:
+        first = name is columns[0]
+        table.add_column(name, justify="left" if first else justify, overflow="fold", no_wrap=first and fits)
+    for row in rows:
+        table.add_row(*row)
     console.print(table)
 
 
@@ -104,20 +137,20 @@ def print_significance(groups: Sequence[Group]) -> None:
     pairs = list(itertools.combinations(range(len(groups)), 2))
     tested = [(a, b) for a, b in pairs if min(len(groups[a].records), len(groups[b].records)) > 1]
     if tested:
-        table = Table(title="significance over seeds: Welch's t-test, two-sided", title_justify="left")
-        for column in ("pair", "seeds", "accuracy", "p", "MMACs/image", "p"):
-            table.add_column(column, justify="left" if column == "pair" else "right")
+        rows = []
         for a, b in tested:
             (macs, accuracy), (other_macs, other_accuracy) = groups[a].point, groups[b].point
-            table.add_row(
+            cells = [
                 f"{names[a]} - {names[b]}",
                 f"{len(groups[a].records)}, {len(groups[b].records)}",
                 f"{100 * (accuracy - other_accuracy):+.2f} points",
                 _p(welch(groups[a].accuracies, groups[b].accuracies)),
                 f"{(macs - other_macs) / 1e6:+.2f}",
                 _p(welch(groups[a].macs, groups[b].macs)),
-            )
-        console.print(table)
+            ]
+            rows.append(cells)
+        columns = ["pair", "seeds", "accuracy", "p", "MMACs/image", "p"]
+        print_table("significance over seeds: Welch's t-test, two-sided", columns, rows)
         if len(tested) > 1:
             console.print(f"p-values are not corrected for {len(tested)} comparisons.", highlight=False)
     single = [name for name, group in zip(names, groups, strict=True) if len(group.records) == 1]

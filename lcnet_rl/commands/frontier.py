@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,8 @@ from lcnet_rl.commands.pretrain import Pretrain
 from lcnet_rl.commands.train_settings import ALGOS
 from lcnet_rl.errors import UserError
 from lcnet_rl.progress import console
+from lcnet_rl.report import whole
+from lcnet_rl.results.rows import rivals
 from lcnet_rl.runs import CONFIG, command_line, plain, write_json
 from lcnet_rl.sweep.frontier import hypervolume, pareto
 from lcnet_rl.sweep.picture import plot_frontier
@@ -25,6 +27,7 @@ from lcnet_rl.sweep.records import (
     experiment,
     grouped,
     left_out,
+    networks,
     of_run,
     of_study,
     one_data_set,
@@ -86,17 +89,20 @@ def show(records: Sequence[Record], split: str, reference: str, out: Path) -> No
     points = [group.point for group in groups]
     front = pareto(points)
     dense = dense_backbones(records)
-    most = max(macs for macs, _ in dense.values())
+    dearest = max(records, key=lambda record: float(record.summary["dense_macs"]))
+    most = float(dearest.summary["dense_macs"])
     volume = hypervolume(points, (most, 0.0))
     title = f"frontier on {dataset}/{split}: {len(front)} of {len(groups)} settings"
     print_frontier(groups, front, title, f"lcnet-rl compare RUN RUN ... --split {split}")
     console.print(
-        f"hypervolume {volume:.4f} of 1 (reference point: accuracy 0 at {most / 1e6:.2f} MMACs, the dense network's)",
+        f"hypervolume {volume:.4f} of 1 (reference point: accuracy 0 at {most / 1e6:.2f} MMACs, "
+        f"{nothing_skipped(dearest)})",
+        soft_wrap=True,
         highlight=False,
     )
     beside = dense if reference in ("all", "dense") else {}
     for name, (macs, _) in beside.items():
-        console.print(f"{name} at {macs / 1e6:.2f} MMACs", highlight=False)
+        console.print(f"{name} at {macs / 1e6:.2f} MMACs", soft_wrap=True, highlight=False)
     published = CIFAR10 if reference in ("all", "published") and dataset == "cifar10" else ()
     if reference == "published" and not published:
         raise UserError(f"there are published results for cifar10 only, not for {dataset}")
@@ -106,7 +112,16 @@ def show(records: Sequence[Record], split: str, reference: str, out: Path) -> No
     if published and split == "val":
         title += "; published ones are of test images"
     picture, figures = out / f"frontier-{split}.png", out / f"frontier-{split}.json"
-    plot_frontier(groups, front, beside, published, title, picture)
+    ours, theirs = ([i for i, group in enumerate(groups) if rivals(group) == rival] for rival in (False, True))
+    plot_frontier(
+        [groups[index] for index in ours],
+        [ours.index(index) for index in front if index in ours],
+        beside,
+        published,
+        title,
+        picture,
+        [groups[index] for index in theirs],
+    )
     content = {
         "dataset": dataset,
         "split": split,
@@ -149,12 +164,12 @@ def print_frontier(groups: Sequence[Group], front: Sequence[int], title: str, co
         compare: the command that shows settings where more differ than there is room for.
     """
     table = Table(title=title, title_justify="left")
-    values = differing(groups)
+    values = differing(groups, with_defaults)
     if len(values) > WIDEST:
         console.print(f"{len(values)} settings differ; to see them: {compare}", soft_wrap=True, highlight=False)
         values = {}
     seeds = ["seeds"] if any(len(group.records) > 1 for group in groups) else []
-    for column in ("run", "MMACs", "share", "accuracy", *seeds, *(short(name) for name in values)):
+    for column in ("run", "MMACs", "share", "accuracy", *seeds, *(short(name, values) for name in values)):
         table.add_column(column, justify="left" if column == "run" else "right", overflow="fold")
     for index in front:
         group = groups[index]
@@ -171,9 +186,10 @@ def print_frontier(groups: Sequence[Group], front: Sequence[int], title: str, co
     console.print(table)
 
 
-def short(name: str) -> str:
-    """A setting's name without the table that it is in."""
-    return name.rpartition(".")[2]
+def short(name: str, among: Iterable[str]) -> str:
+    """A setting's name, without the table that it is in where no other one among those shown is called so."""
+    last = name.rpartition(".")[2]
+    return last if [other.rpartition(".")[2] for other in among].count(last) == 1 else name
 
 
 def worded(value: Any) -> str:
@@ -181,13 +197,19 @@ def worded(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def nothing_skipped(record: Record) -> str:
+    """What a record's network is with nothing skipped; how many networks these are, old evaluations do not say."""
+    of = record.summary
+    return whole({"networks": networks(of["backbone"]), "pruned": of.get("pruned", False)})
+
+
 def dense_backbones(records: Sequence[Record]) -> dict[str, tuple[float, float]]:
     """MACs and accuracy of the backbones that the records started from, by a name that says what they are."""
     points = {}
     for record in records:
         of = record.summary
-        kind = "pruned" if of.get("pruned") else "dense"
-        name = f"{kind} {of['backbone']}, width {of['width']} ({of['dense_accuracy']:.2%})"
+        kind = nothing_skipped(record)
+        name = f"{kind}: {of['backbone']}, width {of['width']} ({of['dense_accuracy']:.2%})"
         points[name] = (of["dense_macs"], of["dense_accuracy"])
     return points
 

@@ -29,7 +29,10 @@ ORIGINS = ("init", "second", "teacher")
 EVALUATE = "evaluate."
 """Begins the names of settings of an evaluation, not of a training."""
 Split = Literal["val", "test"]
-NEEDED = ("dataset", "backbone", "accuracy", "macs_mean", "dense_macs", "dense_accuracy", "controls")
+NEEDED = (
+    *("dataset", "backbone", "width", "accuracy", "macs_mean", "macs_ratio", "dense_macs", "dense_accuracy"),
+    *("distinct_paths", "controls"),
+)
 """What an evaluation has to hold to be compared."""
 
 
@@ -72,12 +75,6 @@ class Group:
     def first(self) -> Record:
         """Stands for what all have in common."""
         return self.records[0]
-
-    @property
-    def name(self) -> str:
-        """The name of the first, and how many more there are."""
-        more = len(self.records) - 1
-        return self.first.name + (f" (+ {more} seed{'s' if more > 1 else ''})" if more else "")
 
     @property
     def accuracies(self) -> list[float]:
@@ -224,11 +221,19 @@ def lineage(settings: Mapping[str, Any], filled: Fill, option: str, seeds: bool)
     return how | lineages(how, filled, seeds) | ({} if path in (run, itself) else {"file": path.name})
 
 
-def differing(groups: Sequence[Group]) -> dict[str, list[Any]]:
-    """Settings that differ between groups, by dotted name; a value each, None where there is no such setting."""
+def differing(groups: Sequence[Group], filled: Fill = dict) -> dict[str, list[Any]]:
+    """Settings that differ between groups, by dotted name; a value each, None where there is no such setting.
+
+    Networks differ where ``grouped`` tells them apart: "auto" and the folder that it stands for do not.
+    """
     names = dict.fromkeys(name for group in groups for name in group.first.settings if name != SEED)
     values = {name: [group.first.settings.get(name) for group in groups] for name in names}
-    return {name: row for name, row in values.items() if any(value != row[0] for value in row)}
+    told = values | {
+        option: [lineage(group.first.settings, filled, option, seeds=False) for group in groups]
+        for option in ORIGINS
+        if option in values
+    }
+    return {name: row for name, row in values.items() if any(value != told[name][0] for value in told[name])}
 
 
 def one_data_set(records: Sequence[Record]) -> str:

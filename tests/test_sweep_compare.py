@@ -1,0 +1,86 @@
+"""``lcnet-rl compare``, and Welch's test against the textbook and a sample."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from evaluated import make_run, three_settings
+
+from lcnet_rl.commands import main
+from lcnet_rl.sweep.significance import welch
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> list[str]:
+    """Two settings with three seeds each, and a third, dominated, with one."""
+    return three_settings(tmp_path)
+
+
+def test_welch_is_the_textbook_formula() -> None:
+    one, other = [27.5, 21.0, 19.0, 23.6, 17.0], [27.1, 22.0, 20.8, 23.4, 23.4, 23.5, 25.8]
+    se = [np.var(x, ddof=1) / len(x) for x in (one, other)]
+    t = (np.mean(one) - np.mean(other)) / math.sqrt(sum(se))
+    freedom = sum(se) ** 2 / sum(s**2 / (len(x) - 1) for s, x in zip(se, (one, other), strict=True))
+    draws = np.random.default_rng(0).standard_t(freedom, 400_000)
+    assert welch(one, other) == pytest.approx(np.mean(np.abs(draws) > abs(t)), abs=0.005)
+
+
+@pytest.mark.parametrize("equal", [2, 3])
+def test_a_side_without_spread_is_tested_without_a_warning(equal: int) -> None:
+    # The standard error is 0.005, the difference three times that; with one degree of freedom t is Cauchy's.
+    assert welch([0.9] * equal, [0.91, 0.92]) == pytest.approx(1 - 2 / math.pi * math.atan(3))
+
+
+@pytest.mark.parametrize(("one", "other"), [([1.0], [2.0, 3.0]), ([1.0, 2.0], [3.0]), ([1.0, 1.0], [2.0, 2.0])])
+def test_nothing_is_said_where_nothing_can_be(one: list[float], other: list[float]) -> None:
+    assert welch(one, other) is None
+
+
+def test_names_of_settings_are_whole_on_a_narrow_screen(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    runs = [Path(make_run(tmp_path / str(index), index, 0, 0.9, 0.5)) for index in range(4)]
+    for index, run in enumerate(runs):
+        settings = yaml.safe_load((run / "config.yaml").read_text())
+        settings["agent"] |= {"lagrangian_warmup_steps": index, "reward": f"asymmetric:penalty={index}.123456"}
+        settings |= {"evaluate": {"price": index}}
+        (run / "config.yaml").write_text(yaml.safe_dump(settings))
+    assert main(["compare", *map(str, runs)]) == 0
+    output = capsys.readouterr().out
+    rows = [[cell.strip() for cell in line[1:-1].split("│")] for line in output.splitlines() if "│" in line]
+    assert ["lagrangian_warmup_steps", "0", "1", "2", "3"] in rows
+    assert {"agent.price", "evaluate.price"} <= {row[0] for row in rows}, "two are called price"
+    start = next(index for index, row in enumerate(rows) if row[0] == "reward")
+    parts = [row[1] for row in rows[start : start + 3]]
+    assert "".join(parts).startswith("asymmetric:penalty=0.123456"), "folded, not cut"
+    assert "\N{HORIZONTAL ELLIPSIS}" not in output
+
+
+def test_a_run_that_is_given_twice_is_said_to_be_the_same(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, runs: list[str]
+) -> None:
+    monkeypatch.chdir(Path(runs[0]).parent)
+    assert main(["compare", runs[0], "0"]) == 0
+    assert f"0 is the same run as {runs[0]}: counted once\n" in capsys.readouterr().out
+
+
+def test_compare_shows_what_differs_and_tests_over_seeds(capsys: pytest.CaptureFixture[str], runs: list[str]) -> None:
+    assert main(["compare", *runs]) == 0
+    output = " ".join(capsys.readouterr().out.split())
+    assert " price │ 0.1 │ 1 │ 3" in output
+    assert "+4.00 points" in output
+    p = welch([0.92, 0.91, 0.93], [0.88, 0.87, 0.89])
+    assert f"{p:.3g}" in output
+    assert "C: one seed, so nothing can be said about significance" in output
+
+
+def test_compare_of_single_seeds_claims_no_significance(capsys: pytest.CaptureFixture[str], runs: list[str]) -> None:
+    assert main(["compare", runs[0], runs[3]]) == 0
+    output = capsys.readouterr().out
+    assert "Welch" not in output
+    assert "A, B: one seed" in output

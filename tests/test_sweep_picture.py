@@ -1,0 +1,72 @@
+"""Pictures of accuracy over compute: what is drawn, and what it is called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from evaluated import make_run, summary, three_settings
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+from lcnet_rl.commands import main
+from lcnet_rl.plots import plot_tradeoff
+from lcnet_rl.sweep.picture import MARGIN, plot_frontier
+from lcnet_rl.sweep.records import Record, grouped
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> list[str]:
+    """Two settings with three seeds each, and a third, dominated, with one."""
+    return three_settings(tmp_path)
+
+
+def test_a_run_far_below_all_else_is_told_at_the_pictures_foot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    for far in (0.5, 0.895):
+        groups = grouped([Record(str(far), {"x": x}, summary(x, 0.5)) for x in (0.9, far)])
+        plot_frontier(groups, [0], {"dense": (1e6, 0.95)}, [], "title", tmp_path / "frontier.png")
+    low, near = (figure.axes[0] for figure in drawn)
+    assert low.get_ylim()[0] == pytest.approx(90 - MARGIN)
+    assert [text.get_text() for text in low.texts] == ["50.0\N{DOWNWARDS ARROW}"]
+    assert near.get_ylim()[0] < 89.5
+    assert not near.texts
+
+
+def test_many_runs_far_below_all_else_are_counted_at_the_pictures_foot(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    groups = grouped([Record("x", {"x": x}, summary(x, x / 2)) for x in (0.9, *np.linspace(0.1, 0.5, 20).tolist())])
+    plot_frontier(groups, [0], {"dense": (1e6, 0.95)}, [], "title", tmp_path / "frontier.png")
+    axes = drawn[0].axes[0]
+    assert [text.get_text() for text in axes.texts] == [f"20 runs below {90 - MARGIN:.1f} %"]
+    assert any(list(line.get_ydata()) == [axes.get_ylim()[0]] * 20 for line in axes.lines), "and marked where they are"
+
+
+def test_rivals_are_not_drawn_as_ours(monkeypatch: pytest.MonkeyPatch, runs: list[str], tmp_path: Path) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    rival = Path(make_run(tmp_path / "rival", 1.0, 0, 0.9, 0.6))
+    settings = yaml.safe_load((rival / "config.yaml").read_text())
+    (rival / "config.yaml").write_text(yaml.safe_dump(settings | {"algo": "skipnet"}))
+    for of in ([*runs, str(rival)], [str(rival)]):
+        assert main(["frontier", *of, "--reference", "none", "--out", str(tmp_path)]) == 0
+    both, alone = ([text.get_text() for text in figure.axes[0].get_legend().texts] for figure in drawn)
+    assert both == ["ours: dominated", "ours: frontier", "rival: rival"]
+    assert alone == ["rival: rival"]
+
+
+def test_no_control_has_the_policys_colour(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    of = summary(0.9, 0.5) | {"networks": 1, "pruned": False, "split": "test"}
+    control = of["controls"]["shuffled"]
+    of["controls"] = dict.fromkeys(("keep-all", "random", "shuffled", "static"), control)
+    plot_tradeoff(of, [], "line", tmp_path / "tradeoff.png")
+    policy, *others = (to_hex(line.get_color()) for line in drawn[0].axes[0].lines)
+    assert len({policy, *others}) == 6
