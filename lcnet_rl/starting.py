@@ -40,7 +40,7 @@ def own_weights(dataset: str, name: str, width: int | None) -> str:
     weights = pretrained(dataset, name, width)
     if weights is None:
         widths = [known for data, of, known in PRETRAINED if (data, of) == (dataset, name)]
-        there_is = f" (there is width {', '.join(map(str, widths))})" if widths else ""
+        there_is = f" (there is --width {', '.join(map(str, widths))})" if widths else ""
         option = "" if width is None else f" --width {width}"
         raise UserError(
             f"no pretrained {name} of that width for {dataset} comes with the project{there_is}; train one with "

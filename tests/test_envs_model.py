@@ -138,7 +138,7 @@ def test_starting_weights_that_cannot_be_had_are_refused(tmp_path: Path) -> None
         ({"init": run}, "give it as run"),
         ({"run": DENSE, "dataset": "shapes"}, "no agent: give it as init"),
         ({"init": "auto", "dataset": "shapes"}, "no pretrained resnet8"),
-        ({"init": "auto", "dataset": "shapes", "backbone": "resnet14"}, "there is width 8"),
+        ({"init": "auto", "dataset": "shapes", "backbone": "resnet14"}, "there is --width 8"),
         ({"init": DENSE, "dataset": "shapes", "backbone": "resnet20"}, "was asked for"),
         ({"init": tmp_path / "none"}, "no weights file"),
     ):
