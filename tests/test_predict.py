@@ -38,10 +38,11 @@ def written(pixels: torch.Tensor, folder: Path) -> list[Path]:
 
 
 def test_files_get_the_class_and_the_bill_that_the_model_gives_their_pixels(
-    run: Path, capsys: pytest.CaptureFixture[str]
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(run)
     pixels = images(5)
-    files = written(pixels, run)
+    files = written(pixels, Path())
     out, picture = run / "figures.json", run / "picture.png"
     arguments = ["predict", str(run), *map(str, files), "--threshold", "0.4"]
     assert main([*arguments, "--json", str(out), "--picture", str(picture)]) == 0
@@ -49,7 +50,9 @@ def test_files_get_the_class_and_the_bill_that_the_model_gives_their_pixels(
     with torch.no_grad():
         expected = model.run(pixels, model.greedy(0.4))
     classes = load_dataset("shapes", "val").classes
-    rows = json.loads(out.read_text())["images"]
+    figures = json.loads(out.read_text())
+    assert (figures["threshold"], figures["price"], figures["which"]) == (0.4, float(model.price), "final")
+    rows = figures["images"]
     assert [row["class"] for row in rows] == [classes[guess] for guess in expected.logits.argmax(1)]
     assert [row["macs"] for row in rows] == expected.macs.tolist()
     assert [row["probability"] for row in rows] == pytest.approx(expected.logits.softmax(1).amax(1).tolist(), abs=1e-4)
@@ -68,7 +71,8 @@ def test_the_classes_names_need_no_images(
     (run / "config.yaml").write_text(yaml.safe_dump(settings))
     monkeypatch.setattr(cifar10, "load", None)
     pixels = images(8)
-    files = written(pixels, run)
+    monkeypatch.chdir(run)
+    files = written(pixels, Path())
     assert main(["predict", str(run), *map(str, files)]) == 0
     shown = [line.strip("│ ").split() for line in capsys.readouterr().out.splitlines()]
     model = balance(lively("resnet14"), images(64))
@@ -77,6 +81,21 @@ def test_the_classes_names_need_no_images(
     assert len(guesses.unique()) > 2
     told = [row[2] for row in shown if row and row[0].endswith(".png")]
     assert told == [cifar10.CLASSES[guess] for guess in guesses]
+
+
+def test_files_of_one_name_are_told_apart_on_a_narrow_screen(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(run)
+    monkeypatch.setenv("COLUMNS", "80")
+    folders = [Path("photos"), Path("photos") / "a-folder-with-a-name-that-is-longer-than-a-column-can-be"]
+    folders[1].mkdir(parents=True)
+    files = [file for folder in folders for file in written(images(1), folder)]
+    assert main(["predict", str(run), *map(str, files)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    cells = [[cell.strip() for cell in line[1:-1].split("│")] for line in lines if line.startswith("│")]
+    assert "".join(row[0] for row in cells) == "".join(map(str, files))
+    assert not any("…" in cell for row in cells for cell in row)
 
 
 def test_the_classes_names_are_known_where_the_folder_of_images_is_not(

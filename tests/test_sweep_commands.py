@@ -21,7 +21,7 @@ from agents.sb3 import train_sb3
 from agents.sb3_config import PPOConfig
 from lcnet_rl.backbones import create_backbone
 from lcnet_rl.commands import main
-from lcnet_rl.commands.sweep import Sweep, parse
+from lcnet_rl.commands.sweep import Sweep, parse, prepare
 from lcnet_rl.commands.train_settings import ALGOS
 from lcnet_rl.data import Dataset, load_dataset
 from lcnet_rl.interrupt import Interrupted
@@ -175,6 +175,11 @@ def test_local_workers_share_the_study(capsys: pytest.CaptureFixture[str], image
         (["--space", "price=-1..2"], "price must be >= 0"),
         (["--space", "price=1..2", "--fixed", "sed=1"], "did you mean seed"),
         (["--space", "price=1..2", "--fixed", "seed"], "give NAME=VALUE"),
+        (["--space", "price=1..2", "--fixed", "preset=smoke"], "a preset of train is given with --train"),
+        (["--space", "price=1..2", "--fixed", "run=x"], "each trial gets a run folder of its own"),
+        (["--space", "price=1..2", "--fixed", "runs=x"], "run folders under --runs"),
+        (["--space", "price=1..2", "--fixed", "resume=x"], "give --fixed init=RUN"),
+        (["--preset", "smoke", "--price", "0.5"], "--price is of --objective reward"),
         (["--space", "price=1..2", "--fixed", "init=/nowhere"], "no weights file at /nowhere"),
         (["--space", "groups=1,4", "--fixed", f"init={PRUNED}"], "groups: 4 will not do"),
         (["--space", "price=1..2", "--fixed", "epochs=many"], "could not convert string to float: 'many'"),
@@ -219,6 +224,17 @@ def test_every_sweep_preset_is_a_valid_search(name: str) -> None:
 def test_options_override_the_sweep_preset() -> None:
     config = parse(["--preset", "smoke", "--trials", "7", "--space", "price=1,2"], "sweep")
     assert (config.trials, config.space, config.train) == (7, ("price=1,2",), "smoke")
+
+
+@pytest.mark.parametrize(("given", "price"), [([], 0.3), (["--price", "0.5"], 0.5)])
+def test_a_reward_has_the_price_that_is_given_also_over_a_preset(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: list[str], price: float
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text("space: {price: 1..2}\ntrain: smoke\nobjective: reward\n")
+    mine = prepare(parse(["--preset", "mine.yaml", *given], "sweep"))
+    assert mine.values(0.9, 1e6, 0.5) == (pytest.approx(0.9 - price * 0.5),)
+    assert mine.study.user_attrs["plan"]["price"] == price
 
 
 def test_the_smoke_preset_finds_the_project_s_own_backbone() -> None:

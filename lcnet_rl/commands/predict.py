@@ -40,7 +40,8 @@ class Predict:
     images: tyro.conf.Positional[tuple[Path, ...]]
     """PNG, JPEG or other image files."""
     threshold: float = 0.5
-    """What a keep probability must exceed; a lower one keeps more. Of several networks, it is for the last one only."""
+    """What a keep probability must exceed; a lower one keeps more. Of several networks, it is for the last one only.
+    BatchNorm's statistics stay those of the policy's own threshold; export --budget makes a file with its own."""
     price: float | None = None
     """The price to decide at, of a run that was trained for a range of them; the middle one if not given."""
     which: Literal["final", "best"] = "final"
@@ -80,7 +81,8 @@ def run(config: Predict) -> None:
         draw(pixels, rows, traces, model.depth, config.picture)
         console.print(f"picture: {config.picture}", soft_wrap=True)
     if config.json is not None:
-        write_json(config.json, {"run": str(config.run), "threshold": config.threshold, "images": rows})
+        options = {"threshold": config.threshold, "price": float(model.price), "which": config.which}
+        write_json(config.json, {"run": str(config.run), **options, "images": rows})
         console.print(f"figures: {config.json}", soft_wrap=True)
 
 
@@ -111,13 +113,15 @@ def predict(
 
 def print_rows(rows: list[dict[str, Any]], traces: list[Trace], networks: int) -> None:
     """The table for the screen, for so many networks, each but the first the last of the blocks."""
-    table = Table("image", "class")
+    table = Table()
+    table.add_column("image", overflow="fold")
+    table.add_column("class", no_wrap=True)
     for name in ("probability", "MMACs", {1: "of dense", 2: "of both"}.get(networks, "of all")):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("blocks", overflow="fold")
     for row, kept in zip(rows, traces, strict=True):
         figures = f"{row['probability']:.1%}", f"{row['macs'] / 1e6:.2f}", f"{row['macs_ratio']:.1%}"
-        table.add_row(Path(row["image"]).name, row["class"], *figures, bars(kept))
+        table.add_row(row["image"], row["class"], *figures, bars(kept))
     console.print(table)
     last = {1: "", 2: "; the last is the second network"}.get(networks, f"; the last {networks - 1} are whole networks")
     console.print(

@@ -43,6 +43,15 @@ from lcnet_rl.weights import load_backbone, load_model
 
 KIND = "sweep"
 """Presets of sweeps are in a folder of this name."""
+PRICE = 0.3
+"""Of the objective reward, where none is given."""
+NOT_FIXED = {
+    "preset": "a preset of train is given with --train",
+    "resume": "a trial begins anew; to start all from a run give --fixed init=RUN",
+    "run": "each trial gets a run folder of its own, in the study's under --runs",
+    "runs": "trials get their run folders under --runs",
+}
+"""Settings of train that trials cannot be given, and what is meant instead."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +75,9 @@ class Sweep:
     """Trials of the whole study, whoever runs them; pruned and failed ones count."""
     objective: Literal["pareto", "reward"] = "pareto"
     """pareto: more accuracy, fewer MACs; reward: accuracy - price * share of dense MACs. On validation images."""
-    price: float = 0.3
-    """Of the objective reward, the same for all trials: rewards at the prices that they train with do not compare."""
+    price: float | None = None
+    """Of the objective reward, 0.3 if not given, the same for all trials: rewards at the prices that they train with do
+    not compare."""
     sampler: str = "tpe"
     """tpe, nsga2, random, or grid (choices and ranges with steps only)."""
     pruning: Pruning = field(default_factory=Pruning)
@@ -90,7 +100,8 @@ class Sweep:
                 raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.patience < 4:
             raise UserError(f"patience must be at least 4 seconds, got {self.patience}")
-        check_price(self.price)
+        if self.price is not None:
+            check_price(self.price)
         check_seed(self.seed)
         if not self.study or "/" in self.study:
             raise UserError(f"study is a name, which a folder gets too, got {self.study!r}")
@@ -140,6 +151,12 @@ def join_all(processes: Sequence[multiprocessing.process.BaseProcess]) -> None:
 
 def prepare(config: Sweep) -> Worker:
     """Check everything that can be checked before a trial starts, and create the study or join it."""
+    # Not with the settings themselves: they are read once without the preset, which may give the objective.
+    if config.objective == "pareto" and config.price is not None:
+        raise UserError(
+            "--price is of --objective reward; for the price that trials train with give "
+            f"--fixed price={config.price:g}, or search over it"
+        )
     base = starting_settings(config)
     algo = base.get(SELECTOR, "reinforce")
     if algo not in ALGOS:
@@ -170,7 +187,7 @@ def join(config: Sweep, base: dict[str, Any], space: Space) -> Study:
     """Create the study, or join it where it exists."""
     plan: dict[str, Any] = {"space": space.describe(), "settings of trials": plain(base), "sampler": config.sampler}
     if config.objective == "reward":
-        plan["price"] = config.price
+        plan["price"] = price_of(config)
     sampler = create_sampler(config.sampler, config.seed, space)
     return open_study(config.study, storage_of(config), config.objective, plan, sampler, config.patience)
 
@@ -185,7 +202,7 @@ def worker(config: Sweep, study: Study, space: Space, build: Callable[[dict[str,
         return run_trial(replace(settings, data_root=config.data_root or settings.data_root), report)
 
     def objectives(accuracy: float, macs: float, share: float) -> tuple[float, ...]:
-        return (accuracy, macs) if config.objective == "pareto" else (accuracy - config.price * share,)
+        return (accuracy, macs) if config.objective == "pareto" else (accuracy - price_of(config) * share,)
 
     return Worker(
         study,
@@ -236,6 +253,8 @@ def starting_settings(config: Sweep) -> dict[str, Any]:
         if not equals:
             raise UserError(f"fixed {entry!r}: give NAME=VALUE")
         name = full_name(name, types)
+        if name in NOT_FIXED:
+            raise UserError(f"fixed {entry!r}: {NOT_FIXED[name]}")
         fixed[name] = scalar(value, types[name])
     return nested(fixed, base)
 
@@ -257,6 +276,11 @@ def settings_of(base: dict[str, Any], values: dict[str, Any], space: Space) -> A
 def grid_size(space: Space) -> int:
     """How many points the grid has."""
     return math.prod(len(values) for values in space.grid().values())
+
+
+def price_of(config: Sweep) -> float:
+    """Of the objective reward."""
+    return PRICE if config.price is None else config.price
 
 
 def storage_of(config: Sweep) -> str:

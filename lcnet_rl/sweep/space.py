@@ -17,6 +17,7 @@ import re
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Literal
 
 import yaml
@@ -248,6 +249,8 @@ def _range(name: str, content: dict[str, Any], kind: Any) -> BaseDistribution:
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"space {name}: a range is two numbers, low and high, got {content}") from error
     log = bool(content.get("log", False))
+    if step is not None and not log:
+        _check_steps(name, low, high, step)
     members = typing.get_args(kind) or (kind,)
     try:
         if int in members and float not in members:
@@ -259,6 +262,19 @@ def _range(name: str, content: dict[str, Any], kind: Any) -> BaseDistribution:
     except (ValueError, OverflowError) as error:
         # Optuna's own sentence (low above high, a log range from 0, a log range with steps), or Python's of infinity.
         raise UserError(f"space {name}: {' '.join(str(error).split())}") from error
+
+
+def _check_steps(name: str, low: float, high: float, step: float) -> None:
+    """Refuse steps that do not meet the range's end, which Optuna would move."""
+    if not all(map(math.isfinite, (low, high, step))) or step <= 0 or low > high:
+        return  # refused by whoever makes the distribution
+    # As decimals, as they were typed: in floats 0.7 is not 0.1 and three steps of 0.2.
+    start, end, by = (Decimal(repr(value)) for value in (low, high, step))
+    if over := (end - start) % by:
+        last = float(end - over)
+        raise UserError(
+            f"space {name}: steps of {step:g} from {low:g} end at {last:g}, not {high:g}; give {low:g}..{last:g}"
+        )
 
 
 def _grid_of(name: str, distribution: BaseDistribution) -> list[Any]:
