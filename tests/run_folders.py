@@ -49,6 +49,8 @@ def summary(**others: Any) -> dict[str, Any]:
         "accuracy": 0.9,
         "dense_accuracy": 0.93,
         "macs_mean": 50e6,
+        "macs_ratio": 0.5,
+        "distinct_paths": 7,
         "dense_macs": 100e6,
         "dataset": "cifar10",
         "backbone": "resnet20",

@@ -292,7 +292,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("confidence", [True, False])
 def test_a_checkpoint_with_other_confidence_is_refused(tmp_path: Path, confidence: bool) -> None:
     joint(tmp_path / "run", confidence).save()
-    with pytest.raises(UserError, match="another network: size mismatch"):
+    with pytest.raises(UserError, match="another network or optimizer: size mismatch"):
         joint(tmp_path / "run", not confidence).restore()
 
 
