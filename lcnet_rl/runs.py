@@ -100,7 +100,10 @@ def _new_folder(path: Path) -> Path:
 def check_free(path: Path) -> None:
     """Raise UserError when ``path`` already holds a run."""
     if (path / CONFIG).exists() and not any((path / name).exists() for name in (CHECKPOINT, MODEL, METRICS)):
-        raise UserError(f"{path} holds a run without a checkpoint to go on from; delete it, or give another folder")
+        raise UserError(
+            f"{path} holds a run without a checkpoint to go on from: give another folder, or delete it if nothing runs "
+            "there"
+        )
     if (path / CONFIG).exists():
         raise UserError(
             f"{path} already holds a run; give another folder, or continue with --resume {shlex.quote(str(path))}"

@@ -84,7 +84,7 @@ def test_a_run_without_a_checkpoint_is_told_from_a_finished_one(
     assert "already holds a run" in refused(capsys, *again)
     for name in (CHECKPOINT, MODEL, METRICS):
         (run / name).unlink(missing_ok=True)
-    assert "without a checkpoint to go on from; delete it" in refused(capsys, *again)
+    assert "without a checkpoint to go on from: give another folder, or delete it" in refused(capsys, *again)
     assert f"has no {CHECKPOINT} to go on from" in refused(capsys, command, "--resume", str(run))
 
 

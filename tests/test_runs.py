@@ -14,7 +14,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lcnet_rl.errors import UserError
-from lcnet_rl.runs import CONFIG, PROGRESS, RUN, MetricsLog, create_run, plain, read_config, write_json
+from lcnet_rl.runs import CHECKPOINT, CONFIG, PROGRESS, RUN, MetricsLog, create_run, plain, read_config, write_json
 
 STEP = "time/total_timesteps"
 
@@ -75,6 +75,7 @@ def test_settings_keep_their_order(tmp_path: Path) -> None:
 
 def test_a_folder_that_holds_a_run_is_refused_and_left_alone(tmp_path: Path) -> None:
     run = create_run(tmp_path, "LayerSkip", "ppo", 0, Outer(seed=1), tmp_path / "here")
+    (run / CHECKPOINT).touch()
     with pytest.raises(UserError, match=r"already holds a run.*--resume"):
         create_run(tmp_path, "LayerSkip", "ppo", 0, Outer(seed=2), run)
     assert read_config(run)["seed"] == 1
