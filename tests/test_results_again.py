@@ -265,6 +265,8 @@ def test_runs_made_again_have_the_same_figures(
     for name, value in (("REFERENCE", reference), ("ROOT", root)):
         monkeypatch.setattr(reproduce, name, value)
     (tmp_path / "data").mkdir()
+    here = Path(images.removeprefix("folder:"))
+    (tmp_path / "data" / here.name).symlink_to(here)
     for flags, place in (
         ([], "reproduced"),
         (["--eval-only", "--device", "cpu", "--data-root", str(tmp_path / "data")], "measured-again"),
