@@ -121,12 +121,15 @@ def test_pillows_remarks_on_an_image_stay_unsaid(root: Path, monkeypatch: pytest
 
 
 def test_a_root_says_where_a_folder_is_now(root: Path, tmp_path: Path) -> None:
-    root.rename(tmp_path.parent / "moved")
-    for asked in ("folder:moved", f"folder:{tmp_path}/moved"):
-        train = load_dataset(asked, "train", tmp_path.parent)
+    now = tmp_path / "now"
+    (now / "mine").mkdir(parents=True)
+    for part in ("train", "test"):
+        (root / part).rename(now / "mine" / part)
+    for asked in ("folder:mine", "folder:/before/mine"):
+        train = load_dataset(asked, "train", now)
         assert (len(train), train.name) == (18, asked)
-    with pytest.raises(UserError, match="nowhere/moved/train is no folder"):
-        load_dataset(f"folder:{tmp_path.parent}/moved", "train", tmp_path / "nowhere")
+    with pytest.raises(UserError, match="nowhere/mine/train is no folder"):
+        load_dataset(f"folder:{now}/mine", "train", tmp_path / "nowhere")
 
 
 def test_a_digest_tells_other_files_whatever_part_of_them_is_asked_for(root: Path) -> None:

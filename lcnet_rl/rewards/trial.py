@@ -65,7 +65,7 @@ def is_smooth(reward: Reward) -> bool:
     parts = (torch.full((1,), value, requires_grad=True) for value in (0.5, -0.7, 0.5))
     try:
         return reward(Judgement(*parts), torch.full((1,), 0.5), torch.ones(1)).requires_grad
-    except Exception:  # of a reward that numpy computes, say
+    except RuntimeError:  # torch's, of a reward that numpy computes
         return False
 
 
