@@ -299,10 +299,18 @@ def dense_accuracy(
     backbone: Backbone, dataset: Dataset, device: torch.device, precision: Precision = "fp32", batch_size: int = 500
 ) -> float:
     """Accuracy in [0, 1] of the whole backbone, in eval mode (in which it is left)."""
+    predictions = dense_predictions(backbone, dataset, device, precision, batch_size)
+    return int((predictions == dataset.labels).sum()) / len(dataset)
+
+
+@torch.no_grad()
+def dense_predictions(
+    backbone: Backbone, dataset: Dataset, device: torch.device, precision: Precision = "fp32", batch_size: int = 500
+) -> Tensor:
+    """The classes that the whole backbone predicts, (N,), int64, on the CPU; in eval mode (in which it is left)."""
     backbone.eval()
-    correct = 0
-    for images, labels in zip(dataset.images.split(batch_size), dataset.labels.split(batch_size), strict=True):
+    parts = []
+    for images in dataset.images.split(batch_size):
         with autocast(device, precision):
-            logits = backbone(images.to(device))
-        correct += int((logits.argmax(1) == labels.to(device)).sum())
-    return correct / len(dataset)
+            parts.append(backbone(images.to(device)).argmax(1).cpu())
+    return torch.cat(parts)

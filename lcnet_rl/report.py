@@ -13,6 +13,7 @@ from lcnet_rl.data import Dataset
 from lcnet_rl.decisions import decision_names
 from lcnet_rl.evaluate import Results
 from lcnet_rl.model import LCNet
+from lcnet_rl.per_image import paired_difference
 from lcnet_rl.progress import console
 from lcnet_rl.runs import command_line
 
@@ -98,8 +99,7 @@ def rank_correlation(macs: Tensor, difficulty: Tensor) -> float:
 
 def gain_over(policy: Results, control: Results) -> tuple[float, float]:
     """Accuracy of the policy minus that of a control on the same images, and the standard error of the difference."""
-    difference = (policy.correct - control.correct).double()
-    return float(difference.mean()), float(difference.std(correction=0)) / len(difference) ** 0.5
+    return paired_difference(policy.correct, control.correct)
 
 
 def measured(

@@ -83,9 +83,8 @@ def test_evaluate_takes_the_best_model_where_it_is_asked_to(
     assert main(["evaluate", str(run), "--split", "val", "--which", "best"]) == 0
     figures = json.loads((run / "evaluation-val-best.json").read_text())
     assert (figures["which"], figures["kept_blocks"]) == ("best", [0.0] * 3)
-    assert {path.name for path in run.glob("*-val*")} == {
-        f"{name}-val-best.{kind}" for name, kind in (("evaluation", "json"), ("tradeoff", "png"), ("paths", "png"))
-    }
+    files = (("evaluation", "json"), ("images", "csv"), ("tradeoff", "png"), ("paths", "png"))
+    assert {path.name for path in run.glob("*-val*")} == {f"{name}-val-best.{kind}" for name, kind in files}
 
 
 def test_how_often_sb3s_training_is_validated_changes_nothing_in_it(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""``lcnet-rl compare``: what differs between runs, and whether the difference is more than that between seeds."""
+"""``lcnet-rl compare``: what differs between runs, and whether that is more than chance, of images or of seeds."""
 
 from __future__ import annotations
 
@@ -9,15 +9,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import torch
 import tyro
 from rich.console import JustifyMethod
 from rich.table import Table
 from rich.text import Text
+from torch import Tensor
 
 from lcnet_rl.commands.frontier import nothing_skipped, print_left_out, short, with_defaults, worded
 from lcnet_rl.errors import UserError
+from lcnet_rl.per_image import paired_difference, read_correct
 from lcnet_rl.progress import console
-from lcnet_rl.sweep.records import Group, Record, deviation, differing, grouped, left_out, of_run, one_data_set
+from lcnet_rl.results.rows import is_dense
+from lcnet_rl.sweep.records import (
+    Group,
+    Record,
+    deviation,
+    differing,
+    grouped,
+    left_out,
+    of_dense,
+    of_run,
+    one_data_set,
+)
 from lcnet_rl.sweep.significance import welch
 
 EDGES, NARROWEST = 4, 6
@@ -26,12 +40,13 @@ EDGES, NARROWEST = 4, 6
 
 @dataclass(frozen=True)
 class Compare:
-    """Runs side by side; those that differ in their seed only are one column."""
+    """Runs side by side, of agents and of dense or pruned networks; those that differ in their seed only are one
+    column."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """Run folders, at least two."""
     split: Literal["val", "test"] = "test"
-    """Which evaluation: evaluation-SPLIT.json in each run folder."""
+    """Which evaluation: evaluation-SPLIT.json in each run folder, and images-SPLIT.csv."""
 
 
 def run(config: Compare) -> None:
@@ -42,7 +57,11 @@ def run(config: Compare) -> None:
     for path in config.runs:
         if (first := runs.setdefault(path.resolve(), path)) is not path:
             console.print(f"{path} is the same run as {first}: counted once", style="yellow", soft_wrap=True)
-    records = [record for path in runs.values() for record in of_run(path, config.split)]
+    records = [
+        record
+        for path in runs.values()
+        for record in ([of_dense(path, config.split)] if is_dense(path) else of_run(path, config.split))
+    ]
     dataset = one_data_set(records)
     groups = grouped(records, with_defaults)
     for name, group in zip(labels(len(groups)), groups, strict=True):
@@ -52,6 +71,7 @@ def run(config: Compare) -> None:
     if len(groups) > 1:
         print_settings(groups)
     print_results(groups, f"results on {dataset}/{config.split}, mean ± standard deviation over seeds")
+    print_same_images(groups, config.split)
     print_significance(groups)
 
 
@@ -64,8 +84,16 @@ def labels(count: int) -> list[str]:
 
 
 def print_settings(groups: Sequence[Group]) -> None:
-    """Settings that are not the same everywhere; "-" where there is no such setting."""
+    """Settings that are not the same everywhere; "-" where there is no such setting.
+
+    Agents and dense networks have few settings in common. What only one kind has is shown where it differs within it.
+    """
     settings = differing(groups, with_defaults)
+    kinds = [[group for group in groups if _decides(group.first) == decides] for decides in (True, False)]
+    if all(kinds):
+        shown = {name for kind in kinds for name in differing(kind, with_defaults)}
+        shown |= {name for name in settings if all(name in group.first.settings for group in groups)}
+        settings = {name: row for name, row in settings.items() if name in shown}
     rows = []
     for name, values in settings.items():
         has = [name in group.first.settings for group in groups]
@@ -78,28 +106,29 @@ def print_results(groups: Sequence[Group], title: str) -> None:
     """Accuracy, compute, controls and the gain over shuffled decisions; "-" where it was not measured."""
     rows = []
 
-    words = {nothing_skipped(record) for group in groups for record in group.records}
+    words = {nothing_skipped(record) for group in groups for record in group.records if _decides(record)}
     word = words.pop() if len(words) == 1 else "whole network"
 
     def row(name: str, value: Callable[[Record], float | None], shown: Callable[[float], str]) -> None:
-        cells = []
+        cells: list[str] = []
         for group in groups:
             values = [v for record in group.records if (v := value(record)) is not None]
             mean = shown(sum(values) / len(values)) if values else "-"
             cells.append(f"{mean} ± {shown(deviation(values))}" if len(values) > 1 else mean)
-        rows.append([name, *cells])
+        if any(cell != "-" for cell in cells):
+            rows.append([name, *cells])
 
     def control(name: str) -> Callable[[Record], float | None]:
         return lambda record: record.summary["controls"].get(name, {}).get("accuracy")
 
     row("accuracy", lambda record: record.accuracy, "{:.2%}".format)
-    row(f"share of {word.partition(' ')[0]}", lambda record: record.summary["macs_ratio"], "{:.1%}".format)
+    row(f"share of {word.partition(' ')[0]}", lambda record: record.summary.get("macs_ratio"), "{:.1%}".format)
     row("MMACs/image", lambda record: record.macs / 1e6, "{:.2f}".format)
-    row(word, lambda record: record.summary["dense_accuracy"], "{:.2%}".format)
+    row(word, lambda record: record.summary.get("dense_accuracy"), "{:.2%}".format)
     for name in dict.fromkeys(name for group in groups for r in group.records for name in r.summary["controls"]):
         row(f"control: {name}", control(name), "{:.2%}".format)
     row("gain over shuffled", lambda record: record.summary.get("gain_over_shuffled"), "{:.2%}".format)
-    row("distinct paths", lambda record: record.summary["distinct_paths"], "{:,.0f}".format)
+    row("distinct paths", lambda record: record.summary.get("distinct_paths"), "{:,.0f}".format)
     rows.append(["seeds", *(str(len(group.records)) for group in groups)])
     print_table(title, ["", *labels(len(groups))], rows)
 
@@ -125,6 +154,63 @@ def print_table(
     for row in rows:
         table.add_row(*row)
     console.print(table)
+
+
+def print_same_images(groups: Sequence[Group], split: str) -> None:
+    """How much more accurate one setting is than another on the same images, for every pair of which that is told."""
+    names = labels(len(groups))
+    lack = [
+        name
+        for name, group in zip(names, groups, strict=True)
+        if not all(record.images is not None and record.images.is_file() for record in group.records)
+    ]
+    told = {name: _on_images(group) for name, group in zip(names, groups, strict=True) if name not in lack}
+    rows = []
+    for one, other in itertools.combinations(told, 2):
+        (images, correct), (other_images, other_correct) = told[one], told[other]
+        if images != other_images:
+            rows.append([f"{one} - {other}", "other images", "", ""])
+            continue
+        gain, error = paired_difference(correct, other_correct)
+        only = [float((a - b).clamp(min=0).mean()) for a, b in ((correct, other_correct), (other_correct, correct))]
+        points = f"{100 * gain:+.2f} ± {100 * error:.2f} points"
+        rows.append([f"{one} - {other}", points, *(f"{share:.2%}" for share in only)])
+    if rows:
+        title = "on the same images: accuracy ± standard error over images, of these networks"
+        print_table(title, ["pair", "accuracy", "right in the first only", "in the second only"], rows)
+    if lack and len(groups) > 1:
+        console.print(
+            f"{', '.join(lack)}: not compared image by image; lcnet-rl evaluate RUN --split {split} writes "
+            f"images-{split}.csv",
+            soft_wrap=True,
+            highlight=False,
+        )
+
+
+def _on_images(group: Group) -> tuple[list[tuple[str, str]], Tensor]:
+    """The images that a group was evaluated on, and the share of its seeds that are right about each, (N,).
+
+    Raises:
+        UserError: when a table of images is damaged, or not of the evaluation beside it, or of other images than
+            another seed's.
+    """
+    tables: list[tuple[list[tuple[str, str]], Tensor]] = []
+    for record in group.records:
+        assert record.images is not None
+        images, correct = read_correct(record.images)
+        if tables and images != tables[0][0]:
+            raise UserError(f"{group.first.name} and {record.name} were evaluated on other images")
+        if abs(float(correct.mean()) - record.accuracy) > 0.5 / len(correct):
+            raise UserError(
+                f"{record.images} is not of the evaluation beside it: lcnet-rl evaluate {record.name} writes both anew"
+            )
+        tables.append((images, correct))
+    return tables[0][0], torch.stack([correct for _, correct in tables]).mean(0)
+
+
+def _decides(record: Record) -> bool:
+    """Whether a record is of an agent, not of a dense network."""
+    return "dense_macs" in record.summary
 
 
 def print_significance(groups: Sequence[Group]) -> None:
@@ -156,7 +242,7 @@ def print_significance(groups: Sequence[Group]) -> None:
     single = [name for name, group in zip(names, groups, strict=True) if len(group.records) == 1]
     if single:
         console.print(
-            f"{', '.join(single)}: one seed, so nothing can be said about significance; "
+            f"{', '.join(single)}: one seed, so nothing can be said about significance over seeds; "
             "train the same settings with other --seed values",
             soft_wrap=True,
             highlight=False,

@@ -13,15 +13,17 @@ import tyro
 from agents.controls import run_controls
 from lcnet_rl.budget import meet_budget
 from lcnet_rl.data import Dataset, load_dataset
+from lcnet_rl.decisions import decision_names
 from lcnet_rl.device import check_seed, resolve_device
 from lcnet_rl.errors import UserError
-from lcnet_rl.evaluate import evaluate, recalibrate
+from lcnet_rl.evaluate import Results, evaluate, recalibrate
 from lcnet_rl.macs import dense_macs
 from lcnet_rl.model import LCNet
+from lcnet_rl.per_image import table_beside, write_images
 from lcnet_rl.plots import picture_paths, plot_tradeoff
-from lcnet_rl.pretrain import dense_accuracy
+from lcnet_rl.pretrain import dense_predictions
 from lcnet_rl.progress import Progress, console
-from lcnet_rl.report import measured, print_summary, summarize
+from lcnet_rl.report import measured, print_summary, summarize, whole
 from lcnet_rl.rewards import PriceRange, price_range
 from lcnet_rl.runs import (
     START,
@@ -63,7 +65,7 @@ class Evaluate:
 
 
 def run(config: Evaluate) -> None:
-    """Evaluate, print, and write ``evaluation-SPLIT.json``, ``tradeoff-SPLIT.png`` and ``paths-SPLIT.png``."""
+    """Evaluate, print, and write ``evaluation-SPLIT.json``, ``images-SPLIT.csv`` and pictures into the run folder."""
     check_seed(config.seed)
     if config.budget is not None and config.price is not None:
         raise UserError("a budget finds its price by itself: give --budget or --price, not both")
@@ -81,11 +83,11 @@ def run(config: Evaluate) -> None:
     print_summary(summary)
     for name in ("tradeoff", "paths"):
         console.print(f"picture: {config.run / f'{name}-{variant(config)}.png'}", soft_wrap=True)
-    console.print(f"figures: {config.run / f'evaluation-{variant(config)}.json'}", soft_wrap=True)
+    print_files(figures_of(config))
 
 
 def evaluate_dense(config: Evaluate, settings: dict[str, Any]) -> None:
-    """Accuracy and MACs of a run of ``pretrain``, on the screen and in ``evaluation-SPLIT.json``."""
+    """Accuracy and MACs of a run of ``pretrain``; writes ``evaluation-SPLIT.json`` and ``images-SPLIT.csv``."""
     if config != Evaluate(config.run, config.split, device=config.device, data_root=config.data_root):
         raise UserError(f"in {config.run} nothing is decided: leave --budget, --price, --which and --seed away")
     root = data_root(config.data_root, settings)
@@ -95,9 +97,10 @@ def evaluate_dense(config: Evaluate, settings: dict[str, Any]) -> None:
         warn_if_changed(config.run, dataset)
     backbone = load_backbone(str(config.run), classes=len(dataset.classes))
     device = resolve_device(config.device)
+    predictions, macs = dense_predictions(backbone.to(device), dataset, device), dense_macs(backbone)
     summary = {
-        "accuracy": dense_accuracy(backbone.to(device), dataset, device),
-        "macs_mean": dense_macs(backbone),
+        "accuracy": int((predictions == dataset.labels).sum()) / len(dataset),
+        "macs_mean": macs,
         "backbone": backbone.spec.title,
         "width": backbone.spec.width,
         "dataset": dataset.name,
@@ -106,12 +109,24 @@ def evaluate_dense(config: Evaluate, settings: dict[str, Any]) -> None:
         "train_seed": settings["seed"],
         "command": command_line(),
     }
-    path = config.run / f"evaluation-{variant(config)}.json"
+    path = figures_of(config)
+    write_images(table_beside(path), dataset, predictions, {}, {"macs": torch.full((len(dataset),), float(macs))})
     write_json(path, summary)
     where = f"{summary['backbone']} on {dataset.name}/{dataset.split}, {len(dataset):,} images"
     figures = f"{summary['accuracy']:.2%} at {summary['macs_mean'] / 1e6:.2f} MMACs an image"
     console.print(f"{where}: {figures}", soft_wrap=True)
-    console.print(f"figures: {path}", soft_wrap=True)
+    print_files(path)
+
+
+def print_files(figures: Path) -> None:
+    """Where an evaluation's figures are, and those of every image."""
+    console.print(f"figures: {figures}", soft_wrap=True)
+    console.print(f"every image: {table_beside(figures)}", soft_wrap=True)
+
+
+def figures_of(config: Evaluate) -> Path:
+    """Where the figures are written."""
+    return config.run / f"evaluation-{variant(config)}.json"
 
 
 def variant(config: Evaluate) -> str:
@@ -134,16 +149,38 @@ def evaluate_run(config: Evaluate, model: LCNet, train: Dataset, val: Dataset, d
         console.print(meet_budget(model, train, val, config.budget, prices, device), soft_wrap=True)
     policy = evaluate(model, dataset, model.greedy(), device)
     start = load_backbone(str(config.run / START), classes=model.classes).to(device)
+    dense = dense_predictions(start, dataset, device)
     controls = run_controls(model, dataset, policy, train, val, device, config.seed)
-    summary = summarize(model, dataset, policy, dense_accuracy(start, dataset, device), controls)
+    summary = summarize(model, dataset, policy, int((dense == dataset.labels).sum()) / len(dataset), controls)
     summary = measured(summary, model, settings["seed"], config.budget, config.which, config.seed)
-    write_json(config.run / f"evaluation-{variant(config)}.json", summary)
+    others = {whole(summary): dense, **{name: results.predictions for name, results in controls.items()}}
+    write_run_images(table_beside(figures_of(config)), model, dataset, policy, others)
+    write_json(figures_of(config), summary)
     few = dataset.sample(2000)
     line = ("other thresholds" if prices.is_one else f"prices {prices}") + f", {len(few):,} images"
     curve = trade_off(model, train, few, prices, device)
     plot_tradeoff(summary, curve, line, config.run / f"tradeoff-{variant(config)}.png")
     picture_paths(model, dataset, policy, controls["keep-all"], config.run / f"paths-{variant(config)}.png")
     return summary
+
+
+def write_run_images(
+    path: Path, model: LCNet, dataset: Dataset, policy: Results, others: dict[str, torch.Tensor]
+) -> None:
+    """The table of every image: what the policy predicts, how surely, at what cost, what ran, and what others predict.
+
+    Args:
+        path: where to.
+        model: whose policy it is.
+        dataset: the N images.
+        policy: its results on them.
+        others: predictions of others, (N,) each, by their names.
+    """
+    names = decision_names(model.depth, len(model.spec.backbone.networks))
+    columns = [f"block {name}" if name.isdecimal() else name for name in names]
+    ran = dict(zip(columns, model.kept(policy.actions)[1], strict=True))
+    figures = {"confidence": policy.confidence, "macs": policy.macs, **ran}
+    write_images(path, dataset, policy.predictions, others, figures)
 
 
 def trade_off(

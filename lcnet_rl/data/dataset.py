@@ -42,6 +42,8 @@ class Dataset:
     """Shape (N,), float32 in [0, 1], 0 = easiest; None where nobody knows it."""
     digest: str = ""
     """Of which files the images come, all splits of a part alike; empty where that cannot change."""
+    files: tuple[str, ...] = ()
+    """The N files that the images come from, below the folder of the data set; empty where images are no files."""
 
     def __post_init__(self) -> None:
         count = len(self.labels)
@@ -52,6 +54,8 @@ class Dataset:
             raise ValueError(f"need uint8 images, int64 labels; got {self.images.dtype}, {self.labels.dtype}")
         if self.difficulty is not None and self.difficulty.shape != (count,):
             raise ValueError(f"difficulty must be ({count},), got {tuple(self.difficulty.shape)}")
+        if self.files and len(self.files) != count:
+            raise ValueError(f"{count} labels need as many files or none, got {len(self.files)}")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -69,4 +73,5 @@ class Dataset:
             images=self.images[indices],
             labels=self.labels[indices],
             difficulty=None if self.difficulty is None else self.difficulty[indices],
+            files=tuple(self.files[index] for index in torch.as_tensor(indices).tolist()) if self.files else (),
         )

@@ -91,7 +91,7 @@ class Reproduction:
             return
         part = self.folder.with_name(f"{self.folder.name}.part")
         shutil.rmtree(part, ignore_errors=True)
-        figures = shutil.ignore_patterns("evaluation-*.json", TIMES, "bench.*", "*.png")
+        figures = shutil.ignore_patterns("evaluation-*.json", "images-*.csv", TIMES, "bench.*", "*.png")
         shutil.copytree(self.reference, part, ignore=figures)
         part.rename(self.folder)
 

@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 
 from lcnet_rl.errors import UserError
 from lcnet_rl.files import read_json
+from lcnet_rl.per_image import table_beside
 from lcnet_rl.rewards import price_range
 from lcnet_rl.runs import CONFIG, MODEL, read_config
 from lcnet_rl.sweep.space import NOT_SEARCHED
@@ -29,11 +30,10 @@ ORIGINS = ("init", "second", "teacher")
 EVALUATE = "evaluate."
 """Begins the names of settings of an evaluation, not of a training."""
 Split = Literal["val", "test"]
-NEEDED = (
-    *("dataset", "backbone", "width", "accuracy", "macs_mean", "macs_ratio", "dense_macs", "dense_accuracy"),
-    *("distinct_paths", "controls"),
-)
+NEEDED = ("dataset", "backbone", "width", "accuracy", "macs_mean")
 """What an evaluation has to hold to be compared."""
+NEEDED_OF_AGENTS = (*NEEDED, "macs_ratio", "dense_macs", "dense_accuracy", "distinct_paths", "controls")
+"""The same, of an agent."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,9 @@ class Record:
     settings: dict[str, Any]
     """By dotted name, without where and how it ran."""
     summary: dict[str, Any]
-    """Of ``report.summarize``; a trial's has no controls but ``shuffled``."""
+    """Of ``report.summarize``; a trial's has no controls but ``shuffled``, a dense network's no policy's figures."""
+    images: Path | None = None
+    """Where it is told what became of every image (``per_image``), if it is."""
 
     @property
     def at(self) -> str:
@@ -138,15 +140,33 @@ def of_run(run: Path, split: Split) -> list[Record]:
         raise UserError(f"{run} has no evaluation-{split}.json; {first}")
     records = []
     for path in paths:
-        summary, shown = read_json(path), {}
-        if missing := [name for name in NEEDED if name not in summary]:
-            raise UserError(f"{path} has no {missing[0]}: lcnet-rl evaluate {quote(str(run))} writes it anew")
+        summary, shown = _read_summary(path, NEEDED_OF_AGENTS), {}
         if summary.get("budget") is not None:
             shown = {f"{EVALUATE}budget": summary["budget"]}
         elif several:
             shown = {f"{EVALUATE}price": summary["price"]}
-        records.append(Record(str(run), {**experiment(settings), **shown}, summary))
+        records.append(Record(str(run), {**experiment(settings), **shown}, summary, table_beside(path)))
     return records
+
+
+def of_dense(run: Path, split: Split) -> Record:
+    """The record of a run folder of ``pretrain``: nothing is decided in it, so it has neither controls nor paths.
+
+    Raises:
+        UserError: saying what to run, when the run was not evaluated on that split.
+    """
+    path = run / f"evaluation-{split}.json"
+    if not path.is_file():
+        raise UserError(f"{run} has no {path.name}; first: lcnet-rl evaluate {quote(str(run))} --split {split}")
+    summary = {"controls": {}, **_read_summary(path, NEEDED)}
+    return Record(str(run), experiment(read_config(run)), summary, table_beside(path))
+
+
+def _read_summary(path: Path, needed: Iterable[str]) -> dict[str, Any]:
+    summary = read_json(path)
+    if missing := [name for name in needed if name not in summary]:
+        raise UserError(f"{path} has no {missing[0]}: lcnet-rl evaluate {quote(str(path.parent))} writes it anew")
+    return summary
 
 
 def of_study(study: Study) -> list[Record]:
