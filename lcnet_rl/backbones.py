@@ -1,14 +1,4 @@
-"""Residual networks for 32x32 images, as stem, blocks and head.
-
-He's CIFAR networks (He et al., 2016, "Deep Residual Learning for Image Recognition", section 4.2: 6n + 2 layers,
-16-32-64 filters, parameter-free shortcut, "option A") and ResNet-18 in the CIFAR form that the LC-Net paper plots
-(3x3 stem, no max-pooling, 64-128-256-512 filters, 1x1 projection where the shape changes). ResNet-16-late is
-this project's own, meant for skipping: three blocks lead quickly to 8x8 features, and most of the compute comes after
-that, in four more blocks of that shape, where decisions about it can be informed. ResNet-14-wide is this project's
-own too: its stem halves the features by max-pooling, and few, wide blocks of about equal cost follow. ResNet-11-pool
-is made for short trainings, after cifar10-airbench (Jordan, 2024, "94% on CIFAR-10 in 3.29 seconds on a single GPU",
-arXiv 2404.00498, section 3.1): a stage begins with a convolution at the size of the stage before it, then max-pooling;
-here one residual block follows.
+"""Residual networks for 32x32 images, as stem, blocks and head; ``lcnet_rl.families`` has their shapes.
 
 Images go in as uint8; scaling and normalisation are the first thing a backbone does, so nobody else needs to know them.
 """
@@ -24,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lcnet_rl.errors import UserError, unknown_name
+from lcnet_rl.errors import UserError
+from lcnet_rl.families import Family, family
 
 IMAGE_SIZE = 32
 # ImageNet's channel statistics: the public CIFAR checkpoints expect them, and BatchNorm makes others equivalent.
@@ -173,26 +164,8 @@ class BackboneSpec:
     @property
     def label(self) -> str:
         """This network's own part of ``title``, behind another one."""
-        width = "" if self.width == BACKBONES[self.name].width else f"-{self.width}"
+        width = "" if self.width == family(self.name).width else f"-{self.width}"
         return f"{self.name}{width}" + (" (mirrored)" if self.mirrored else "")
-
-
-@dataclass(frozen=True)
-class Family:
-    """What tells one named backbone from another."""
-
-    stages: tuple[int, ...]
-    """Blocks in each."""
-    projection: bool
-    """Whether shortcuts that change the shape are convolutions."""
-    width: int
-    """Filters of the stem, where no other is asked for."""
-    growth: tuple[int, ...] = (1, 2, 4, 8)
-    """Filters of each stage, as multiples of the stem's."""
-    stem_stride: int = 1
-    """2 where the stem halves the features by max-pooling."""
-    pooled: bool = False
-    """Whether every stage, the first too, begins with a ``ConvPool`` instead of a block that changes the shape."""
 
 
 class Backbone(nn.Module):
@@ -202,25 +175,25 @@ class Backbone(nn.Module):
     the pooled features of all.
     """
 
-    def __init__(self, spec: BackboneSpec, family: Family) -> None:
+    def __init__(self, spec: BackboneSpec, shape: Family) -> None:
         super().__init__()
         self.spec = spec
-        self.stem = Stem(spec.width, family.stem_stride)
+        self.stem = Stem(spec.width, shape.stem_stride)
         blocks: list[Block] = []
         channels = spec.width
-        for stage, count in enumerate(family.stages):
-            out_channels = spec.width * family.growth[stage]
-            if family.pooled:
+        for stage, count in enumerate(shape.stages):
+            out_channels = spec.width * shape.growth[stage]
+            if shape.pooled:
                 before = blocks[-1] if blocks else self.stem
                 before.exit = ConvPool(channels, out_channels)
                 channels = out_channels
             for index in range(count):
-                stride = 2 if stage > 0 and index == 0 and not family.pooled else 1
+                stride = 2 if stage > 0 and index == 0 and not shape.pooled else 1
                 filters = None if spec.filters is None else spec.filters[len(blocks)]
-                blocks.append(Block(channels, out_channels, stride, family.projection, filters))
+                blocks.append(Block(channels, out_channels, stride, shape.projection, filters))
                 channels = out_channels
         self.blocks: nn.ModuleList = nn.ModuleList(blocks)
-        self.second = None if spec.second is None else Backbone(spec.second, BACKBONES[spec.second.name])
+        self.second = None if spec.second is None else Backbone(spec.second, family(spec.second.name))
         self.channels = channels
         if self.second is not None:
             self.second.head = cast(nn.Linear, nn.Identity())
@@ -280,13 +253,6 @@ def pool(features: Tensor) -> Tensor:
     return features.permute(0, 2, 3, 1).flatten(1, 2).float().mean(1)
 
 
-BACKBONES = {f"resnet{depth}": Family(((depth - 2) // 6,) * 3, False, 16) for depth in (8, 14, 20, 32, 44, 56, 110)}
-BACKBONES["resnet18"] = Family((2, 2, 2, 2), True, 64)
-BACKBONES["resnet16-late"] = Family((1, 1, 5), True, 24, (1, 2, 6))
-BACKBONES["resnet14-wide"] = Family((2, 4), True, 64, (1, 2), stem_stride=2)
-BACKBONES["resnet11-pool"] = Family((1, 1, 1), True, 32, (2, 4, 8), pooled=True)
-
-
 def create_backbone(
     name: str,
     classes: int = 10,
@@ -298,7 +264,7 @@ def create_backbone(
 
     Args:
         name: ``resnet8/14/20/32/44/56/110`` (He's CIFAR networks), ``resnet18``, ``resnet16-late``,
-            ``resnet14-wide`` or ``resnet11-pool``.
+            ``resnet14-wide`` or ``resnet11-pool``; or a user's own, see ``lcnet_rl.families``.
         classes: number of classes of the head.
         width: filters of the stem; None is the usual width (16 for He's networks, 64 for ``resnet18`` and
             ``resnet14-wide``, 24 for ``resnet16-late``, 32 for ``resnet11-pool``).
@@ -308,9 +274,7 @@ def create_backbone(
     Raises:
         UserError: for an unknown name, or a width, class count or filters that no such network can have.
     """
-    if name not in BACKBONES:
-        raise unknown_name("backbone", name, BACKBONES)
-    usual = BACKBONES[name].width
+    usual = family(name).width
     return build(BackboneSpec(name, classes, usual if width is None else width, filters, second))
 
 
@@ -327,17 +291,16 @@ def build(spec: BackboneSpec) -> Backbone:
             raise UserError(f"the networks tell {spec.classes} and {network.classes} classes apart")
     if spec.mirrored:
         raise UserError("only a network behind another one sees mirror images too")
-    return Backbone(spec, BACKBONES[spec.name])
+    return Backbone(spec, family(spec.name))
 
 
 def check(spec: BackboneSpec) -> None:
     """Raise UserError for what ``build`` refuses of a network, whatever is behind it."""
-    if spec.name not in BACKBONES:
-        raise unknown_name("backbone", spec.name, BACKBONES)
+    shape = family(spec.name)
     if spec.width < 2 or spec.width % 2:
         raise UserError(f"width must be an even number >= 2, got {spec.width}")
     if spec.classes < 2:
         raise UserError(f"a classifier needs at least 2 classes, got {spec.classes}")
-    blocks, filters = sum(BACKBONES[spec.name].stages), spec.filters
+    blocks, filters = sum(shape.stages), spec.filters
     if filters is not None and (len(filters) != blocks or min(filters) < 1):
         raise UserError(f"{spec.name} has {blocks} blocks of at least one filter each, got {filters}")

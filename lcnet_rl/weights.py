@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lcnet_rl.backbones import BACKBONES, Backbone, BackboneSpec, build
+from lcnet_rl.backbones import Backbone, BackboneSpec, build
 from lcnet_rl.errors import UserError
+from lcnet_rl.families import BACKBONES
 from lcnet_rl.files import read_tensors, write_tensors
 from lcnet_rl.model import LCNet
 from lcnet_rl.progress import console

@@ -9,8 +9,9 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms.functional import normalize
 
-from lcnet_rl.backbones import BACKBONES, MEAN, STD, Backbone, BackboneSpec, ConvPool, create_backbone, pool
+from lcnet_rl.backbones import MEAN, STD, Backbone, BackboneSpec, ConvPool, create_backbone, pool
 from lcnet_rl.errors import UserError
+from lcnet_rl.families import BACKBONES
 from lcnet_rl.macs import CostTable, cost_table
 
 HE = [name for name, family in BACKBONES.items() if not family.projection]

@@ -16,7 +16,7 @@ from lcnet_rl.weights import REFERENCE
 
 ROOT = REFERENCE.parent.parent
 SNIPPETS = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S)
-SINGLE, VECTOR, TRAINED, SB3, EVALUATED, ENGINE, EXPORTED = range(7)
+OWN_NETWORK, SINGLE, VECTOR, TRAINED, SB3, EVALUATED, ENGINE, EXPORTED = range(8)
 SMALLER = {
     "num_envs=512": "num_envs=2",
     "VectorEnv(256, ": "VectorEnv(8, ",
@@ -54,6 +54,11 @@ def test_a_snippet_compiles_and_imports_what_exists(snippet: str) -> None:
         elif isinstance(node, ast.ImportFrom):
             assert node.module
             assert all(hasattr(importlib.import_module(node.module), alias.name) for alias in node.names)
+
+
+def test_a_network_of_ones_own_is_one_as_documented() -> None:
+    short = run([OWN_NETWORK], {})["short"]
+    assert (short.stages, short.growth) == ((1, 2), (1, 4))
 
 
 def test_environments_are_made_as_documented(capsys: pytest.CaptureFixture[str]) -> None:

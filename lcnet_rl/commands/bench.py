@@ -64,7 +64,7 @@ class Bench:
     threads: int | None = None
     """CPU threads; as many as torch takes when not given (OMP_NUM_THREADS, else all cores)."""
     backbone: str = "resnet20"
-    """Of env and train: resnet8/14/20/32/44/56/110, resnet18, resnet16-late, resnet14-wide or resnet11-pool."""
+    """Of env and train: as of lcnet-rl train."""
     width: int | None = None
     """Of env and train: filters of the stem; the usual width when not given."""
     images: int | None = None

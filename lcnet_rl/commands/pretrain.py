@@ -42,7 +42,7 @@ class Pretrain:
     dataset: str = "cifar10"
     """cifar10, shapes, or folder:PATH."""
     backbone: str = "resnet20"
-    """resnet8/14/20/32/44/56/110, resnet18, resnet16-late, resnet14-wide or resnet11-pool."""
+    """resnet8/14/20/32/44/56/110, resnet18, resnet16-late, resnet14-wide, resnet11-pool, or your own, MODULE:FAMILY."""
     width: int | None = None
     """Filters of the stem; the usual width when not given."""
     init: str | None = None

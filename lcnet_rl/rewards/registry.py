@@ -13,18 +13,16 @@ over such a function, or over a frozen dataclass that is a ``Reward``, gives it 
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import inspect
 import math
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor
 
 from lcnet_rl.errors import UserError, unknown_name
+from lcnet_rl.imports import imported
 from lcnet_rl.rewards import shapes
 from lcnet_rl.rewards.judgement import Judgement
 from lcnet_rl.rewards.shapes import Reward
@@ -116,21 +114,7 @@ def _found(text: str) -> tuple[str, Shape, str]:
     attribute, _, arguments = arguments.partition(":")
     if not attribute.isidentifier():
         raise unknown_name("reward", name, _REWARDS)
-    return f"{name}:{attribute}", _imported(name, attribute), arguments
-
-
-def _imported(module: str, attribute: str) -> Shape:
-    folder = str(Path.cwd())
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # whatever a user's module can raise
-        raise UserError(
-            f"reward {module}:{attribute} cannot be imported ({type(error).__name__}: {error}); built-in rewards: "
-            f"{', '.join(reward_names())}"
-        ) from error
-    return found
+    return f"{name}:{attribute}", imported("reward", name, attribute, reward_names()), arguments
 
 
 def _made(name: str, shape: Shape, arguments: str) -> Reward:
