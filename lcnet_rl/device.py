@@ -61,7 +61,8 @@ def has_fast_bf16(device: torch.device) -> bool:
     (AMD Zen 4, one thread); on an AVX-512 machine without both, 0.8 times.
     """
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        with torch.cuda.device(device):  # torch asks about the current one
+            return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
 
@@ -84,6 +85,12 @@ def no_autocast(device: torch.device) -> contextlib.AbstractContextManager[objec
     if torch.is_autocast_enabled(device.type):
         return torch.autocast(device.type, enabled=False)
     return contextlib.nullcontext()
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until ``device`` has done what it was given; a CPU always has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def check_compiler(device: torch.device) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
 import torch
 import torch._inductor.config as inductor
 
-from lcnet_rl.device import check_compiler, resolve_device, uses_bf16
+from lcnet_rl.device import check_compiler, resolve_device, synchronize, uses_bf16
 from lcnet_rl.errors import UserError
 
 
@@ -18,6 +19,22 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     assert resolve_device("cuda:1") == torch.device("cuda", 1)
     with pytest.raises(UserError, match="there are 2 GPUs, from cuda:0 on"):
         resolve_device("cuda:2")
+
+
+def test_a_gpu_is_waited_for_and_asked_about_itself_whichever_is_the_current_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waited: list[torch.device] = []
+    current: list[torch.device] = []
+    second = torch.device("cuda", 1)
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext(current.append(device)))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: current[-1:] == [second])
+    synchronize(second)
+    synchronize(torch.device("cpu"))
+    assert waited == [second]
+    assert uses_bf16("auto", second)
+    assert not uses_bf16("auto", torch.device("cuda", 0))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lcnet_rl.backbones import Backbone
-from lcnet_rl.device import check_compiler
+from lcnet_rl.device import check_compiler, synchronize
 from lcnet_rl.engine import Engine
 from lcnet_rl.engine.fold import folded, set_type
 from lcnet_rl.export import dense_model, dynamic_model, layouts_here, open_session
@@ -157,8 +157,7 @@ def _prepare(
     began = time.perf_counter()
     run, megabytes = build()
     run(images)
-    if images.device.type == "cuda":
-        torch.cuda.synchronize()
+    synchronize(images.device)
     return Contestant(name, run, runtime, dense, before + time.perf_counter() - began, megabytes)
 
 

@@ -19,6 +19,7 @@ from lcnet_rl.benchmark.contestants import (
     short,
 )
 from lcnet_rl.benchmark.record import case, figures
+from lcnet_rl.device import synchronize
 from lcnet_rl.engine import Engine
 from lcnet_rl.macs import dense_macs
 from lcnet_rl.model import LCNet
@@ -91,5 +92,4 @@ def _contestants(model: LCNet, images: Tensor, dtype: torch.dtype, name: str, de
 
 def _run(contestant: Contestant, parts: Sequence[Tensor], trial: int) -> None:
     contestant.run(parts[trial])
-    if parts[trial].device.type == "cuda":
-        torch.cuda.synchronize()
+    synchronize(parts[trial].device)

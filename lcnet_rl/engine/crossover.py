@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lcnet_rl.device import synchronize
 from lcnet_rl.engine.packed import Chunk, PackedBlock, as_rows, count, take
 
 REPEATS = 5
@@ -95,25 +96,24 @@ def _block_lines(block: PackedBlock, x: Tensor) -> tuple[tuple[Line, ...], Line]
             take(beside, rows[:images])
         as_rows(out)[rows[:images]] = as_rows(beside[:images])
 
-    lines = tuple(_line(functools.partial(run, groups), len(x)) for groups in range(1, block.groups + 1))
-    return lines, _line(move, len(x))
+    lines = tuple(_line(functools.partial(run, groups), len(x), x.device) for groups in range(1, block.groups + 1))
+    return lines, _line(move, len(x), x.device)
 
 
-def _line(run: Callable[[int], object], most: int) -> Line:
+def _line(run: Callable[[int], object], most: int, device: torch.device) -> Line:
     """Fit ``Line`` to the times at one image and at ``most``."""
-    one = _median(run, 1)
+    one = _median(run, 1, device)
     if most == 1:
         return Line(one, 0.0)
-    each = max(0.0, (_median(run, most) - one) / (most - 1))
+    each = max(0.0, (_median(run, most, device) - one) / (most - 1))
     return Line(max(0.0, one - each), each)
 
 
-def _median(run: Callable[[int], object], images: int) -> float:
+def _median(run: Callable[[int], object], images: int, device: torch.device) -> float:
     seconds = []
     for _ in range(REPEATS + 1):
         began = time.perf_counter()
         run(images)
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        synchronize(device)
         seconds.append(time.perf_counter() - began)
     return statistics.median(seconds[1:])
