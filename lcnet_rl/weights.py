@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from lcnet_rl.backbones import Backbone, BackboneSpec, build
+from lcnet_rl.engine import Engine
 from lcnet_rl.errors import UserError
 from lcnet_rl.families import BACKBONES
 from lcnet_rl.files import read_tensors, write_tensors
@@ -58,7 +59,13 @@ def create_model(spec: ModelSpec) -> LCNet:
 
 
 def save_model(model: LCNet, path: Path) -> None:
-    """Write an LCNet as safetensors, its architecture in the header; ``load_model`` reads it."""
+    """Write an LCNet as safetensors, its architecture in the header; ``load_model`` reads it.
+
+    Raises:
+        UserError: for an engine, whose weights are folded.
+    """
+    if isinstance(model, Engine):
+        raise UserError("an engine cannot be saved: save the model that it was built with")
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
     write_tensors(path, tensors, {"model": json.dumps(asdict(model.spec))})
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -70,6 +72,28 @@ def test_one_engine_takes_batches_of_any_size_and_so_does_its_copy() -> None:
         actions = torch.ones(model.depth, count, model.action_size)
         assert_same(model, engine, actions, count)
     assert_same(model, copy.deepcopy(engine), torch.ones(model.depth, 2, model.action_size), 2)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda engine: pickle.loads(pickle.dumps(engine))])
+def test_a_copy_of_a_used_engine_has_weights_of_its_own(copied: Callable[[Engine], Engine]) -> None:
+    model = lively()
+    engine = Engine(model)
+    engine.tune(4)
+    assert_same(model, engine, torch.ones(model.depth, 4, model.action_size), 4)
+    other = copied(engine)
+    other.crossover = None
+    with torch.no_grad():
+        for parameter in engine.parameters():
+            parameter.zero_()
+    actions = torch.ones(model.depth, 4, model.action_size)
+    actions[:, :, 1] = 0  # a set of groups that was not wanted before the copy was made
+    assert_same(model, other, actions, 4)
+
+
+def test_tuning_consumes_no_random_numbers() -> None:
+    engine, before = Engine(lively()), torch.get_rng_state()
+    engine.tune(2)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @settings(max_examples=40, deadline=None)

@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 import torch
+from networks import lively
 from safetensors.torch import save_file
 from test_backbones import noise, tiny_backbone
 from torch import Tensor
 
 from lcnet_rl.backbones import Backbone, BackboneSpec, create_backbone
 from lcnet_rl.data import load_dataset
+from lcnet_rl.engine import Engine
 from lcnet_rl.errors import UserError
 from lcnet_rl.model import LCNet
 from lcnet_rl.pretrain import dense_accuracy
@@ -164,6 +166,12 @@ def test_a_pretrain_run_folder_stands_for_its_backbone(tmp_path: Path) -> None:
     backbone = tiny_backbone()
     save_backbone(backbone, tmp_path / "backbone.safetensors")
     assert torch.equal(load_backbone(str(tmp_path), classes=4).eval()(noise()), backbone(noise()))
+
+
+def test_an_engine_is_not_saved_as_a_model(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="save the model that it was built with"):
+        save_model(Engine(lively()), tmp_path / "model.safetensors")
+    assert not list(tmp_path.iterdir())
 
 
 def test_missing_files_are_refused_by_name(tmp_path: Path) -> None:

@@ -110,11 +110,10 @@ class Engine(LCNet):
         """
         if batch < 1:
             raise UserError(f"tune for batches of at least one image, got {batch}")
-        inputs = []
+        inputs, generator = [], torch.Generator(self.price.device).manual_seed(0)
         for packed, size in zip(self.packed, self.backbone.sizes()[:-1], strict=True):
-            channels = packed.block.in_channels
-            x = torch.randn(batch, channels, size, size, device=self.price.device, dtype=self.dtype)
-            inputs.append(x.contiguous(memory_format=torch.channels_last))
+            x = torch.randn(batch, packed.block.in_channels, size, size, generator=generator, device=generator.device)
+            inputs.append(x.to(self.dtype, memory_format=torch.channels_last))
         self.crossover = measure(self.packed, inputs)
 
     @torch.no_grad()

@@ -68,6 +68,15 @@ class PackedBlock:
         self.all = (1 << groups) - 1
         self._weights = functools.lru_cache(SETS_KEPT)(self._pack)
 
+    def __getstate__(self) -> dict[str, object]:
+        """For pickles and copies, which copy weights together themselves."""
+        return {name: value for name, value in vars(self).items() if name != "_weights"}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        """As it was, but that no weights are copied together yet."""
+        vars(self).update(state)
+        self._weights = functools.lru_cache(SETS_KEPT)(self._pack)
+
     def run(
         self,
         x: Tensor,
