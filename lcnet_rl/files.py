@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import tempfile
@@ -25,17 +26,37 @@ def replacing(path: Path) -> Iterator[Path]:
     the new one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(descriptor)
-    temporary = Path(name)
+    hidden = f".{path.name}."
     try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=hidden, suffix=".part", dir=path.parent)
+        os.close(descriptor)
+        temporary = Path(name)
+        try:
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        if Path(str(error.filename)).name.startswith(hidden):  # a name that the user does not know
+            error.filename = str(path)
+        raise
+
+
+def check_target(option: str, path: Path) -> None:
+    """Make the folder of a file that an option names, before the work whose results are to go there.
+
+    Raises:
+        UserError: when ``path`` is a folder.
+        OSError: when its own folder cannot be made or written to.
+    """
+    if path.is_dir():
+        raise UserError(f"{option} {path} is a folder; name a file in it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path.parent))
 
 
 def write_text(path: Path, text: str) -> None:

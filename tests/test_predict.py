@@ -146,6 +146,7 @@ def test_files_that_are_no_images_are_named(run: Path, capsys: pytest.CaptureFix
         (["0.png", "--threshold", "1.5"], "--threshold is between 0 and 1, got 1.5"),
         (["0.png", "--price", "0.5"], "the run was trained at one price"),
         (["0.png", "--picture", "out.foo"], "--picture is a PNG"),
+        (["0.png", "--json", "/"], "--json / is a folder; name a file in it"),
     ],
 )
 def test_what_cannot_be_asked_is_one_clear_line(

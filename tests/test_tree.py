@@ -190,6 +190,22 @@ def test_an_error_while_writing_leaves_the_old_file_and_nothing_else(tmp_path: P
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_an_error_names_the_file_that_was_to_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "taken"
+    path.mkdir()
+    with pytest.raises(OSError, match=r"[^.]taken") as caught:
+        write_text(path, "new")
+    assert caught.value.filename == str(path)
+    monkeypatch.setattr(os, "open", refusing)
+    with pytest.raises(PermissionError) as refused:
+        write_text(tmp_path / "file", "new")
+    assert refused.value.filename == str(tmp_path / "file")
+
+
+def refusing(name: str, *_: object) -> int:
+    raise PermissionError(errno.EACCES, "Permission denied", name)
+
+
 def test_the_old_file_is_there_until_the_block_ends(tmp_path: Path) -> None:
     path = tmp_path / "file"
     write_text(path, "old")

@@ -18,7 +18,7 @@ from lcnet_rl.device import resolve_device
 from lcnet_rl.drawing import Trace, draw_trace, tile, trace
 from lcnet_rl.engine import Engine
 from lcnet_rl.errors import UserError
-from lcnet_rl.files import replacing
+from lcnet_rl.files import check_target, replacing
 from lcnet_rl.progress import console
 from lcnet_rl.rewards import price_range
 from lcnet_rl.runs import WEIGHTS, check_classes, data_root, read_config, recorded_classes, write_json
@@ -62,6 +62,9 @@ def run(config: Predict) -> None:
         raise UserError(f"--threshold is between 0 and 1, got {config.threshold}")
     if config.picture is not None and config.picture.suffix.lower() != ".png":
         raise UserError(f"--picture is a PNG: give it a name that ends in .png, not {config.picture.name}")
+    for option, path in (("--picture", config.picture), ("--json", config.json)):
+        if path is not None:
+            check_target(option, path)
     settings = read_config(config.run)
     model = load_model(config.run / WEIGHTS[config.which])
     if config.price is not None:
