@@ -291,6 +291,41 @@ def test_what_cannot_be_run_is_refused_with_a_reason(tmp_path: Path) -> None:
         OnnxNetwork(path)
 
 
+def spoil(model: onnx.ModelProto, how: str) -> None:
+    if how == "IR version":
+        model.ir_version = 99
+    elif how == "opset":
+        model.opset_import[0].version = 99
+    elif how == "input":
+        model.graph.node[5].input[0] = "nowhere"
+    else:
+        model.graph.node[5].op_type = "Nope"
+
+
+@pytest.mark.parametrize("how", ["IR version", "opset", "input", "operator"])
+def test_a_file_that_onnx_runtime_does_not_take_is_refused_in_one_line(tmp_path: Path, how: str) -> None:
+    path = saved(lively(width=16), Standard(), tmp_path)
+    model = onnx.load(path)
+    spoil(model, how)
+    onnx.save(model, path)
+    with pytest.raises(UserError, match=r"standard.onnx does not run in ONNX Runtime [\d.]+ \(is it damaged.*$"):
+        OnnxNetwork(path)
+
+
+@pytest.mark.parametrize("name", ["x.json", "x.textproto", "x"])
+def test_a_file_is_read_whatever_it_is_called(tmp_path: Path, name: str) -> None:
+    path = saved(lively(width=16), Standard(), tmp_path).rename(tmp_path / name)
+    assert len(OnnxNetwork(path).run(images(2)).logits) == 2
+
+
+def test_thresholds_that_float32_does_not_tell_from_one_are_the_largest_below_it(tmp_path: Path) -> None:
+    model = lively(width=16)
+    sure = force(model, torch.ones(model.depth, model.action_size))  # by keep logits of 20
+    network = OnnxNetwork(saved(sure, Standard(), tmp_path))
+    assert network.run(images(1), 1 - 1e-8).actions.all()
+    assert network.run(images(1), 1e-60).actions.all()
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

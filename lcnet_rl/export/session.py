@@ -20,6 +20,9 @@ from lcnet_rl.export.network import FORMAT
 from lcnet_rl.rewards.price import check_price
 from lcnet_rl.state import Outcome
 
+THRESHOLDS = np.finfo(np.float32).tiny, 1 - np.finfo(np.float32).epsneg
+"""The smallest and the largest one that float32 tells from 0 and 1."""
+
 
 def open_session(model: onnx.ModelProto | Path) -> ort.InferenceSession:
     """A CPU session of ONNX Runtime for a model or its file, with as many threads as PyTorch uses."""
@@ -68,7 +71,8 @@ class OnnxNetwork:
         if not path.is_file():
             raise UserError(f"no file at {path}")
         try:
-            metadata = {entry.key: entry.value for entry in onnx.load(path, load_external_data=False).metadata_props}
+            model = onnx.load(path, format="protobuf", load_external_data=False)  # by its name it might be text
+            metadata = {entry.key: entry.value for entry in model.metadata_props}
         except DecodeError as error:
             raise UserError(f"{path} is damaged (cut short?) or no ONNX file") from error
         if "model" not in metadata or "layout" not in metadata:
@@ -78,15 +82,21 @@ class OnnxNetwork:
         self.layout = metadata["layout"]
         if self.layout != Standard.name and self.layout != f"blocked{blocked_size()}":
             raise UserError(f"{path} is laid out for another processor ({self.layout}): export it here, or as standard")
-        self.session = open_session(path)
+        try:
+            self.session = open_session(path)
+        except Exception as error:  # ONNX Runtime raises a different type for each way in which a file can be wrong
+            reason = str(error).splitlines()[0]
+            here = f"ONNX Runtime {ort.__version__}"
+            raise UserError(f"{path} does not run in {here} (is it damaged, or of a newer ONNX?): {reason}") from error
 
     def run(self, images: Tensor, threshold: float | None = None, price: float | None = None) -> Outcome:
         """Classify images, one after the other.
 
         Args:
             images: uint8, (B, 3, 32, 32), at least one.
-            threshold: in (0, 1), that a keep probability must exceed; None is 0.5.
-            price: that the gates read; None is the one trained at.
+            threshold: in (0, 1), that a keep probability must exceed; None is 0.5. The file takes it as float32, so
+                above 1 - 2^-24 (a keep logit of 16.6) it is that.
+            price: that the gates read; None is the one stored in the file.
 
         Raises:
             UserError: for images of another type or shape, a threshold outside (0, 1), or what is no price.
@@ -97,7 +107,7 @@ class OnnxNetwork:
             raise UserError(f"a threshold is in (0, 1), got {threshold}")
         if price is not None:
             check_price(price)
-        given = {"threshold": threshold, "price": price}
+        given = {"threshold": threshold and float(np.clip(threshold, *THRESHOLDS)), "price": price}
         feeds = {name: np.full((1, 1), value, np.float32) for name, value in given.items() if value is not None}
         parts = [self.session.run(None, {"image": image[None], **feeds}) for image in images.cpu().numpy()]
         logits, macs, decisions = (torch.from_numpy(np.stack(part)) for part in zip(*parts, strict=True))
