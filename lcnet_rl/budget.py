@@ -99,7 +99,7 @@ def center_threshold(
         prices: as for ``calibrate_threshold``.
 
     Returns:
-        The threshold that the shifts amount to.
+        What was added to the keep logits, all rounds together.
 
     Raises:
         OutOfReachError: as ``calibrate_threshold``; the model is then as it was, but for BatchNorm.
@@ -111,12 +111,12 @@ def center_threshold(
         shift = -threshold_logit(threshold)
         model.shift_logits(shift)
         total += shift
-    return 1 / (1 + math.exp(total))
+    return total
 
 
 def meet_budget(
     model: LCNet, train: Dataset, val: Dataset, budget: float, prices: PriceRange, device: torch.device
-) -> str:
+) -> tuple[str, float]:
     """Change ``model``, in place, so that its greedy decisions stay within a budget on validation images.
 
     A policy for a range of prices is set to the price that does it; others are centred (``center_threshold``).
@@ -130,7 +130,7 @@ def meet_budget(
         device: where to compute.
 
     Returns:
-        A sentence on what was found.
+        A sentence on what was found, and what was added to the keep logits that a threshold is for.
 
     Raises:
         UserError: when nothing meets the budget.
@@ -141,9 +141,11 @@ def meet_budget(
         raise UserError(f"budget is a share of dense MACs; keeping everything costs {most:.4g}, got {budget:g}")
     if not prices.is_one:
         model.price.fill_(calibrate_price(model, val, budget, prices, device))
-        return f"budget {budget:g}: met on validation images at price {float(model.price):.3g}"
-    threshold = center_threshold(model, train, val, budget, device)
-    return f"budget {budget:g}: met on validation images with keep threshold {threshold:.3f}, BatchNorm recalibrated"
+        return f"budget {budget:g}: met on validation images at price {float(model.price):.3g}", 0.0
+    shift = center_threshold(model, train, val, budget, device)
+    threshold = 1 / (1 + math.exp(shift))
+    said = f"budget {budget:g}: met on validation images with keep threshold {threshold:.3f}, BatchNorm recalibrated"
+    return said, shift
 
 
 def calibrate_price(

@@ -126,12 +126,16 @@ def test_a_budget_beyond_everything_is_refused_as_percent_would_be() -> None:
 def test_a_budget_that_is_met_stays_with_the_model() -> None:
     model, data = undecided_lcnet(), tiny_set()
     usual = evaluate(model, data, model.greedy(), CPU).macs_ratio
-    said = meet_budget(model, data, data, 0.8 * usual, PriceRange(0.3, 0.3), CPU)
+    before = model.gates()[0].keep.bias.clone()
+    said, shift = meet_budget(model, data, data, 0.8 * usual, PriceRange(0.3, 0.3), CPU)
+    torch.testing.assert_close(model.gates()[0].keep.bias, before + shift)
+    assert shift < 0
     assert 0.4 * usual < evaluate(model, data, model.greedy(), CPU).macs_ratio <= 0.8 * usual
     assert "with keep threshold 0." in said
     for gate in model.gates():
         gate.keep.weight.data[:, -1] = -10.0
-    said = meet_budget(model, data, data, 0.5 * usual, PriceRange(0.01, 10), CPU)
+    said, shift = meet_budget(model, data, data, 0.5 * usual, PriceRange(0.01, 10), CPU)
+    assert shift == 0
     assert evaluate(model, data, model.greedy(), CPU).macs_ratio <= 0.5 * usual
     assert f"at price {float(model.price):.3g}" in said
     with pytest.raises(UserError, match="budget is a share"):

@@ -11,6 +11,7 @@ import torch
 from networks import balance, lively
 from run_folders import trained
 
+from lcnet_rl.backbones import create_backbone
 from lcnet_rl.budget import meet_budget
 from lcnet_rl.commands import export, main
 from lcnet_rl.data import Dataset, Split, load_dataset
@@ -30,6 +31,10 @@ def run(images: str, tmp_path: Path) -> Path:
     return run
 
 
+def metadata(file: Path) -> dict[str, str]:
+    return {entry.key: entry.value for entry in onnx.load(file).metadata_props}
+
+
 def assert_does_what(model: LCNet, file: Path, pixels: torch.Tensor) -> OnnxNetwork:
     network = OnnxNetwork(file)
     got = network.run(pixels)
@@ -45,8 +50,10 @@ def test_the_file_does_what_the_final_model_does_and_names_the_classes(run: Path
     assert main(["export", str(run)]) == 0
     network = assert_does_what(load_model(run / MODEL), run / "model.onnx", load_dataset(images, "test").images)
     assert network.layout == "standard"
-    metadata = {entry.key: entry.value for entry in onnx.load(run / "model.onnx").metadata_props}
-    assert json.loads(metadata["classes"]) == ["bright", "dark"]
+    said = metadata(run / "model.onnx")
+    assert json.loads(said["classes"]) == ["bright", "dark"]
+    assert (said["run"], said["which"]) == ("run", "final")
+    assert not {"budget", "shift"} & said.keys()
 
 
 def test_the_best_model_goes_where_and_in_the_layout_that_was_asked_for(run: Path, images: str, tmp_path: Path) -> None:
@@ -76,6 +83,48 @@ def test_the_defaults_of_a_file_for_a_budget_meet_it_on_validation_images(
     assert_does_what(model, run / "model.onnx", load_dataset(images, "test").images)
     spent = OnnxNetwork(run / "model.onnx").run(val.images).macs.mean()
     assert spent <= 0.6 * model.costs.dense
+    said = metadata(run / "model.onnx")
+    assert (said["run"], said["which"], said["budget"], said["price"]) == ("run", "final", "0.6", "0")
+    before, after = load_model(run / MODEL).gates()[0].keep.bias, model.gates()[0].keep.bias
+    torch.testing.assert_close(after, before + float(said["shift"]))
+
+
+def test_the_price_that_meets_a_budget_is_told(images: str, tmp_path: Path) -> None:
+    model = lively(width=16, classes=2, prices=PriceRange(0.01, 100))
+    for gate in model.gates():
+        gate.keep.weight.data.zero_()
+        gate.keep.weight.data[:, -1] = -1.0
+        gate.keep.bias.data.fill_(0.1)
+    run = trained(tmp_path / "run", model, images, price="0.01..100")
+    assert main(["export", str(run), "--budget", "0.5", "--check", "5"]) == 0
+    said = metadata(run / "model.onnx")
+    stored = next(one for one in onnx.load(run / "model.onnx").graph.initializer if one.name == "price")
+    assert float(said["price"]) == pytest.approx(onnx.numpy_helper.to_array(stored).item(), rel=1e-5)
+    assert float(said["price"]) > 0.01
+    assert said["shift"] == "0"
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "reason"),
+    [
+        (LCNet(create_backbone("resnet8", 2, 8), "layers", confidence=False, policy="skipnet"), [], "of skipnet"),
+        (lively(width=12, classes=2), ["--layout", "blocked"], "use --layout standard"),
+    ],
+    ids=["rival", "layout"],
+)
+def test_what_cannot_be_exported_is_refused_before_a_budget_is_looked_for(
+    images: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    model: LCNet,
+    arguments: list[str],
+    reason: str,
+) -> None:
+    monkeypatch.setattr(export, "meet_budget", lambda *_: pytest.fail("looked for a budget"))
+    run = trained(tmp_path / "run", model, images)
+    assert main(["export", str(run), "--budget", "0.5", *arguments]) == 2
+    assert reason in capsys.readouterr().err
 
 
 def test_a_file_that_does_something_else_is_refused_and_not_left(

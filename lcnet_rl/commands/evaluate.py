@@ -146,7 +146,7 @@ def evaluate_run(config: Evaluate, model: LCNet, train: Dataset, val: Dataset, d
     if config.price is not None:
         model.price.fill_(checked(config.price, prices))
     elif config.budget is not None:
-        console.print(meet_budget(model, train, val, config.budget, prices, device), soft_wrap=True)
+        console.print(meet_budget(model, train, val, config.budget, prices, device)[0], soft_wrap=True)
     policy = evaluate(model, dataset, model.greedy(), device)
     start = load_backbone(str(config.run / START), classes=model.classes).to(device)
     dense = dense_predictions(start, dataset, device)

@@ -15,7 +15,7 @@ from lcnet_rl.data import load_dataset
 from lcnet_rl.errors import UserError
 from lcnet_rl.export import OnnxNetwork, blocked_size, compare, dynamic_model
 from lcnet_rl.export.layout import Blocked, Layout, Standard
-from lcnet_rl.files import replacing
+from lcnet_rl.files import check_target, replacing
 from lcnet_rl.progress import console
 from lcnet_rl.rewards import price_range
 from lcnet_rl.runs import WEIGHTS, check_classes, data_root, read_config, warn_if_changed
@@ -49,20 +49,23 @@ def run(config: Export) -> None:
     if config.check < 1:
         raise UserError(f"--check needs at least one image, got {config.check}")
     settings = read_config(config.run)
-    model = load_model(config.run / WEIGHTS[config.which])
+    model, layout = load_model(config.run / WEIGHTS[config.which]), choose(config.layout)
     path = config.out or config.run / "model.onnx"
-    if path.is_dir():
-        raise UserError(f"--out {path} is a folder; name a file in it")
+    check_target("--out", path)
     root = data_root(config.data_root, settings)
     val = load_dataset(settings["dataset"], "val", root)
     check_classes(config.run, model.classes, val.name, val.classes)
+    origin = {"run": config.run.resolve().name, "which": config.which}
     if config.budget is not None:
+        dynamic_model(model, layout)  # what cannot be exported is refused before the search for a budget
         train, prices = load_dataset(settings["dataset"], "train", root), price_range(settings["agent"]["price"])
         warn_if_changed(config.run, train)
-        console.print(meet_budget(model, train, val, config.budget, prices, torch.device("cpu")), soft_wrap=True)
+        said, shift = meet_budget(model, train, val, config.budget, prices, torch.device("cpu"))
+        console.print(said, soft_wrap=True)
+        origin |= {"budget": f"{config.budget:g}", "shift": f"{shift:.6g}"}
     images = val.sample(config.check).images
     with replacing(path) as temporary:
-        onnx.save(dynamic_model(model, choose(config.layout), val.classes), temporary)
+        onnx.save(dynamic_model(model, layout, val.classes, origin), temporary)
         agreement = compare(model, OnnxNetwork(temporary), images)
         console.print(
             f"against the engine, {len(images)} validation images: {agreement}", highlight=False, soft_wrap=True

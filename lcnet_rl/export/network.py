@@ -7,7 +7,7 @@ with just the filters that are kept.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import cast
 
@@ -33,8 +33,9 @@ INTERFACE = """Classifies one image, and skips what its gates drop.
 
 Inputs: image, uint8 (1, 3, 32, 32), RGB; threshold, float32 (1, 1) in (0, 1), which a keep probability must exceed, by
 default 0.5 (of several networks, the last one's only: the others must exceed 0.5); price, float32 (1, 1), the
-price of compute that the gates read, by default the one trained at, or the middle one of the range trained for
-("prices" in the metadata's "model").
+price of compute that the gates read, by default the one stored here: trained at, the middle of the range trained for
+("prices" in the metadata's "model"), or found for a budget. What a budget added to the keep logits instead, that 0.5
+meets it, is the metadata's "shift".
 Outputs: logits, float32 (1, classes); macs, float64 (1, 1), the multiply-accumulates of what the decisions keep, gates
 included; decisions, bool (blocks, 1 + groups), true = kept: L-Net's bit, then C-Net's, as far as there are such gates;
 networks behind the first one are the last rows.
@@ -52,7 +53,9 @@ def dense_model(backbone: Backbone, batch: int = 1) -> onnx.ModelProto:
     return finished(graph.build([image(batch)], outputs), {"backbone": json.dumps(asdict(network.spec))})
 
 
-def dynamic_model(model: LCNet, layout: Layout, classes: Sequence[str] = ()) -> onnx.ModelProto:
+def dynamic_model(
+    model: LCNet, layout: Layout, classes: Sequence[str] = (), origin: Mapping[str, str] | None = None
+) -> onnx.ModelProto:
     """A network with its gates, for one image.
 
     Its inputs and outputs are those of ``INTERFACE``, which the file holds too.
@@ -61,6 +64,7 @@ def dynamic_model(model: LCNet, layout: Layout, classes: Sequence[str] = ()) -> 
         model: what to write; it is not changed.
         layout: for which kernels.
         classes: their names, for the metadata.
+        origin: further metadata: where the model comes from, and what was done to it.
 
     Raises:
         UserError: when the layout does not suit the backbone, or the policy is a rival's.
@@ -96,7 +100,8 @@ def dynamic_model(model: LCNet, layout: Layout, classes: Sequence[str] = ()) -> 
         ("macs", (DOUBLE, [1, 1])),
         ("decisions", (BOOL, [model.depth, model.action_size])),
     ]
-    metadata = {"model": json.dumps(asdict(model.spec)), "layout": layout.name}
+    metadata = {**(origin or {}), "price": f"{float(model.price):.6g}"}
+    metadata |= {"model": json.dumps(asdict(model.spec)), "layout": layout.name}
     if classes:
         metadata["classes"] = json.dumps(list(classes))
     inputs = [image(1), ("threshold", scalar), ("price", scalar)]
