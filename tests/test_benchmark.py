@@ -9,22 +9,28 @@ import statistics
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import scipy.stats
 import torch
 from networks import images, lively
 
 from lcnet_rl.benchmark import standard
-from lcnet_rl.benchmark.contestants import Contestant
+from lcnet_rl.benchmark.contestants import Contestant, masked_contestant
 from lcnet_rl.benchmark.profile import kind, profile_engine
-from lcnet_rl.benchmark.record import case
+from lcnet_rl.benchmark.record import case, machine
 from lcnet_rl.benchmark.trained import SINGLES
-from lcnet_rl.commands import main
+from lcnet_rl.commands import bench, main
 from lcnet_rl.data import load_dataset
 from lcnet_rl.engine import Engine
+from lcnet_rl.engine.crossover import Crossover
+from lcnet_rl.engine.packed import Chunk
 from lcnet_rl.macs import dense_macs
+from lcnet_rl.rewards import PriceRange
 from lcnet_rl.timing import Comparison, race
-from lcnet_rl.weights import save_backbone, save_model
+from lcnet_rl.weights import load_model, save_backbone, save_model
 
 
 @pytest.mark.parametrize(("keep", "blocks", "groups"), [("all", 3, 4), ("blocks50", 1, 4), ("groups50", 3, 2)])
@@ -109,6 +115,27 @@ def test_quartiles_of_ratios_lie_within_them() -> None:
     assert Comparison([1.0, 3.0], [1.0, 1.0]).ratio_quartiles == (1.5, 2.5)
 
 
+def test_the_interval_of_a_ratio_is_that_of_scipys_bootstrap_and_narrows_with_trials() -> None:
+    draws = np.random.default_rng(1)
+    this, other = draws.lognormal(0.2, 0.3, 400), draws.lognormal(0, 0.1, 400)
+    low, high = Comparison(this.tolist(), other.tolist()).ratio_interval
+
+    def ratio(this: np.ndarray, other: np.ndarray, axis: int) -> np.ndarray:
+        return np.median(this, axis) / np.median(other, axis)
+
+    expected = scipy.stats.bootstrap((this, other), ratio, paired=True, method="percentile", rng=2).confidence_interval
+    assert (low, high) == pytest.approx((expected.low, expected.high), abs=0.02)
+    assert low < Comparison(this.tolist(), other.tolist()).ratio < high
+    assert Comparison(this.tolist(), other.tolist()).ratio_interval == (low, high), "seeded"
+    few = Comparison(this[:12].tolist(), other[:12].tolist()).ratio_interval
+    assert few[1] - few[0] > 2 * (high - low)
+
+
+def test_trials_that_hang_together_are_drawn_again_together() -> None:
+    other = [1.0, 5.0, 2.0, 9.0, 4.0]
+    assert Comparison([2 * seconds for seconds in other], other).ratio_interval == (2.0, 2.0)
+
+
 def test_a_case_is_against_the_fastest_dense_network_in_the_same_runtime() -> None:
     def contestant(name: str, runtime: str, dense: bool = True) -> Contestant:
         return Contestant(name, lambda _: None, runtime, dense, 0.0, 0.0)
@@ -120,6 +147,80 @@ def test_a_case_is_against_the_fastest_dense_network_in_the_same_runtime() -> No
     assert (row["rival"], row["ratio"], row["rivals"]) == ("b", 0.5, ["a", "b"])
     assert (row["median_ms"], row["rival_median_ms"]) == (2000, 4000)
     assert row["mean_ratio"] == pytest.approx(3 / (13 / 3))
+    assert row["ratio_interval"][0] <= 0.5 <= row["ratio_interval"][1]
+    assert case("x", times, engine, others, 0.5, 0.125)["excess_ratio"] == 0.125
+
+
+def test_what_computes_everything_is_billed_nothing_in_its_case() -> None:
+    masked = masked_contestant(lively(), images(2))
+    dense = Contestant("dense", lambda _: None, "PyTorch", True, 0.0, 0.0)
+    row = case("x", {masked.name: [1.0, 2.0], "dense": [1.0, 2.0]}, masked, [masked, dense], 0.5)
+    assert (row["macs_ratio"], row["excess_ratio"]) == (None, None)
+
+
+def test_the_excess_of_a_forced_engine_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = lively()
+    eager = [Contestant("dense", lambda _: None, "PyTorch", True, 0.0, 0.0)]
+    monkeypatch.setattr(standard, "dense_contestants", lambda *_: eager)
+    monkeypatch.setattr(Crossover, "plan", lambda self, block, chunks, count: [Chunk(self.everything[block], count)])
+    for ways, billed, beyond in standard.engine_cases("tiny", model, images(8))[1].values():
+        assert len(ways) == 1
+        assert beyond is not None
+        assert billed + beyond == pytest.approx(standard.share(model, torch.ones(3, 8, 5)), abs=1e-3)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run for a range of prices, of a network that nobody trained."""
+    save_model(lively(width=16, prices=PriceRange(0.1, 2)), tmp_path / "model.safetensors")
+    (tmp_path / "config.yaml").write_text("dataset: shapes\ndata_root: null\n")
+    return tmp_path
+
+
+LATENCIES = {"dense": {"dense": True, "macs": [1e6], "milliseconds": [1.0]}}
+
+
+def told(*_: object) -> dict[str, Any]:
+    """What ``trained`` returns, without the minutes that it takes."""
+    return {"cases": [], "contestants": [], "latencies": LATENCIES}
+
+
+def test_a_folder_for_figures_is_made_before_and_they_are_written_before_the_picture(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = run / "new" / "folder" / "x.json"
+    monkeypatch.setattr(bench, "trained", lambda *_: told() if figures.parent.is_dir() else pytest.fail("no folder"))
+    monkeypatch.setattr(bench, "plot_latencies", lambda *_: figures.is_file() or pytest.fail("no figures"))
+    assert main(["bench", str(run), "--json", str(figures), "--device", "cpu", "--batches", "2"]) == 0
+    assert json.loads(figures.read_text())["latencies"] == LATENCIES
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_timed(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("trained", "standard"):
+        monkeypatch.setattr(bench, name, lambda *_: pytest.fail("timed"))
+    for what in ([str(run)], ["--preset", "standard"]):
+        assert main(["bench", *what, "--json", str(run / "config.yaml" / "x.json")]) == 2
+        assert "config.yaml" in capsys.readouterr().err
+
+
+def test_figures_say_of_which_device_and_price_they_are_and_a_gpu_has_no_profile_of_the_cpu(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    second = torch.device("cuda", 1)
+    monkeypatch.setattr(bench, "trained", told)
+    monkeypatch.setattr(bench, "resolve_device", lambda _: second)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"the GPU {device}")
+    assert main(["bench", str(run), "--device", "cuda:1", "--precisions", "fp32", "bf16"]) == 0
+    figures = json.loads((run / "bench.json").read_text())
+    assert (figures["machine"]["device"], figures["machine"]["cuda"]) == ("cuda:1", "the GPU cuda:1")
+    assert figures["price"] == pytest.approx(float(load_model(run).price))
+    assert figures["profile"] == {}
+    shown = capsys.readouterr().out
+    assert "no profile: it would be of the CPU's time, and this ran on cuda:1" in shown
+    assert "bf16: without the masked network and ONNX Runtime" in shown
+    assert machine(torch.device("cpu"))["cuda"] is None
 
 
 def test_profiling_prints_nothing_of_its_own(capfd: pytest.CaptureFixture[str]) -> None:
@@ -165,6 +266,9 @@ def test_a_runs_benchmark_writes_figures_and_a_picture(tmp_path: Path) -> None:
         assert latencies["ONNX Runtime policy standard"]["macs"] == model.run(timed, model.greedy()).macs.tolist()
     rivals = {row["name"]: row["rival"] for row in figures["cases"]}
     assert rivals["ONNX Runtime policy standard, batch 1"] == "dense ONNX Runtime"
+    rows = {row["name"]: row for row in figures["cases"]}
+    assert rows["masked fp32, batch 8"]["macs_ratio"] is None
+    assert rows["engine policy fp32, batch 8"]["excess_ratio"] >= 0
     assert rivals["engine policy fp32, batch 8"] in ("dense eager fp32", "dense torch.compile fp32")
     assert (tmp_path / "bench.png").stat().st_size > 10_000
 
@@ -203,7 +307,8 @@ def test_an_overhead_is_told_as_two_times_and_their_ratio(
     shown = capsys.readouterr().out
     names, medians = zip(*re.findall(r"^(.*): median ([\d.]+) ms$", shown, re.M), strict=True)
     assert list(names) == sides
+    spans = r"[\d.]+ to [\d.]+, quartiles of pairs [\d.]+ to [\d.]+"
     ends = rf"; 3 alternating trials, resnet8, {torch.get_num_threads()} threads, cpu\)$"
-    [ratio] = re.findall(rf"^ratio of medians ([\d.]+) \(quartiles of pairs [\d.]+ to [\d.]+{ends}", shown, re.M)
+    [ratio] = re.findall(rf"^ratio of medians ([\d.]+) \(95 % interval {spans}{ends}", shown, re.M)
     this, other = map(float, medians)  # each rounded to a tenth
     assert (this - 0.05) / (other + 0.05) - 0.005 <= float(ratio) <= (this + 0.05) / (other - 0.05) + 0.005

@@ -87,6 +87,10 @@ def failing(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (("bench", "/nowhere"), "no run folder"),
         (("bench", "tran"), "did you mean train"),
         (("bench", "env", "--threads", "0"), "at least 1"),
+        (("bench", "env", "--width", "6"), "--width 6: give a multiple of 4"),
+        (("bench", "train", "--width", "2"), "--width 2: give a multiple of 4"),
+        (("bench", "/", "--batches", "1", "8", "1"), "take each entry once"),
+        (("bench", "/", "--precisions", "bf16", "bf16"), "take each entry once"),
         (("export", "/nowhere"), "no run folder"),
         (
             ("train", "--dataset", "shapes", "--backbone", "resnet8", "--init", "scratch", "--groups", "5"),

@@ -90,11 +90,11 @@ def test_a_name_that_looks_like_markup_is_shown_as_it_is(capsys: pytest.CaptureF
 
 def test_the_numbers_of_a_benchmark_are_whole(screen: Console) -> None:
     case = {"name": "engine-b128-resnet56-groups50", "rival": "dense torch.compile fp32", "macs_ratio": 1.0}
-    case |= {"ratio": 11.25, "ratio_quartiles": [10.11, 12.13], "median_ms": 1234.56, "rival_median_ms": 1111.22}
-    case["mean_ratio"] = 13.57
+    case |= {"ratio": 11.25, "ratio_interval": [10.11, 12.13], "median_ms": 1234.56, "rival_median_ms": 1111.22}
+    case |= {"mean_ratio": 13.57, "excess_ratio": 0.077}
     record.print_cases([case])
     text = screen.export_text()
-    for number in ("100%", "11.25", "10.11-12.13", "13.57", "1234.56", "1111.22"):
+    for number in ("100%", "11.25", "10.11-12.13", "13.57", "1234.56", "1111.22", "resnet56-groups50: 7.7%"):
         assert number in text
 
 
@@ -108,7 +108,8 @@ def test_what_ran_of_several_networks_is_told_apart(screen: Console) -> None:
 
 
 def test_names_of_a_benchmarks_cases_are_whole_in_a_narrow_terminal(screen: Console) -> None:
-    case = {"macs_ratio": 1.0, "ratio": 1.25, "ratio_quartiles": [1.11, 1.13], "median_ms": 1.56, "mean_ratio": 1.57}
+    case = {"macs_ratio": None, "ratio": 1.25, "ratio_interval": [1.11, 1.13], "median_ms": 1.56, "mean_ratio": 1.57}
+    case["excess_ratio"] = None
     names = ["onnx-b1-w64-groups50, standard", "onnx-b1-w64-all", "engine-b128-resnet56-groups50"]
     rivals = [("dense ONNX Runtime", 6.25), ("dense ONNX Runtime", 6.25), ("dense torch.compile fp32", 631.5)]
     cases = [
@@ -118,6 +119,7 @@ def test_names_of_a_benchmarks_cases_are_whole_in_a_narrow_terminal(screen: Cons
     record.print_cases(cases)
     text = screen.export_text()
     assert all(name in text for name in names)
+    assert "beyond" not in text
     assert text.count("dense ONNX Runtime (6.25 ms)") == text.count("torch.compile fp32 (631.50 ms)") == 1
 
 

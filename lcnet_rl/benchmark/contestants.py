@@ -38,6 +38,8 @@ class Contestant:
     """Of its weights, or of its file."""
     others: tuple[Run, ...] = ()
     """The same work with other decisions, where a single image's would be an accident of the draw."""
+    masked: bool = False
+    """Whether it computes everything, whatever it decides."""
 
     def in_trial(self, trial: int) -> Run:
         """Which to run: trials take all decisions in turn."""
@@ -123,7 +125,8 @@ def masked_contestant(model: LCNet, images: Tensor) -> Contestant:
     def run(batch: Tensor) -> object:
         return model.run(batch, model.greedy())
 
-    return _prepare("masked fp32", "PyTorch", False, images, lambda: (run, _megabytes(model)))
+    contestant = _prepare("masked fp32", "PyTorch", False, images, lambda: (run, _megabytes(model)))
+    return replace(contestant, masked=True)
 
 
 def onnx_contestants(models: Sequence[LCNet], image: Tensor, name: str) -> list[Contestant]:

@@ -39,7 +39,14 @@ def figures(contestant: Contestant, seconds: Sequence[float], images: int) -> di
     }
 
 
-def case(name: str, times: Times, this: Contestant, all_of_them: Sequence[Contestant], share: float) -> dict[str, Any]:
+def case(
+    name: str,
+    times: Times,
+    this: Contestant,
+    all_of_them: Sequence[Contestant],
+    share: float,
+    excess: float | None = None,
+) -> dict[str, Any]:
     """One comparison: ``this`` against the fastest dense network in the same runtime.
 
     Args:
@@ -47,7 +54,8 @@ def case(name: str, times: Times, this: Contestant, all_of_them: Sequence[Contes
         times: of a race in which all took part.
         this: who skips.
         all_of_them: who took part.
-        share: of the dense network's MACs that ``this`` is billed, gates included.
+        share: of the dense network's MACs that ``this`` is billed, gates included; a masked one is billed none.
+        excess: of the dense network's MACs that ``this`` computes beyond that, as a tuned engine may; None if unknown.
     """
     rivals = [one.name for one in all_of_them if one.dense and one.runtime == this.runtime]
     rival = min(rivals, key=lambda other: statistics.median(times[other]))
@@ -59,6 +67,7 @@ def case(name: str, times: Times, this: Contestant, all_of_them: Sequence[Contes
     return {
         "name": name,
         "ratio": comparison.ratio,
+        "ratio_interval": list(comparison.ratio_interval),
         "ratio_quartiles": list(comparison.ratio_quartiles),
         "mean_ratio": comparison.mean_ratio,
         "this": this.name,
@@ -68,20 +77,22 @@ def case(name: str, times: Times, this: Contestant, all_of_them: Sequence[Contes
         "rivals": rivals,
         "rival_median_ms": its[1],
         "rival_quartiles_ms": its[::2],
-        "macs_ratio": share,
+        "macs_ratio": None if this.masked else share,
+        "excess_ratio": excess,
         "trials": len(times[this.name]),
     }
 
 
-def machine() -> dict[str, Any]:
-    """Where the times were taken."""
+def machine(device: torch.device) -> dict[str, Any]:
+    """Where the times were taken, on ``device``."""
     return {
         "platform": platform.platform(),
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "device": str(device),
+        "cuda": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "versions": {
             "lcnet-rl": lcnet_rl.__version__,
             "torch": torch.__version__,
@@ -99,18 +110,18 @@ def cpu_name() -> str:
 
 
 def print_cases(cases: Sequence[Mapping[str, Any]]) -> None:
-    """A table of comparisons for each dense network that they are with; slow-downs are marked."""
+    """A table of comparisons for each dense network that they are with, slow-downs marked; then what else ran."""
     for (rival, its_ms), rows in itertools.groupby(cases, key=lambda row: (row["rival"], row["rival_median_ms"])):
         title = f"time as a ratio to {rival} ({its_ms:.2f} ms)"
         table = Table(title=title, title_justify="left")
         table.add_column("case", overflow="fold")  # in a narrow terminal, it gives way
-        for column in ("MACs", "median", "quartiles", "mean", "ms"):
+        for column in ("billed", "median", "95 %", "mean", "ms"):
             table.add_column(column, justify="right", no_wrap=True)
         for row in rows:
-            low, high = row["ratio_quartiles"]
+            low, high = row["ratio_interval"]
             table.add_row(
                 row["name"],
-                f"{row['macs_ratio']:.0%}",
+                "" if row["macs_ratio"] is None else f"{row['macs_ratio']:.0%}",
                 f"{row['ratio']:.2f}",
                 f"{low:.2f}-{high:.2f}",
                 f"{row['mean_ratio']:.2f}",
@@ -118,6 +129,10 @@ def print_cases(cases: Sequence[Mapping[str, Any]]) -> None:
                 style="yellow" if row["ratio"] > 1 else None,
             )
         console.print(table)
+    beyond = [f"{row['name']}: {row['excess_ratio']:.1%}" for row in cases if row["excess_ratio"]]
+    if beyond:
+        text = f"MACs computed beyond those billed, as that was faster: {'; '.join(beyond)}"
+        console.print(text, highlight=False, soft_wrap=True)
 
 
 def print_contestants(rows: Sequence[Mapping[str, Any]]) -> None:

@@ -21,6 +21,7 @@ from lcnet_rl.benchmark.record import case, figures
 from lcnet_rl.gates import Gate
 from lcnet_rl.model import LCNet
 from lcnet_rl.progress import console
+from lcnet_rl.state import Outcome
 from lcnet_rl.timing import race
 
 KEEPS = ("all", "blocks50", "groups50")
@@ -60,36 +61,38 @@ def standard(trials: Mapping[int, int]) -> dict[str, Any]:
             runs = {one.name: functools.partial(_run, one, images) for one in found}
             settle, repeat = SETTLE[batch]
             times = race(runs, trials[batch], settle=settle, repeat=repeat)
-            for case_name, (ways, share) in entries.items():
+            for case_name, (ways, billed, beyond) in entries.items():
                 fastest, *others = sorted(ways, key=lambda way: statistics.median(times[way.name]))
-                cases.append(case(case_name, times, fastest, found, share))
-                cases += [case(f"{case_name}, {way.name.split()[-1]}", times, way, found, share) for way in others]
+                named = {case_name: fastest, **{f"{case_name}, {way.name.split()[-1]}": way for way in others}}
+                cases += [case(this, times, way, found, billed, beyond) for this, way in named.items()]
             rows += [{"network": label, **figures(one, times[one.name], batch)} for one in found]
     return {"cases": cases, "contestants": rows}
 
 
-Entries = tuple[list[Contestant], dict[str, tuple[list[Contestant], float]]]
-"""Who takes part, and by the case's name the ways to run it, and its share of dense MACs."""
+Entry = tuple[list[Contestant], float, float | None]
+"""The ways to run a case, and the shares of dense MACs that it is billed and that are computed beyond, if known."""
 
 
-def onnx_cases(label: str, model: LCNet, image: Tensor) -> Entries:
-    """One image in ONNX Runtime."""
-    found, entries = dense_contestants(model.backbone, image, torch.float32, compiled=False), {}
+def onnx_cases(label: str, model: LCNet, image: Tensor) -> tuple[list[Contestant], dict[str, Entry]]:
+    """One image in ONNX Runtime: who takes part, and entries by the case's name."""
+    found = dense_contestants(model.backbone, image, torch.float32, compiled=False)
+    entries: dict[str, Entry] = {}
     for keep in KEEPS:
         draws = [half_kept(model, 1, "all")] if keep == "all" else fair_halves(model, keep)
         ways = onnx_contestants([force(model, actions[:, 0]) for actions in draws], image, keep)
         found += ways
-        entries[f"onnx-b1-{label}-{keep}"] = ways, share(model, torch.cat(draws, 1))
+        entries[f"onnx-b1-{label}-{keep}"] = ways, share(model, torch.cat(draws, 1)), None
     return found, entries
 
 
-def engine_cases(label: str, model: LCNet, images: Tensor) -> Entries:
-    """A batch in the engine, every image keeping another half."""
+def engine_cases(label: str, model: LCNet, images: Tensor) -> tuple[list[Contestant], dict[str, Entry]]:
+    """A batch in the engine, every image keeping another half; the same as of ``onnx_cases``."""
     actions = {keep: half_kept(model, len(images), keep) for keep in KEEPS}
     engines = engine_contestants(model, images, torch.float32, actions)
-    names = [f"engine-b{len(images)}-{label}-{keep}" for keep in KEEPS]
-    shares = [share(model, actions[keep]) for keep in KEEPS]
-    entries = {name: ([one], part) for name, one, part in zip(names, engines, shares, strict=True)}
+    entries: dict[str, Entry] = {}
+    for keep, one in zip(KEEPS, engines, strict=True):
+        excess = cast(Outcome, one.run(images)).excess / len(images) / model.costs.dense
+        entries[f"engine-b{len(images)}-{label}-{keep}"] = [one], share(model, actions[keep]), excess
     return engines + dense_contestants(model.backbone, images, torch.float32), entries
 
 

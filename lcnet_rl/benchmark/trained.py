@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -20,10 +20,10 @@ from lcnet_rl.benchmark.contestants import (
 )
 from lcnet_rl.benchmark.record import case, figures
 from lcnet_rl.device import synchronize
-from lcnet_rl.engine import Engine
 from lcnet_rl.macs import dense_macs
 from lcnet_rl.model import LCNet
 from lcnet_rl.progress import console
+from lcnet_rl.state import Outcome
 from lcnet_rl.timing import race
 
 POLICY = "policy"
@@ -65,14 +65,20 @@ def trained(
         parts = [images[torch.arange(start, start + batch) % len(images)] for start in range(0, count * batch, batch)]
         moved = [part.to(device) for part in parts]
         for dtype in dtypes:
-            console.print(f"batch {batch}, {short(dtype)} ...", highlight=False)
+            console.print(f"batch {batch}, {short(dtype)}, {device} ...", highlight=False)
             found = _contestants(model, moved[0], dtype, *dense)
-            engine = Engine(model, dtype)
-            bills = torch.stack([engine.run(part, engine.greedy()).macs.mean().cpu() for part in moved])
+            engine = found[0]
+            outcomes = [cast(Outcome, engine.run(part)) for part in moved]
+            bills = torch.stack([outcome.macs.mean().cpu() for outcome in outcomes])
             share = float(bills.mean()) / dense_macs(dense[1])
+            excess = sum(outcome.excess for outcome in outcomes) / (count * batch) / dense_macs(dense[1])
             runs = {one.name: functools.partial(_run, one, moved) for one in found}
             times = race(runs, count, settle=SETTLE if batch == 1 else 0)
-            cases += [case(f"{one.name}, batch {batch}", times, one, found, share) for one in found if not one.dense]
+            cases += [
+                case(f"{one.name}, batch {batch}", times, one, found, share, excess if one is engine else None)
+                for one in found
+                if not one.dense
+            ]
             rows += [figures(one, times[one.name], batch) for one in found]
             for one in found if batch == 1 else ():
                 milliseconds = [1000 * seconds for seconds in times[one.name]]
@@ -82,6 +88,7 @@ def trained(
 
 
 def _contestants(model: LCNet, images: Tensor, dtype: torch.dtype, name: str, dense: Backbone) -> list[Contestant]:
+    """All that take part; the engine is the first."""
     found = engine_contestants(model, images, dtype, {POLICY: None})
     if dtype == torch.float32:
         found.append(masked_contestant(model, images))

@@ -18,6 +18,7 @@ from lcnet_rl.data import load_dataset
 from lcnet_rl.device import Precision, resolve_device
 from lcnet_rl.engine import Engine
 from lcnet_rl.errors import UserError, unknown_name
+from lcnet_rl.files import check_target
 from lcnet_rl.plots import plot_latencies
 from lcnet_rl.progress import console
 from lcnet_rl.runs import command_line, data_root, read_config, write_json
@@ -94,6 +95,8 @@ class Bench:
                 raise UserError(f"--{name} must be at least {least}, got {value}")
         if min(self.batches, default=0) < 1 or not self.precisions:
             raise UserError("--batches and --precisions need at least one entry, and batches of at least one image")
+        if any(len(set(entries)) < len(entries) for entries in (self.batches, self.precisions)):
+            raise UserError("--batches and --precisions take each entry once")
 
 
 def run(config: Bench) -> None:
@@ -112,19 +115,26 @@ def run(config: Bench) -> None:
 
 def bench_standard(config: Bench) -> None:
     """The standard cases."""
+    if config.json:
+        check_target("--json", config.json)
     figures = standard(STANDARD_TRIALS if config.trials is None else dict.fromkeys(STANDARD_TRIALS, config.trials))
     print_contestants(figures["contestants"])
     print_cases(figures["cases"])
     if config.json:
-        save(config.json, figures)
+        save(config.json, torch.device("cpu"), figures)
 
 
 def bench_run(config: Bench, run: Path, device: torch.device) -> None:
     """A run's network on validation images: tables, ``bench.json``, and a plot of latency against MACs."""
+    path = config.json or run / "bench.json"
+    check_target("--json", path)
     settings, model = read_config(run), load_model(run)
     dataset = load_dataset(settings["dataset"], "val", data_root(config.data_root, settings)).sample(IMAGES)
     dtypes = [DTYPES[name] for name in config.precisions]
-    figures: dict[str, Any] = {"run": str(run), "dataset": dataset.name, "split": dataset.split, "threshold": 0.5}
+    figures: dict[str, Any] = {"run": str(run), "dataset": dataset.name, "split": dataset.split}
+    figures |= {"threshold": 0.5, "price": float(model.price)}
+    if "bf16" in config.precisions:
+        console.print("bf16: without the masked network and ONNX Runtime, which compute in float32", soft_wrap=True)
     rival = None
     if config.against is not None:
         rival = Path(config.against).name, load_backbone(config.against, classes=model.classes)
@@ -132,22 +142,23 @@ def bench_run(config: Bench, run: Path, device: torch.device) -> None:
     figures |= trained(model, dataset.images, config.batches, dtypes, config.trials or 30, device, rival)
     print_contestants(figures["contestants"])
     print_cases(figures["cases"])
-    images = dataset.images[: max(config.batches)].to(device)
     figures["profile"] = {}
-    for name, dtype in zip(config.precisions, dtypes, strict=True):
+    if device.type != "cpu":
+        console.print(f"no profile: it would be of the CPU's time, and this ran on {device}", highlight=False)
+    for name, dtype in zip(config.precisions, dtypes, strict=True) if device.type == "cpu" else ():
+        images = dataset.images[: max(config.batches)]
         engine = Engine(model, dtype)
         engine.tune(len(images))
         figures["profile"][name] = profile_engine(engine, images)
         print_profile(figures["profile"][name], name, len(images), len(model.backbone.networks))
-    path = config.json or run / "bench.json"
+    save(path, device, figures)
     if figures["latencies"]:
         picture = path.with_suffix(".png")
         plot_latencies(figures["latencies"], picture)
         console.print(f"picture: {picture}", soft_wrap=True)
-    save(path, figures)
 
 
-def save(path: Path, figures: dict[str, Any]) -> None:
-    """Write figures, with the command and the machine, as JSON."""
-    write_json(path, {"command": command_line(), "machine": machine(), **figures})
+def save(path: Path, device: torch.device, figures: dict[str, Any]) -> None:
+    """Write figures, with the command, the machine and the device, as JSON."""
+    write_json(path, {"command": command_line(), "machine": machine(device), **figures})
     console.print(f"figures: {path}", soft_wrap=True)

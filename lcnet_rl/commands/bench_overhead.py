@@ -17,10 +17,12 @@ from envs.vector import LayerChannelSkipVectorEnv
 from lcnet_rl.backbones import create_backbone
 from lcnet_rl.data import Dataset
 from lcnet_rl.device import Precision, autocast
+from lcnet_rl.errors import UserError
 from lcnet_rl.evaluate import replay
 from lcnet_rl.model import LCNet
 from lcnet_rl.optim import decayed
 from lcnet_rl.progress import console
+from lcnet_rl.spec import DEFAULT_GROUPS
 from lcnet_rl.timing import Comparison, compare
 
 Timed = tuple[Comparison, str, str]
@@ -46,11 +48,23 @@ def random_images(count: int) -> Dataset:
     return Dataset("noise", "train", images, torch.arange(count) % 10, tuple("0123456789"))
 
 
+def network(config: Overhead) -> LCNet:
+    """Fresh gates, for layers and for the usual number of filter groups, on a fresh backbone.
+
+    Raises:
+        UserError: for a width of which blocks have filters that these groups do not divide.
+    """
+    backbone = create_backbone(config.backbone, 10, config.width)
+    if any(backbone.block(t).filters % DEFAULT_GROUPS for t in range(len(backbone.blocks))):
+        raise UserError(f"--width {config.width}: give a multiple of {DEFAULT_GROUPS}, the groups that filters are in")
+    return LCNet(backbone)
+
+
 def bench_env(config: Overhead, device: torch.device) -> Timed:
     """Whole episodes of the vector environment, against ``model.run`` on as many images with the same actions."""
     count = config.images or 512
     dataset = random_images(count)
-    model = LCNet(create_backbone(config.backbone, 10, config.width)).to(device).eval()
+    model = network(config).to(device).eval()
     env = LayerChannelSkipVectorEnv(count, dataset=dataset, model=model, device=str(device))
     env.reset(seed=0)
     actions = (torch.rand(model.depth, count, model.action_size) < 0.7).float()
@@ -75,7 +89,7 @@ def bench_train(config: Overhead, device: torch.device) -> Timed:
     settings = ReinforceConfig(batch_size=count, warmup=0.0, polish=0.0, distill=0.0, precision=config.precision)
     dense = create_backbone(config.backbone, 10, config.width).to(device).train()
     with tempfile.TemporaryDirectory() as folder:
-        model = LCNet(create_backbone(config.backbone, 10, config.width))
+        model = network(config)
         agent = Reinforce(model, settings, dataset, dataset, Path(folder), 0, device)
         optimizer = torch.optim.SGD(decayed(dense.parameters(), 5e-4), lr=0.01, momentum=0.9, nesterov=True)
         comparison = compare(agent.joint_step, dense_step(agent, dense, optimizer, config.precision), config.trials)
@@ -103,12 +117,13 @@ def dense_step(
 
 def report(config: Overhead, device: torch.device, result: Comparison, this: str, other: str) -> None:
     """Print one comparison."""
-    low, high = result.ratio_quartiles
+    (least, most), (low, high) = result.ratio_interval, result.ratio_quartiles
     for name, seconds in ((this, result.this), (other, result.other)):
         console.print(f"{name}: median {1000 * statistics.median(seconds):.1f} ms", highlight=False)
     console.print(
-        f"ratio of medians {result.ratio:.2f} (quartiles of pairs {low:.2f} to {high:.2f}; {config.trials} "
-        f"alternating trials, {config.backbone}, {torch.get_num_threads()} threads, {device})",
+        f"ratio of medians {result.ratio:.2f} (95 % interval {least:.2f} to {most:.2f}, quartiles of pairs {low:.2f} "
+        f"to {high:.2f}; {config.trials} alternating trials, {config.backbone}, {torch.get_num_threads()} threads, "
+        f"{device})",
         highlight=False,
         soft_wrap=True,
     )
