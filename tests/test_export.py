@@ -241,6 +241,7 @@ def test_the_file_says_what_it_is(tmp_path: Path) -> None:
     )
     properties = {entry.key: entry.value for entry in model.metadata_props}
     assert json.loads(properties["model"])["backbone"]["name"] == "resnet8"
+    assert properties["dense_macs"] == str(lively(width=16).costs.dense)
     assert [entry.name for entry in model.graph.output] == ["logits", "macs", "decisions"]
     assert {entry.domain: entry.version for entry in model.opset_import} == {"": 18}
 

@@ -34,11 +34,12 @@ INTERFACE = """Classifies one image, and skips what its gates drop.
 Inputs: image, uint8 (1, 3, 32, 32), RGB; threshold, float32 (1, 1) in (0, 1), which a keep probability must exceed, by
 default 0.5 (of several networks, the last one's only: the others must exceed 0.5); price, float32 (1, 1), the
 price of compute that the gates read, by default the one stored here: trained at, the middle of the range trained for
-("prices" in the metadata's "model"), or found for a budget. What a budget added to the keep logits instead, that 0.5
-meets it, is the metadata's "shift".
+("prices" in the metadata's "model"; gates that were trained at one price have seen no other), or found for a budget.
+What a budget added to the keep logits instead, that 0.5 meets it, is the metadata's "shift".
 Outputs: logits, float32 (1, classes); macs, float64 (1, 1), the multiply-accumulates of what the decisions keep, gates
-included; decisions, bool (blocks, 1 + groups), true = kept: L-Net's bit, then C-Net's, as far as there are such gates;
-networks behind the first one are the last rows.
+included (the metadata's "dense_macs" are those of the whole network, without gates); decisions, bool (blocks, 1 +
+groups), true = kept: L-Net's bit, then C-Net's, as far as there are such gates; networks behind the first one are the
+last rows.
 """
 
 
@@ -101,7 +102,7 @@ def dynamic_model(
         ("decisions", (BOOL, [model.depth, model.action_size])),
     ]
     metadata = {**(origin or {}), "price": f"{float(model.price):.6g}"}
-    metadata |= {"model": json.dumps(asdict(model.spec)), "layout": layout.name}
+    metadata |= {"model": json.dumps(asdict(model.spec)), "layout": layout.name, "dense_macs": str(model.costs.dense)}
     if classes:
         metadata["classes"] = json.dumps(list(classes))
     inputs = [image(1), ("threshold", scalar), ("price", scalar)]
