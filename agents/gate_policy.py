@@ -11,7 +11,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
 from envs.observations import block_numbers, gate_features
-from lcnet_rl.errors import UserError
+from lcnet_rl.errors import diverged
 from lcnet_rl.model import LCNet
 
 
@@ -46,9 +46,7 @@ class GatePolicy(MultiInputActorCriticPolicy):
             features = gate_features(lcnet, {key: value[rows] for key, value in obs.items()}, block)
             logits = logits.index_copy(0, rows, lcnet.keep_logits(block, features))
         if not bool(logits.isfinite().all()):
-            raise UserError(
-                "the policy is not a number (gate_lr or lr too high?); the run's checkpoint is the last good state"
-            )
+            raise diverged("the policy", "--lr", "--gate-lr")
         return logits
 
     def consulted(self, obs: dict[str, Tensor], actions: Tensor) -> Tensor:

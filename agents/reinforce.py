@@ -31,7 +31,7 @@ from lcnet_rl.batchnorm import prepare
 from lcnet_rl.data import Dataset
 from lcnet_rl.data.sampler import TrainingBatches
 from lcnet_rl.device import Stream, autocast, step_generator
-from lcnet_rl.errors import UserError
+from lcnet_rl.errors import UserError, diverged
 from lcnet_rl.evaluate import evaluate, recalibrate, spread_prices
 from lcnet_rl.interrupt import Interrupted, deferred_interrupt
 from lcnet_rl.model import LCNet, Observation
@@ -40,7 +40,7 @@ from lcnet_rl.progress import Progress
 from lcnet_rl.rewards import create_reward, judge
 from lcnet_rl.runs import CHECKPOINT, MODEL, MetricsLog, load_checkpoint, restoring
 from lcnet_rl.tree import save_tree
-from lcnet_rl.weights import save_model
+from lcnet_rl.weights import are_finite, save_model
 
 DRIFT = 0.005
 """How far the share of dense MACs may move while polishing, without a target, before decisions are centred again."""
@@ -93,7 +93,7 @@ class Reinforce:
             on_validation: called after every validation; what it raises ends the training.
 
         Raises:
-            UserError: when loss or gradients are no numbers, or a process is lost; the checkpoint is the last good one.
+            UserError: when a loss, gradient or weight is no number (what is saved is), or a process is lost.
             Interrupted: after Ctrl-C, with the checkpoint saved.
         """
         config, schedule = self.config, self.schedule
@@ -118,6 +118,9 @@ class Reinforce:
                 if schedule.policy < self.step == schedule.polish:
                     warn_if_missed(self.policy_share(scalars["rollout/macs_ratio"]), self.pricing.target)
                 stop = distributed.any_process(interrupt.requested)
+                due = self.step in eval_steps or self.step % config.save_every == 0 or stop
+                if due or self.step == schedule.total:
+                    self.check_weights()
                 self.window.add(scalars)
                 if self.step % config.log_every == 0:
                     rate = (self.step - first) * steps_per_row / (time.monotonic() - began)
@@ -129,7 +132,7 @@ class Reinforce:
                     log.write(self.step * steps_per_row, scalars := self.validate())
                     if on_validation:
                         on_validation(self.step / schedule.total, scalars)
-                if self.step % config.save_every == 0 or self.step in eval_steps or stop:
+                if due:
                     self.save()
                 if stop:
                     raise Interrupted(command, self.step, schedule.total)
@@ -166,7 +169,7 @@ class Reinforce:
             # Later the decisions have to stay what the backbone settles on, so the probes, which gates read, stay too.
             loss = loss + probe
         if not math.isfinite(float(distributed.global_mean(loss.detach()))):
-            raise self.diverged("loss")
+            raise self.diverged("the loss")
 
         self.finetuner.zero_grad()
         self.gates.zero_grad()
@@ -176,7 +179,7 @@ class Reinforce:
         task_norm = self.finetuner.clip()
         policy_norm = float(torch.nn.utils.clip_grad_norm_(model.policy_parameters(), config.max_grad_norm))
         if not math.isfinite(task_norm + policy_norm):
-            raise self.diverged("gradient")
+            raise self.diverged("the gradient")
         factor = triangle(self.step, schedule.total, 0.1)
         self.finetuner.step(factor)
         for group in self.gates.param_groups:
@@ -284,6 +287,11 @@ class Reinforce:
         settled = self.step - self.schedule.policy >= self.schedule.ramp
         return self.validation.validate(self.pricing.now, self.step, settled, calibrated)
 
+    def check_weights(self) -> None:
+        """Raise UserError if a weight is not a number: it is neither to be saved nor to be called the best."""
+        if distributed.any_process(not are_finite(self.model)):
+            raise self.diverged("a weight")
+
     @distributed.by_main
     def save(self) -> None:
         """Write the checkpoint: everything that the next step depends on. Random states follow from the step."""
@@ -317,8 +325,6 @@ class Reinforce:
             self.window.restore(state["window"])
 
     def diverged(self, what: str) -> UserError:
-        """The error for a loss or gradient that is not a number."""
-        return UserError(
-            f"the {what} is not a number at step {self.step} (lr {self.config.lr} or gate_lr {self.config.gate_lr} too "
-            f"high?); stopped, the last good state is {self.run / CHECKPOINT}"
-        )
+        """The error for a loss, gradient or weight that is not a number."""
+        config = self.config
+        return diverged(f"{what} of step {self.step}", f"--lr ({config.lr:g})", f"--gate-lr ({config.gate_lr:g})")

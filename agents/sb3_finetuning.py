@@ -25,12 +25,13 @@ from lcnet_rl.batchnorm import kept_statistics
 from lcnet_rl.data import Dataset
 from lcnet_rl.data.sampler import TrainingBatches
 from lcnet_rl.device import Stream, autocast, step_generator
-from lcnet_rl.errors import UserError
+from lcnet_rl.errors import diverged
 from lcnet_rl.interrupt import Interrupt, Interrupted
 from lcnet_rl.model import LCNet
 from lcnet_rl.progress import Progress
 from lcnet_rl.runs import CHECKPOINT, restoring
 from lcnet_rl.tree import save_tree
+from lcnet_rl.weights import are_finite
 
 
 class JointFinetuning(BaseCallback):
@@ -97,9 +98,7 @@ class JointFinetuning(BaseCallback):
         loss.backward()
         norm = self.finetuner.clip()
         if not math.isfinite(float(loss.detach()) + norm):
-            raise UserError(
-                f"the loss is not a number (lr {config.lr} too high?); last good state: {self.run / CHECKPOINT}"
-            )
+            raise diverged(f"the loss of step {self.step}", f"--lr ({config.lr:g})")
         self.finetuner.step(factor=1.0 - 0.9 * min(1.0, self.done))
         model.eval()
         self.step += 1
@@ -161,6 +160,7 @@ class JointFinetuning(BaseCallback):
 
     def validate(self, calibrated: bool = False) -> None:
         """Log a validation; see ``agents.validation``."""
+        self.check_weights()
         settled = self.done >= self.config.ramp
         with kept_statistics(self.lcnet.norms()):  # a rollout sees the features that training left, validated or not
             scalars = self.validation.validate(self.pricing.now, self.num_timesteps, settled, calibrated)
@@ -170,13 +170,22 @@ class JointFinetuning(BaseCallback):
         if self.on_validation:
             self.on_validation(1.0 if calibrated else self.done, scalars)
 
+    def check_weights(self) -> None:
+        """Raise UserError if a weight is not a number: it is neither to be saved nor to be called the best."""
+        if not (are_finite(self.lcnet) and are_finite(self.model.policy)):
+            config = self.config
+            raise diverged("a weight", f"--lr ({config.lr:g})", f"--gate-lr ({config.gate_lr:g})")
+
     def save(self) -> None:
-        """Write the checkpoint: everything that the next rollout depends on."""
+        """Write the checkpoint: everything that the next rollout depends on.
+
+        Raises:
+            UserError: when a weight is not a number.
+        """
         env = self.training_env
         assert isinstance(env, SB3VecEnv)
+        self.check_weights()
         policy = self.model.policy
-        if not all(bool(torch.isfinite(p).all()) for p in policy.parameters()):
-            raise UserError(f"the policy is not a number (gate_lr too high?); last good state: {self.run / CHECKPOINT}")
         state = {
             "model": self.lcnet.state_dict(),
             "policy": policy.state_dict(),

@@ -22,3 +22,15 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     close = difflib.get_close_matches(name, names, n=2, cutoff=0.5)
     hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(names) or 'none'}"
     return UserError(f"unknown {kind} {name!r}; {hint}")
+
+
+def diverged(what: str, *rates: str) -> UserError:
+    """An error for a training that stops before ``what``, which is not a number, is saved.
+
+    Going on from the last checkpoint would end there again.
+
+    Args:
+        what: the loss, for instance, and of which step.
+        rates: the options, with their values, of which one is too high.
+    """
+    return UserError(f"{what} is not a number; stopped: train anew with a lower {' or '.join(rates)}")

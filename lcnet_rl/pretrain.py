@@ -29,12 +29,13 @@ from lcnet_rl.data import Dataset
 from lcnet_rl.data.augment import Augmentation
 from lcnet_rl.data.sampler import TrainingBatches
 from lcnet_rl.device import Precision, Stream, autocast, step_generator
-from lcnet_rl.errors import UserError
+from lcnet_rl.errors import UserError, diverged
 from lcnet_rl.interrupt import Interrupted, deferred_interrupt
 from lcnet_rl.optim import KernelMuon, decayed, triangle
 from lcnet_rl.progress import Progress
 from lcnet_rl.runs import CHECKPOINT, MetricsLog, load_checkpoint, restoring
 from lcnet_rl.tree import save_tree
+from lcnet_rl.weights import are_finite
 
 MUON = ("muon_lr", "muon_momentum", "muon_weight_decay")
 """Settings that only Muon reads."""
@@ -162,6 +163,9 @@ def train_dense(
     total = recipe.epochs * batches.steps_per_epoch
     optimizers = create_optimizers(backbone, recipe)
     peaks = {"optimizer": recipe.lr, "muon": recipe.muon_lr}
+    rates = [f"--recipe.lr ({recipe.lr:g})"]
+    if recipe.optimizer == "muon":
+        rates.append(f"--recipe.muon-lr ({recipe.muon_lr:g})")
     start = 0
     # Of the epoch so far: means over the processes, whose parts go on from there.
     loss_sum, correct = torch.zeros((), device=device), torch.zeros((), device=device)
@@ -184,13 +188,8 @@ def train_dense(
         return layer_drop_keeps(len(backbone.blocks), count, recipe.layer_drop, generator)
 
     def check(step: int) -> None:
-        weights = (value for value in backbone.state_dict().values() if value.is_floating_point())
-        numbers = all(bool(value.isfinite().all()) for value in weights)
-        if not math.isfinite(float(distributed.global_mean(loss_sum if numbers else loss_sum + math.nan))):
-            raise UserError(
-                f"the loss or a weight is not a number at step {step} (lr {recipe.lr} too high?); stopped, and "
-                f"{run / CHECKPOINT} is the last good state"
-            )
+        if distributed.any_process(not (are_finite(backbone) and math.isfinite(float(loss_sum)))):
+            raise diverged(f"the loss or a weight of step {step}", *rates)
 
     def save(step: int) -> None:
         sums = {"loss_sum": distributed.global_mean(loss_sum), "correct": distributed.global_mean(correct)}

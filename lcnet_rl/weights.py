@@ -142,8 +142,14 @@ def load_backbone(init: str, name: str | None = None, classes: int | None = 10, 
             "akamaster's networks were trained on all 50,000 training images, so on this project's validation "
             "images accuracy is too high, and what is chosen by it is biased; test images are not affected",
             style="yellow",
+            soft_wrap=True,
         )
     return backbone
+
+
+def are_finite(module: nn.Module) -> bool:
+    """Whether all parameters and buffers of ``module`` are finite numbers."""
+    return all(bool(value.isfinite().all()) for value in module.state_dict().values())
 
 
 def pretrained(dataset: str, name: str, width: int | None) -> Path | None:

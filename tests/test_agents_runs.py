@@ -271,11 +271,41 @@ def test_a_loss_that_is_no_number_stops_with_the_last_good_checkpoint(tmp_path: 
         return one_step()
 
     agent.joint_step = poisoned  # type: ignore[method-assign]
-    with pytest.raises(UserError, match=r"not a number at step 12.*last good state"):
+    with pytest.raises(UserError, match=r"the loss of step 12 is not a number; stopped: train anew with a lower --lr"):
         agent.train()
     state = load_tree(tmp_path / "run" / CHECKPOINT)
     assert state["step"] == 10
     assert all(torch.isfinite(value).all() for value in state["model"].values())
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        ReinforceConfig(epochs=3, batch_size=32, lr=1e12, save_every=1, evals=12),
+        # One step, whose loss and gradients are numbers.
+        ReinforceConfig(epochs=0.125, batch_size=32, lr=1e38, weight_decay=1e9, warmup=0.0, polish=0.0),
+        PPOConfig(
+            timesteps=32 * 3 * 8,
+            num_envs=32,
+            episodes=1,
+            batch_size=32,
+            lr=1e12,
+            warmup_steps=1,
+            finetune=0,
+            eval_every=1,
+        ),
+    ],
+)
+def test_nothing_is_saved_that_is_no_number(tmp_path: Path, config: ReinforceConfig | PPOConfig) -> None:
+    settings = small_model(), config, noise(256, "train"), noise(64, "val"), tmp_path, 7, CPU
+    train = train_sb3 if isinstance(config, PPOConfig) else lambda *_: Reinforce(*settings).train()
+    with pytest.raises(UserError, match=r"is not a number; stopped: train anew with a lower --lr"):
+        train(*settings)
+    assert not (tmp_path / MODEL).exists()
+    kept = [load_tree(tmp_path / CHECKPOINT)["model"]]
+    if (tmp_path / BEST).exists():
+        kept.append(load_model(tmp_path / BEST).state_dict())
+    assert all(bool(value.isfinite().all()) for state in kept for value in state.values())
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:

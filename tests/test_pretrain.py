@@ -234,7 +234,7 @@ def test_a_checkpoint_of_another_optimizer_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("rate", [50.0, 1e6])
 def test_a_checkpoint_never_holds_what_is_no_number(tmp_path: Path, rate: float) -> None:
     recipe = replace(RECIPE, epochs=12, batch_size=24, lr=rate)  # one step an epoch
-    with pytest.raises(UserError, match="is the last good state"):
+    with pytest.raises(UserError, match=r"train anew with a lower --recipe\.lr"):
         train(fresh(), tmp_path, recipe)
     kept = load_tree(tmp_path / CHECKPOINT)
     assert all(bool(value.isfinite().all()) for value in kept["backbone"].values())
@@ -252,10 +252,9 @@ def test_a_loss_that_is_no_number_stops_and_leaves_the_last_good_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pretrain, "triangle", lambda step, *_: 1e30 if step >= 3 else 0.1)
-    with pytest.raises(UserError, match="is not a number at step") as caught:
+    with pytest.raises(UserError, match="is not a number") as caught:
         train(fresh(), tmp_path)
     assert "\n" not in str(caught.value)
-    assert str(tmp_path / CHECKPOINT) in str(caught.value)
     checkpoint = load_tree(tmp_path / CHECKPOINT)
     assert checkpoint["step"] == 3
     assert all(tensor.isfinite().all() for tensor in checkpoint["backbone"].values())
