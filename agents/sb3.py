@@ -83,13 +83,13 @@ def train_sb3(
     if resume:
         joint.restore(algorithm, load_checkpoint(run))
     log = MetricsLog(run, resume_at=algorithm.num_timesteps if resume else None)
-    algorithm.set_logger(Logger(folder=None, output_formats=[_Writer(log)]))
+    algorithm.set_logger(Logger(folder=None, output_formats=[_Writer(log, joint.rollouts)]))
     with (
         closing(log),
         deferred_interrupt() as interrupt,
         Progress(type(algorithm).__name__.lower(), config.timesteps, algorithm.num_timesteps) as bar,
     ):
-        joint.interrupt, joint.bar, joint.on_validation = interrupt, bar, on_validation
+        joint.log, joint.interrupt, joint.bar, joint.on_validation = log, interrupt, bar, on_validation
         joint.init_callback(algorithm)
         joint.warm_up()
         left = config.timesteps - algorithm.num_timesteps
@@ -97,6 +97,8 @@ def train_sb3(
             algorithm.learn(left, callback=joint, log_interval=1, reset_num_timesteps=not resume)
         if joint.stopped:
             raise Interrupted(f"lcnet-rl train --resume {quote(str(run))}", joint.saved_at, config.timesteps)
+        if left > 0:
+            algorithm.logger.dump(algorithm.num_timesteps)  # of the last update
         joint.save()  # of before the centring, so that to resume a finished run changes nothing
         model.price.fill_(joint.pricing.value)
         if joint.pricing.target is not None:  # met while sampling so far, which is not the greedy share
@@ -121,6 +123,7 @@ def create_algorithm(
         "vf_coef": config.value_weight,
         "max_grad_norm": config.max_grad_norm,
         "policy_kwargs": {"lcnet": model},
+        "stats_window_size": config.num_envs * config.episodes,  # a rollout's, so that no longer memory has to be saved
         "seed": seed,
         "device": device,
     }
@@ -162,14 +165,17 @@ def largest_divisor(rows: int, most: int) -> int:
 class _Writer(KVWriter):
     """stable-baselines3's scalars, into the run's own log."""
 
-    def __init__(self, log: MetricsLog) -> None:
-        self._log = log
+    def __init__(self, log: MetricsLog, done: int) -> None:
+        """Write to ``log``, where ``done`` iterations were logged before."""
+        self._log, self._done = log, done
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
         scalars = {
             name: float(value) for name, value in key_values.items() if isinstance(value, int | float | np.number)
         }
         scalars.pop("time/total_timesteps", None)
+        if "time/iterations" in scalars:
+            scalars["time/iterations"] += self._done
         self._log.write(step, scalars)
 
     def close(self) -> None:

@@ -29,7 +29,7 @@ from lcnet_rl.errors import diverged
 from lcnet_rl.interrupt import Interrupt, Interrupted
 from lcnet_rl.model import LCNet
 from lcnet_rl.progress import Progress
-from lcnet_rl.runs import CHECKPOINT, restoring
+from lcnet_rl.runs import CHECKPOINT, MetricsLog, restoring
 from lcnet_rl.tree import save_tree
 from lcnet_rl.weights import are_finite
 
@@ -58,10 +58,12 @@ class JointFinetuning(BaseCallback):
         self.step, self.rollouts = 0, 0
         self.validation = Validation(model, config, train, val, run, device)
         self.interrupt = Interrupt()
+        self.log: MetricsLog | None = None
         self.bar: Progress | None = None
         self.on_validation: OnValidation | None = None
         self._shares: list[float] = []
         self._random_state: dict[str, Any] = {}
+        self._pending: dict[str, float] = {}
         self.saved_at = self._begun_at = -1
         self.stopped = False
 
@@ -122,6 +124,8 @@ class JointFinetuning(BaseCallback):
         if self._random_state:
             set_random_state(env, self._random_state)
             self._random_state = {}
+            for name, value in self._pending.items():
+                self.logger.record(name, value)
         else:
             # Here the last update is done and nothing of the next has begun, so this state can be gone on from exactly.
             due = self.rollouts % self.config.eval_every == 0
@@ -164,9 +168,8 @@ class JointFinetuning(BaseCallback):
         settled = self.done >= self.config.ramp
         with kept_statistics(self.lcnet.norms()):  # a rollout sees the features that training left, validated or not
             scalars = self.validation.validate(self.pricing.now, self.num_timesteps, settled, calibrated)
-        for name, value in scalars.items():
-            self.logger.record(name, value)
-        self.logger.dump(self.num_timesteps)
+        if self.log:
+            self.log.write(self.num_timesteps, scalars)
         if self.on_validation:
             self.on_validation(1.0 if calibrated else self.done, scalars)
 
@@ -197,6 +200,8 @@ class JointFinetuning(BaseCallback):
             "timesteps": self.num_timesteps,
             "best": self.validation.state(),
             "random": get_random_state(env),
+            "updates": self.model._n_updates,
+            "pending": {name: float(value) for name, value in self.logger.name_to_value.items()},
         }
         save_tree(state, self.run / CHECKPOINT)
         self.saved_at = self.num_timesteps
@@ -216,5 +221,6 @@ class JointFinetuning(BaseCallback):
             self.step, self.rollouts = state["step"], state["rollouts"]
             algorithm.num_timesteps = self.num_timesteps = state["timesteps"]
             self.validation.restore(state["best"])
+            algorithm._n_updates, self._pending = state["updates"], state["pending"]
             # Before the first rollout, those that the seed gives are the right ones.
             self._random_state = state["random"] if self.rollouts else {}

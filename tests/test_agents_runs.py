@@ -48,6 +48,13 @@ def joint(run: Path, confidence: bool = True, **settings: object) -> Reinforce:
     return Reinforce(small_model(confidence), config, noise(256, "train"), noise(64, "val"), run, 7, CPU)
 
 
+def logged(run: Path) -> list[dict[str, str]]:
+    """The rows of a run's log, without what is measured by the clock."""
+    rows = csv.DictReader((run / PROGRESS).read_text().splitlines())
+    clocks = "time/fps", "time/time_elapsed"
+    return [{name: value for name, value in row.items() if value and name not in clocks} for row in rows]
+
+
 def stop_after(agent: Reinforce, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C while step number ``steps`` runs."""
     one_step = agent.joint_step
@@ -122,11 +129,7 @@ def test_resumed_reinforce_equals_an_uninterrupted_run_bit_for_bit(
     assert all(torch.equal(one[key], other[key]) for key in one)
     for name in (MODEL, BEST):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes(), name
-    logs = [
-        [{**row, "time/fps": ""} for row in csv.DictReader((tmp_path / run / PROGRESS).read_text().splitlines())]
-        for run in ("whole", "parts")
-    ]
-    assert logs[0] == logs[1]
+    assert logged(tmp_path / "whole") == logged(tmp_path / "parts")
 
 
 def test_a_run_that_ended_before_its_first_checkpoint_logs_no_step_twice(
@@ -181,12 +184,12 @@ def interrupted_sb3(config: PPOConfig | A2CConfig, run: Path, at: int, monkeypat
             train_sb3(small_model(), config, noise(256, "train"), noise(64, "val"), run, 7, CPU)
 
 
-@pytest.mark.parametrize(("kind", "at"), [(PPOConfig, 8), (A2CConfig, 8), (PPOConfig, 2)])
+@pytest.mark.parametrize(("kind", "at", "every"), [(PPOConfig, 8, 100), (A2CConfig, 8, 3), (PPOConfig, 2, 1)])
 def test_resumed_sb3_equals_an_uninterrupted_run_bit_for_bit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type, at: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type, at: int, every: int
 ) -> None:
     config = kind(
-        timesteps=32 * 3 * 8, num_envs=32, episodes=1, batch_size=32, warmup_steps=4, finetune=2, eval_every=100
+        timesteps=32 * 3 * 8, num_envs=32, episodes=1, batch_size=32, warmup_steps=4, finetune=2, eval_every=every
     )
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     for folder in (whole, parts):
@@ -200,6 +203,18 @@ def test_resumed_sb3_equals_an_uninterrupted_run_bit_for_bit(
         assert 0 < reached["timesteps"] < config.timesteps
     train_sb3(small_model(), config, noise(256, "train"), noise(64, "val"), parts, 7, CPU, resume=True)
     assert (whole / MODEL).read_bytes() == (parts / MODEL).read_bytes()
+    assert logged(whole) == logged(parts)
+
+
+def test_sb3s_log_has_every_rollout_every_update_and_every_validation_in_a_row_of_its_own(tmp_path: Path) -> None:
+    config = PPOConfig(
+        timesteps=32 * 3 * 4, num_envs=32, episodes=2, batch_size=32, warmup_steps=0, finetune=0, eval_every=1
+    )
+    train_sb3(small_model(), config, noise(256, "train"), noise(64, "val"), tmp_path, 7, CPU)
+    groups = [{name.partition("/")[0] for name in row} - {"time"} for row in logged(tmp_path)]
+    assert groups == [{"rollout", "train"}, {"eval"}, {"rollout", "train"}, {"train"}, {"eval"}]
+    updates = [row["train/n_updates"] for row in logged(tmp_path) if "train/n_updates" in row]
+    assert updates == ["4", "8"]
 
 
 def test_a_rollout_is_paid_for_at_the_price_that_the_ramp_reaches_with_it(
