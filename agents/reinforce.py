@@ -49,6 +49,8 @@ DRIFT = 0.005
 class Reinforce:
     """One training run; its state is what a checkpoint holds."""
 
+    algo = "reinforce"
+
     def __init__(
         self,
         model: LCNet,
@@ -108,7 +110,7 @@ class Reinforce:
             closing(log),
             distributed.resumable(command, self.run / CHECKPOINT),
             deferred_interrupt(twice_stops=distributed.world_size() == 1) as interrupt,
-            Progress("reinforce", schedule.total, first) as bar,
+            Progress(self.algo, schedule.total, first) as bar,
         ):
             while self.step < schedule.total:
                 if self.step == schedule.polish and config.polish:
@@ -122,7 +124,7 @@ class Reinforce:
                 if due or self.step == schedule.total:
                     self.check_weights()
                 self.window.add(scalars)
-                if self.step % config.log_every == 0:
+                if self.step % config.log_every == 0 or self.step == schedule.total:
                     rate = (self.step - first) * steps_per_row / (time.monotonic() - began)
                     log.write(self.step * steps_per_row, {**self.window.means(), "time/fps": rate})
                     bar.note(f"share {scalars['rollout/macs_ratio']:.3f} price {self.pricing.now}")

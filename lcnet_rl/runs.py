@@ -251,21 +251,23 @@ class MetricsLog:
         self._rows: list[dict[str, str]] = []
         if resume_at is not None and self._path.exists():
             with self._path.open(newline="", encoding="utf-8") as file:
-                self._rows = [row for row in csv.DictReader(file) if int(row["time/total_timesteps"]) <= resume_at]
+                rows = [{name: value for name, value in row.items() if value} for row in csv.DictReader(file)]
+            self._rows = [row for row in rows if int(row["time/total_timesteps"]) <= resume_at]
         self._tensorboard = SummaryWriter(str(run), purge_step=None if resume_at is None else resume_at + 1)
         self._flush()
 
     @by_main
     def write(self, step: int, values: dict[str, float]) -> None:
-        """Log one row.
+        """Log one row, unless it is there already: a finished run that is resumed ends with the same validation.
 
         Args:
             step: environment steps or training images so far, the x axis.
             values: scalar names (stable-baselines3's where it has one) to values.
         """
-        row = {"time/total_timesteps": str(step)}
+        row = {"time/total_timesteps": str(step), **{name: f"{value:.6g}" for name, value in values.items()}}
+        if row in self._rows:
+            return
         for name, value in values.items():
-            row[name] = f"{value:.6g}"
             if math.isfinite(value):
                 self._tensorboard.add_scalar(name, value, step)
         self._rows.append(row)

@@ -156,6 +156,16 @@ def test_a_run_that_ended_before_its_first_checkpoint_logs_no_step_twice(
     assert steps == [32 * second.model.depth * (step + 1) for step in range(24)]
 
 
+def test_a_finished_run_that_is_resumed_logs_nothing_twice(tmp_path: Path) -> None:
+    joint(tmp_path, save_every=8).train()
+    before = logged(tmp_path)
+    again = joint(tmp_path, save_every=8)
+    again.restore()
+    assert again.step == again.schedule.total
+    again.train()
+    assert logged(tmp_path) == before
+
+
 def test_another_seed_gives_another_run(tmp_path: Path) -> None:
     runs = []
     for seed in (7, 8):
@@ -262,10 +272,11 @@ def test_sb3s_greedy_decisions_meet_a_target(tmp_path: Path) -> None:
     )
     val = noise(64, "val")
     train_sb3(small_model(), config, noise(256, "train"), val, tmp_path, 7, CPU)
-    model, before = load_model(tmp_path), (tmp_path / MODEL).read_bytes()
+    model, before, log = load_model(tmp_path), (tmp_path / MODEL).read_bytes(), logged(tmp_path)
     assert evaluate(model, val, model.greedy(), CPU).macs_ratio == pytest.approx(0.6, abs=0.06)
     train_sb3(small_model(), config, noise(256, "train"), val, tmp_path, 7, CPU, resume=True)
     assert (tmp_path / MODEL).read_bytes() == before, "there was nothing left to do"
+    assert logged(tmp_path) == log
 
 
 def test_minibatches_far_smaller_than_asked_for_are_refused() -> None:

@@ -291,6 +291,7 @@ def test_from_the_command_line_to_an_evaluation(
     network = ["--dataset", images, "--backbone", "resnet8", "--width", "4", "--init", "scratch"]
     arguments = ["train", "--algo", rival, *network, "--epochs", "2", "--batch-size", "8", "--target", "0.9"]
     assert main([*arguments, "--run", str(run)]) == 0
+    assert f"\n{rival}: " in capsys.readouterr().out
     assert main(["evaluate", str(run), "--split", "val"]) == 0
     figures = json.loads((run / "evaluation-val.json").read_text())
     assert set(figures["controls"]) == {"keep-all", "random", "shuffled", "static"}

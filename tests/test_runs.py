@@ -151,6 +151,19 @@ def test_a_resumed_log_drops_the_rows_past_the_checkpoint_and_goes_on(tmp_path: 
     assert [(row[STEP], row["a"]) for row in rows(tmp_path)] == [("10", "10"), ("20", "20"), ("30", "31")]
 
 
+def test_a_row_that_a_resumed_run_logs_again_is_there_once(tmp_path: Path) -> None:
+    for resume_at in (None, 20):
+        log = MetricsLog(tmp_path, resume_at)
+        if resume_at is None:
+            log.write(20, {"a": 1 / 3})
+        log.write(20, {"b": 2 / 3})
+        log.close()
+    assert rows(tmp_path) == [{STEP: "20", "a": "0.333333", "b": ""}, {STEP: "20", "a": "", "b": "0.666667"}]
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert len(events.Scalars("b")) == 1
+
+
 def test_a_fresh_log_starts_empty_and_a_resumed_one_needs_no_file(tmp_path: Path) -> None:
     (tmp_path / PROGRESS).write_text(f"{STEP},a\n5,1\n")
     MetricsLog(tmp_path).close()

@@ -51,6 +51,7 @@ class BlockDropConfig(ReinforceConfig):
 class BlockDrop(Reinforce):
     """The joint trainer, with decisions that set in from the last block."""
 
+    algo = "blockdrop"
     config: BlockDropConfig
 
     def roll(

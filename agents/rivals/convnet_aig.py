@@ -46,6 +46,7 @@ class ConvNetAIGConfig(ReinforceConfig):
 class ConvNetAIG(Reinforce):
     """The joint trainer, with gradients through relaxed decisions in the place of policy gradients."""
 
+    algo = "convnet-aig"
     config: ConvNetAIGConfig
 
     def collect(self, images: Tensor, labels: Tensor, prices: Tensor, learning: bool) -> tuple[Rollout, Tensor]:

@@ -41,6 +41,8 @@ class SkipNetConfig(ReinforceConfig):
 class SkipNet(Reinforce):
     """The joint trainer, with a supervised warm-up of the gates."""
 
+    algo = "skipnet"
+
     def collect(self, images: Tensor, labels: Tensor, prices: Tensor, learning: bool) -> tuple[Rollout, Tensor]:
         """As ``Reinforce.collect``, but in the warm-up the gates decide, and learn from the task's loss."""
         if self.step >= self.schedule.policy:

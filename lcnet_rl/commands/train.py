@@ -38,12 +38,7 @@ from lcnet_rl.weights import load_backbone, load_model, save_backbone
 
 __all__ = ["check", "parse", "run", "start_run", "starting_backbone"]
 
-AGENTS: dict[str, type[Reinforce]] = {
-    "reinforce": Reinforce,
-    "blockdrop": BlockDrop,
-    "skipnet": SkipNet,
-    "convnet-aig": ConvNetAIG,
-}
+AGENTS: dict[str, type[Reinforce]] = {agent.algo: agent for agent in (Reinforce, BlockDrop, SkipNet, ConvNetAIG)}
 """The joint trainer and those of rivals."""
 
 
