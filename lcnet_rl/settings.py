@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import dacite
 import yaml
@@ -26,21 +26,26 @@ def from_dict(kind: type[T], values: dict[str, Any], source: str) -> T:
     Raises:
         UserError: for a setting that does not exist, or a value of the wrong type.
     """
-    _refuse_unknown(kind, values, source)
+    _refuse_wrong(kind, values, source)
     try:
         return dacite.from_dict(kind, values, dacite.Config(strict=True, cast=[Path, float]))
     except (dacite.DaciteError, ValueError, TypeError) as error:
         raise UserError(f"{source}: {error}") from error
 
 
-def _refuse_unknown(kind: Any, values: dict[Any, Any], source: str) -> None:
-    """Complain about the first setting that ``kind`` or a dataclass in it does not have."""
+def _refuse_wrong(kind: Any, values: dict[Any, Any], source: str) -> None:
+    """Complain about the first setting that ``kind`` or a dataclass in it does not have, and about wrong choices."""
     types = get_type_hints(kind)
     for name, value in values.items():
         if name not in types:
             raise UserError(f"{source}: {unknown_name('setting', str(name), types)}")
+        choices = get_args(types[name])
         if dataclasses.is_dataclass(types[name]) and isinstance(value, dict):
-            _refuse_unknown(types[name], value, source)
+            _refuse_wrong(types[name], value, source)
+        elif get_origin(types[name]) is Literal and value not in choices:
+            raise UserError(f"{source}: {unknown_name(name, str(value), choices)}")
+        elif isinstance(value, bool) and bool not in (types[name], *choices):  # for which Python has 1 and 0
+            raise UserError(f"{source}: {name} cannot be {value} (as YAML reads yes, no, on and off without quotes)")
 
 
 def preset_names(kind: str = "") -> list[str]:
@@ -86,15 +91,28 @@ def parse_yaml(text: str, source: str) -> dict[str, Any]:
     """YAML text that holds a table of settings.
 
     Raises:
-        UserError: when it is not valid YAML, or holds something else.
+        UserError: when it is not valid YAML, names a setting twice, or holds something else.
     """
     try:
-        values = yaml.safe_load(text)
+        values = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise UserError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise UserError(f"{source} holds no settings")
     return values
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML whose tables hold no name twice: of two, the last would silently be taken."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        names: set[str] = set()
+        for key, _ in node.value:
+            if str(key.value) in names:
+                raise yaml.MarkedYAMLError(problem=f"{key.value} is there twice", problem_mark=key.start_mark)
+            names.add(str(key.value))
+        return node
 
 
 def _folder() -> Any:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pytest
 
 from lcnet_rl import settings
+from lcnet_rl.commands.train_settings import TrainReinforce
 from lcnet_rl.errors import UserError
 from lcnet_rl.settings import from_dict, parse_yaml, preset_names, read_preset
 
@@ -81,7 +82,12 @@ def test_an_unknown_nested_setting_is_refused_with_the_nearest_name_of_its_own_t
         ({"seed": 1.5}, "seed"),
         ({"agent": 3}, "agent"),
         ({"agent": {"rollouts": None}}, "rollouts"),
-        ({"agent": {"baseline": "mean"}}, "baseline"),
+        ({"agent": {"baseline": "mean"}}, "unknown baseline 'mean'; did you mean batch-mean?"),
+        ({"agent": {"baseline": 3}}, "unknown baseline '3'; known: batch-mean, leave-one-out"),
+        ({"agent": {"baseline": False}}, "unknown baseline 'False'; known: batch-mean, leave-one-out"),
+        ({"agent": {"price": True}}, "price cannot be True"),
+        ({"seed": False}, "seed cannot be False"),
+        ({"width": True}, "width cannot be True"),
         ({"agent": {"price": "cheap"}}, "cheap"),
         ({"agent": {"price": None}}, "None"),
         ({"agent": {"price": -1}}, "price must be >= 0, got -1"),
@@ -113,6 +119,23 @@ def test_yaml_that_is_no_table_of_settings_is_refused_in_one_line(tmp_path: Path
     with pytest.raises(UserError, match=r"mine\.yaml") as caught:
         read_preset(str(path))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["seed: 1\nagent: {price: 1}\nagent: {rollouts: 3}\n", "agent:\n  price: 1\n  price: 2\n"]
+)
+def test_a_name_that_is_twice_in_one_table_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match=r"mine is not valid YAML: (agent|price) is there twice .*line 3"):
+        parse_yaml(text, "mine")
+
+
+def test_tables_of_one_file_may_share_their_names_and_values() -> None:
+    text = "one: &one {a: 1, b: 2}\ntwo: {<<: *one, b: 3}\n"
+    assert parse_yaml(text, "mine") == {"one": {"a": 1, "b": 2}, "two": {"a": 1, "b": 3}}
+
+
+def test_a_switch_is_a_switch() -> None:
+    assert from_dict(TrainReinforce, {"confidence": False}, "x").confidence is False
 
 
 def test_a_preset_that_is_no_utf_8_is_refused(tmp_path: Path) -> None:
