@@ -78,6 +78,11 @@ class PricingConfig(FinetuneConfig):
         self._check(lambda value: 0 <= value <= 1, "be in [0, 1]", "ramp")
 
     @property
+    def always_kept(self) -> float:
+        """The least keep probability of rollouts, where exploration bounds it and they have to meet the target."""
+        return 0.0
+
+    @property
     def integral_share(self) -> float:
         """Share of the policy's training in which overspending moves the price by ``price_rate`` for good.
 
@@ -115,7 +120,7 @@ class Pricing:
 
         Args:
             config: the settings.
-            model: whose least possible bill a target must exceed.
+            model: whose least possible bill, of rollouts, a target must exceed.
             updates: over how many of them a target's integral part answers as much as the proportional one; see
                 ``integral_share``.
 
@@ -126,9 +131,11 @@ class Pricing:
         self._updates = max(1.0, updates)
         self._final = price_range(config.price)
         self._dual = isinstance(create_reward(config.reward), Lagrangian)
-        floor = model.costs.floor / model.costs.dense
-        if self.target is not None and self.target <= floor:
-            raise UserError(f"target {self.target} is out of reach: keeping nothing costs {floor:.3f} of dense MACs")
+        costs, kept = model.costs, config.always_kept
+        least = (costs.floor + kept * (costs.ceiling - costs.floor)) / costs.dense
+        if self.target is not None and self.target <= least:
+            what = f"rollouts keep {kept:g} of all (--bound), which costs" if kept else "keeping nothing costs"
+            raise UserError(f"target {self.target} is out of reach: {what} {least:.3f} of dense MACs")
         ramps = self.target is None or self._dual
         self.now = self._final.ramped(0) if ramps else self._final
         self.push = 0.0

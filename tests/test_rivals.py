@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,14 @@ from agents.rivals.skipnet import SkipNet, SkipNetConfig
 from agents.rivals.straight_through import gumbel, rounded
 from lcnet_rl.backbones import create_backbone
 from lcnet_rl.commands import main
+from lcnet_rl.commands.train_settings import parse
 from lcnet_rl.engine import Engine
 from lcnet_rl.errors import UserError
 from lcnet_rl.evaluate import replay
 from lcnet_rl.interrupt import Interrupted
 from lcnet_rl.model import LCNet
 from lcnet_rl.policies import LAYER_POLICIES, OneShot, PolicyName
-from lcnet_rl.weights import load_model, save_model
+from lcnet_rl.weights import REFERENCE, load_model, save_model
 
 CPU = torch.device("cpu")
 AGENTS: dict[PolicyName, tuple[type[Reinforce], type[Any]]] = {
@@ -300,9 +302,50 @@ def test_from_the_command_line_to_an_evaluation(
     assert f"{rival} decides layers only" in failing(capsys, *arguments, "--decides", "both")
 
 
-def test_convnet_aig_wants_a_target(capsys: pytest.CaptureFixture[str], images: str) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--target", "None"], "needs a --target"),
+        (["--reward", "lagrangian:target=0.6"], "give another --reward than lagrangian"),
+        (["--reward", "lagrangian:target=0.6", "--target", "None"], "give another --reward than lagrangian"),
+        (["--price", "0.1..1"], "give one --price"),
+        (["--reward", "budget:target=0.9"], "up to convnet-aig's target 0.7: give another one"),
+        (["--rollouts", "4"], "no use for --rollouts"),
+        (["--baseline", "mean-field"], "no use for --baseline"),
+        (["--control-variate", "first-order"], "no use for --control-variate"),
+        (["--bound", "0.1"], "no use for --bound"),
+        (["--entropy", "0.01"], "no use for --entropy"),
+        (["--information", "0.03"], "no use for --information"),
+        (["--price-schedule", "cosine"], "no use for --price-schedule"),
+    ],
+)
+def test_convnet_aig_refuses_what_it_has_no_use_for_in_its_own_words(
+    capsys: pytest.CaptureFixture[str], images: str, arguments: list[str], message: str
+) -> None:
     network = ["--dataset", images, "--backbone", "resnet8", "--init", "scratch"]
-    assert "needs a --target" in failing(capsys, "train", "--algo", "convnet-aig", *network, "--target", "None")
+    assert message in failing(
+        capsys, "train", "--algo", "convnet-aig", *network, "--cost-gradient", "sampled", *arguments
+    )
+
+
+@pytest.mark.parametrize("tail", ["", "-1", "-2"])
+def test_convnet_aigs_committed_runs_have_settings_that_it_takes(tail: str) -> None:
+    run = REFERENCE / f"resnet20-65-convnet-aig{tail}"
+    config = parse(["--resume", str(run)], "train")
+    assert (config.algo, config.resume) == ("convnet-aig", run)
+
+
+@pytest.mark.parametrize(("rival", "refused"), [("skipnet", True), ("blockdrop", False), ("convnet-aig", False)])
+def test_a_target_below_what_rollouts_have_to_spend_is_out_of_reach(
+    tmp_path: Path, rival: PolicyName, refused: bool
+) -> None:
+    model = rival_model(rival)
+    blocks = sum(float(model.bill(torch.full((1, 1), 0.1), t)) for t in range(model.depth))
+    least = (model.costs.stem + model.costs.start + blocks + model.costs.head) / model.costs.dense
+    agent(rival, tmp_path, model, target=least + 1e-3)
+    reached = pytest.raises(UserError, match=rf"\(--bound\), which costs {least:.3f} of dense MACs")
+    with reached if refused else nullcontext():
+        agent(rival, tmp_path, model, target=least - 1e-3)
 
 
 def test_every_rival_has_a_policy() -> None:

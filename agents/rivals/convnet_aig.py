@@ -3,14 +3,14 @@
 Veit and Belongie, "Convolutional Networks with Adaptive Inference Graphs", ECCV 2018, section 3, "target rates": the
 squared distance of each block's rate of use in the batch from its target is added to the task's loss. There is no
 reward and no price. Simplified: all blocks have one target rate, such that the target share of MACs is met;
-gates read features whose gradient ends there, so that they do not shape the backbone. The settings of policy gradients
-(rollouts, baseline, cost gradient, control variate, bound, entropy, information, a price's schedule and rate) are not
-used.
+gates read features whose gradient ends there, so that they do not shape the backbone. Reward and price only rank
+validations; the settings of policy gradients are refused, but for the cost gradient, which a reward may need, and the
+price's rate, which earlier runs have: these are not used.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from torch import Tensor
 
@@ -21,11 +21,15 @@ from agents.rollout import Rollout
 from lcnet_rl.device import Stream, step_generator
 from lcnet_rl.distributed import global_mean
 from lcnet_rl.errors import UserError
+from lcnet_rl.rewards import Lagrangian, create_reward, price_matters, price_range
+
+UNUSED = ("rollouts", "baseline", "control_variate", "entropy", "information", "bound", "price_schedule")
+"""Settings of policy gradients and of a price that moves."""
 
 
 @dataclass(frozen=True)
 class ConvNetAIGConfig(ReinforceConfig):
-    """ConvNet-AIG's settings, where they differ from the joint agent's; those of policy gradients are not used."""
+    """ConvNet-AIG's settings, where they differ from the joint agent's; ``UNUSED`` ones are refused."""
 
     target: float | None = 0.7
     warmup: float = 0.0
@@ -37,9 +41,22 @@ class ConvNetAIGConfig(ReinforceConfig):
     """Weight of the target rates' loss, a mean over blocks, beside the task's."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        reward = create_reward(self.reward)
+        if isinstance(reward, Lagrangian):
+            raise UserError("convnet-aig has no price that could climb: give another --reward than lagrangian")
         if self.target is None:
             raise UserError("convnet-aig needs a --target: it has rates of use, and no price")
+        if not price_range(self.price).is_one:
+            raise UserError(f"convnet-aig learns for its --target, not for prices: give one --price, not {self.price}")
+        if not price_matters(reward, self.target + 0.01):
+            raise UserError(
+                f"reward {self.reward} charges nothing up to convnet-aig's target {self.target:g}: give another one"
+            )
+        defaults = {field.name: field.default for field in fields(self)}
+        for name in UNUSED:
+            if getattr(self, name) != defaults[name]:
+                raise UserError(f"convnet-aig has no use for --{name.replace('_', '-')}: leave it away")
+        super().__post_init__()
         self._check(lambda value: value > 0, "be > 0", "temperature", "rate_weight")
 
 

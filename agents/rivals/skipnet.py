@@ -35,7 +35,12 @@ class SkipNetConfig(ReinforceConfig):
     information: float = 0.0
     bound: float = 0.1
     """Supervised gates end nearly certain to keep, and without this much exploration a short training never finds out
-    what may be skipped."""
+    what may be skipped. The target is met by rollouts, and so must exceed what this share of all blocks costs."""
+
+    @property
+    def always_kept(self) -> float:
+        """The bound, as the price is moved by what rollouts spend."""
+        return self.bound
 
 
 class SkipNet(Reinforce):
