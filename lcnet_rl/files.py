@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,15 +19,21 @@ from torch import Tensor
 
 from lcnet_rl.errors import UserError
 
+ABANDONED = 60.0
+"""Seconds without a change after which a temporary file is nobody's: two processes may fill one cache of a data set."""
+RANDOM = "?" * 8
+"""What ``tempfile.mkstemp`` puts in between, as a pattern: of this length, names that begin alike are told apart."""
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place once the block ends without an error.
 
     The content is flushed to disk before the rename, so a kill or a power cut at any moment leaves the old file or
-    the new one.
+    the new one. What a kill left of an earlier attempt is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(path)
     hidden = f".{path.name}."
     try:
         descriptor, name = tempfile.mkstemp(prefix=hidden, suffix=".part", dir=path.parent)
@@ -43,6 +51,13 @@ def replacing(path: Path) -> Iterator[Path]:
         if Path(str(error.filename)).name.startswith(hidden):  # a name that the user does not know
             error.filename = str(path)
         raise
+
+
+def _remove_leftovers(path: Path) -> None:
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.{RANDOM}.part"):
+        with contextlib.suppress(OSError):  # gone by now, or not ours to remove
+            if time.time() - leftover.stat().st_mtime > ABANDONED:
+                leftover.unlink()
 
 
 def check_target(option: str, path: Path) -> None:

@@ -52,4 +52,4 @@ def own_weights(dataset: str, name: str, width: int | None) -> str:
 
 def is_agent(init: str) -> bool:
     """Whether ``init`` names a run of train."""
-    return (Path(init) / CONFIG).is_file() and (Path(init) / START).is_file() and "agent" in read_config(Path(init))
+    return (Path(init) / CONFIG).is_file() and "agent" in read_config(Path(init))

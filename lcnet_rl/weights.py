@@ -24,7 +24,7 @@ from lcnet_rl.files import read_tensors, write_tensors
 from lcnet_rl.model import LCNet
 from lcnet_rl.progress import console
 from lcnet_rl.rewards import PriceRange
-from lcnet_rl.runs import MODEL
+from lcnet_rl.runs import MODEL, START, TEACHER
 from lcnet_rl.spec import ModelSpec
 
 BACKBONE = "backbone.safetensors"
@@ -121,6 +121,8 @@ def load_backbone(init: str, name: str | None = None, classes: int | None = 10, 
     path = _download_akamaster() if init == "akamaster" else Path(init)
     if path.is_dir():
         path = path / BACKBONE
+    if not path.is_file() and path.name in (START, TEACHER):
+        raise UserError(f"{path.parent} lacks {path.name}, with which its run began")
     if not path.is_file():
         raise UserError(f"no weights file at {path}; give a file, a run folder of pretrain, or 'akamaster'")
     public = path.suffix != ".safetensors"

@@ -57,8 +57,21 @@ def test_another_kind_of_agent_is_refused(
     arguments = ["train", "--dataset", images, *NETWORK, "--init", str(trained), "--run", str(tmp_path / "run")]
     assert main([*arguments, "--decides", "layers", "--price", "0.1..1"]) == 2
     error = " ".join(capsys.readouterr().err.split())
-    assert "holds another kind of agent than was asked for: decides both, not layers; prices None, not" in error
+    assert "holds another kind of agent than was asked for: decides both, not layers; prices one, not 0.1..1" in error
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("option", ["--init", "--resume"])
+def test_a_run_without_its_starting_network_is_told_so(
+    trained: Path, images: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    run = tmp_path / "cut"
+    shutil.copytree(trained, run)
+    (run / START).unlink()
+    new = ["--dataset", images, *NETWORK] if option == "--init" else []
+    assert main(["train", *new, option, str(run)]) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert f"{run} lacks start.safetensors, with which its run began" in error
 
 
 def test_agents_that_decide_about_layers_alone_may_have_other_groups(tmp_path: Path) -> None:

@@ -92,6 +92,21 @@ def test_tuples_come_back_as_lists() -> None:
     assert_same(round_trip({"betas": (0.9, 0.999)}), {"betas": [0.9, 0.999]})
 
 
+def test_what_a_kill_left_of_a_file_goes_with_its_next_replacement(tmp_path: Path) -> None:
+    def unfinished(path: Path) -> Path:
+        with replacing(path) as temporary:
+            copy = temporary.rename(temporary.with_suffix(".kept"))
+            temporary.touch()
+        return copy.rename(temporary)
+
+    left, alike, fresh = (unfinished(tmp_path / name) for name in ("a.json", "a.json.more", "a.json"))
+    for path in (left, alike):
+        os.utime(path, (0, 0))
+    write_text(tmp_path / "a.json", "whole")
+    assert {path for path in tmp_path.iterdir() if path.suffix == ".part"} == {alike, fresh}
+    assert (tmp_path / "a.json").read_text() == "whole"
+
+
 def test_tensors_whose_paths_read_alike_are_kept_apart() -> None:
     tree = {"a/b": torch.zeros(2), "a": {"b": torch.ones(2)}}
     assert_same(round_trip(tree), tree)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 from typing import Any, cast
@@ -152,7 +152,8 @@ def starting_agent(config: AnyTrain, backbone: Backbone) -> LCNet:
     trained = load_model(Path(config.init))
     model = put_gates(config, put_second(config, trained.backbone))
     alike: dict[str, Any] = {"backbone": backbone.spec, **({"groups": 0} if config.decides == "layers" else {})}
-    theirs, asked = (asdict(replace(agent.spec, **alike)) for agent in (trained, model))
+    specs = [replace(agent.spec, **alike) for agent in (trained, model)]
+    theirs, asked = ({**vars(spec), "prices": spec.prices or "one"} for spec in specs)
     if other := [f"{name} {value}, not {asked[name]}" for name, value in theirs.items() if value != asked[name]]:
         raise UserError(f"{config.init} holds another kind of agent than was asked for: {'; '.join(other)}")
     own = {key: value for key, value in trained.state_dict().items() if not key.startswith("backbone.")}
