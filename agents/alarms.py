@@ -12,7 +12,7 @@ MISSED = 0.05
 """How far from its target the sampled MACs share may be at the end of the policy's training."""
 
 
-def warn_if_collapsed(step: int, spread: float, share: float, target: float | None = None) -> bool:
+def warn_if_collapsed(step: int, spread: float, share: float, target: float | None = None, known: bool = False) -> bool:
     """Warn where all images cost about the same, which mostly means that all get the same decisions.
 
     Args:
@@ -20,12 +20,13 @@ def warn_if_collapsed(step: int, spread: float, share: float, target: float | No
         spread: standard deviation over validation images of the share of dense MACs.
         share: its mean.
         target: what that is to become, if there is one: then the price is not the user's.
+        known: whether they had collapsed at the last validation: that is said once.
 
     Returns:
-        Whether there was a warning.
+        Whether they have collapsed.
     """
-    if spread >= COLLAPSED:
-        return False
+    if known or spread >= COLLAPSED:
+        return spread < COLLAPSED
     if target is not None:
         advice = (
             "a longer training (--epochs; of ppo and a2c --timesteps) or a larger --gate-lr may help, or more "
@@ -39,6 +40,7 @@ def warn_if_collapsed(step: int, spread: float, share: float, target: float | No
         f"step {step}: collapsed decisions, all validation images spend {share:.3f} of dense MACs, give or "
         f"take {spread:.4f}; {advice}",
         style="yellow",
+        soft_wrap=True,
     )
     return True
 
@@ -60,5 +62,6 @@ def warn_if_missed(share: float, target: float | None) -> bool:
         "from here on a threshold has to make up for it. A longer training (--epochs; of ppo and a2c --timesteps) or a "
         "larger --gate-lr may help, or a faster price (--price-rate; of convnet-aig --rate-weight)",
         style="yellow",
+        soft_wrap=True,
     )
     return True

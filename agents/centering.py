@@ -29,4 +29,4 @@ def center(
     try:
         center_threshold(model, train, val, target, device, precision, IMAGES, rounds, prices)
     except OutOfReachError as error:
-        console.print(f"{error}; decisions stay as they are", style="yellow")
+        console.print(f"{error}; decisions stay as they are", style="yellow", soft_wrap=True)

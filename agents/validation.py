@@ -39,6 +39,7 @@ class Validation:
         self.run, self.device = run, device
         self.reward = create_reward(config.reward)
         self.best: Results | None = None
+        self.collapsed = False
 
     def validate(self, prices: PriceRange, step: int, settled: bool, calibrated: bool = False) -> dict[str, float]:
         """Evaluate greedily, and save the model if it earns the highest reward so far.
@@ -67,13 +68,14 @@ class Validation:
         if not prices.is_one:  # images that cost unlike because their prices are is not what is asked
             middle = torch.full((len(self.val),), prices.middle)
             spread = evaluate(model, self.val, model.greedy(), self.device, precision, middle).spread
-        collapsed = settled and warn_if_collapsed(step, spread, results.macs_ratio, self.config.aim)
+        aim, known = self.config.aim, self.collapsed
+        self.collapsed = settled and warn_if_collapsed(step, spread, results.macs_ratio, aim, known)
         return {
             "eval/accuracy": results.accuracy,
             "eval/macs_ratio": results.macs_ratio,
             "eval/macs_spread": spread,
             "eval/mean_reward": reward,
-            "eval/collapsed": float(collapsed),
+            "eval/collapsed": float(self.collapsed),
         }
 
     def state(self) -> dict[str, Any] | None:

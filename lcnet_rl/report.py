@@ -164,7 +164,8 @@ def print_summary(summary: dict[str, Any]) -> None:
     spread = ", ".join(f"{name} {macs / 1e6:.2f}" for name, macs in summary["macs_percentiles"].items())
     console.print(
         f"MMACs over images: std {summary['macs_std'] / 1e6:.2f}, percentiles {spread}; "
-        f"{summary['distinct_paths']:,} distinct paths (gates included, {summary['gate_macs']:,} MACs if all run)"
+        f"{summary['distinct_paths']:,} distinct paths (gates included, {summary['gate_macs']:,} MACs if all run)",
+        soft_wrap=True,
     )
     reads = "reads" if summary["confidence"] else "does not read"
     console.print(f"The policy {reads} the confidence of a probe on the features.")
@@ -172,15 +173,13 @@ def print_summary(summary: dict[str, Any]) -> None:
         console.print(f"rank correlation of MACs with known difficulty: {summary['difficulty_correlation']:+.3f}")
     gain, beside_static = (_worded_gain(summary, name) for name in GAINS)
     if looks_at_image(summary):
-        console.print(f"The decisions depend on the image: {gain} over the same decisions shuffled among images.")
+        verdict, style = "depend", None
     else:
-        console.print(
-            f"The decisions are not shown to depend on the image: {gain} over the same decisions shuffled among "
-            "images.",
-            style="yellow",
-        )
+        verdict, style = "are not shown to depend", "yellow"
+    sentence = f"The decisions {verdict} on the image: {gain} over the same decisions shuffled among images."
+    console.print(sentence, style=style, soft_wrap=True)
     static = summary["controls"]["static"]["macs_mean"]
-    console.print(f"Beside the best static path found, at {static / 1e6:.2f} MMACs: {beside_static}.")
+    console.print(f"Beside the best static path found, at {static / 1e6:.2f} MMACs: {beside_static}.", soft_wrap=True)
 
 
 def _worded_gain(summary: dict[str, Any], control: str) -> str:

@@ -67,3 +67,20 @@ def test_a_policy_that_looks_at_its_price_alone_has_collapsed(tmp_path: Path) ->
     validation = Validation(model, PricingConfig(price="0.1..0.9"), noise(64, "train"), val, tmp_path, cpu)
     scalars = validation.validate(prices, 1, settled=True)
     assert (scalars["eval/macs_spread"], scalars["eval/collapsed"]) == (0, 1)
+
+
+def test_that_decisions_have_collapsed_is_said_on_one_line_and_again_only_after_they_had_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cpu, data = torch.device("cpu"), (noise(64, "train"), noise(64, "val"))
+    collapsed, varied = (lively("resnet8", "layers") for _ in range(2))
+    for gate in collapsed.l_nets:
+        gate.keep.weight.data.zero_()
+    validation = Validation(collapsed, PricingConfig(), *data, tmp_path, cpu)
+    logged = []
+    for step, model in enumerate((collapsed, collapsed, varied, collapsed)):
+        validation.model = model
+        logged.append(validation.validate(PriceRange(0.3, 0.3), step, settled=True)["eval/collapsed"])
+    assert logged == [1, 1, 0, 1]
+    said = [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()]
+    assert said == ["step 0", "step 3"]

@@ -74,7 +74,7 @@ def test_whether_looking_at_the_image_pays_is_said(screen: Console) -> None:
     summary |= {"gain_over_static": -0.0123, "gain_over_static_error": 0.0045}
     summary["controls"]["static"]["macs_mean"] = 1.234e6
     report.print_summary(summary)
-    text = " ".join(screen.export_text().split())
+    text = screen.export_text()
     assert "Beside the best static path found, at 1.23 MMACs: -1.23% +- 0.45% (standard error)." in text
 
 
