@@ -7,7 +7,7 @@ by block: ``begin`` is a reset, ``step`` a step, both batched, with rewards and 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from lcnet_rl.rewards import Shape, judge, price_range
 from lcnet_rl.spec import Decides
 from lcnet_rl.state import State
 
-__all__ = ["ENV_IDS", "PRICE", "Infos", "Process", "Settings", "check_options"]
+__all__ = ["ENV_IDS", "PRICE", "Infos", "Process", "Settings", "check_options", "settings_of"]
 
 Infos = dict[str, NDArray[Any]]
 """Name to one value an image, (B,)."""
@@ -283,6 +283,19 @@ class Process:
         # Whoever fine-tunes the model between two steps leaves it in training mode.
         if self.model.training:
             self.model.eval()
+
+
+def settings_of(keywords: Mapping[str, Any]) -> Settings:
+    """The settings that keywords of an environment name.
+
+    Raises:
+        UserError: for one that there is not, or a value that makes no environment.
+    """
+    known = [field.name for field in fields(Settings)]
+    for name in keywords:
+        if name not in known:
+            raise unknown_name("keyword", name, known)
+    return Settings(**keywords)
 
 
 def check_options(options: Mapping[str, Any] | None, known: tuple[str, ...]) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from envs.observations import Arrays
-from envs.process import Infos, Process, Settings, check_options
+from envs.process import Infos, Process, check_options, settings_of
 from envs.rendering import check_render_mode, render
 from lcnet_rl.spec import Decides
 
@@ -32,7 +32,7 @@ class SkipEnv(gymnasium.Env):
             UserError: for settings that make no environment.
         """
         self.render_mode = check_render_mode(render_mode)
-        self.process = Process(self.decides, Settings(**settings))
+        self.process = Process(self.decides, settings_of(settings))
         self.observation_space = self.process.observation_space
         self.action_space = self.process.action_space
 

@@ -7,7 +7,7 @@ with masks, as gymnasium's ``SyncVectorEnv`` gives them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,7 +16,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
 from envs.observations import Arrays
-from envs.process import Infos, Process, Settings, check_options
+from envs.process import Infos, Process, check_options, settings_of
 from envs.rendering import check_render_mode, render
 from lcnet_rl.errors import UserError
 from lcnet_rl.spec import Decides
@@ -65,7 +65,7 @@ class SkipVectorEnv(VectorEnv):
             raise UserError(f"num_envs must be >= 1, got {num_envs}")
         self.render_mode = check_render_mode(render_mode)
         self.num_envs = num_envs
-        self.process = Process(self.decides, Settings(**settings))
+        self.process = Process(self.decides, settings_of(settings))
         self.single_observation_space = self.process.observation_space
         self.single_action_space = self.process.action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
@@ -84,9 +84,11 @@ class SkipVectorEnv(VectorEnv):
         """Begin new images.
 
         Raises:
-            UserError: for image numbers that do not exist, or a ``reset_mask`` that spares some images, or
-                another option.
+            UserError: for a list of seeds, image numbers that do not exist, a ``reset_mask`` that spares some images,
+                or another option.
         """
+        if isinstance(seed, Sequence | np.ndarray):  # as the sub-environments of gymnasium's own take them
+            raise UserError(f"seed is one integer for all images, as they are drawn together; got {seed!r}")
         super().reset(seed=seed)
         options = check_options(options, ("indices", "reset_mask"))
         if not np.all(options.get("reset_mask", True)):

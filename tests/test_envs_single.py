@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -80,6 +82,12 @@ def test_an_image_can_be_chosen() -> None:
     for wrong in (12, -1, 0.5, "seven"):
         with pytest.raises(UserError, match="image number"):
             env.reset(options={"index": wrong})
+
+
+@pytest.mark.parametrize("make", [gymnasium.make, functools.partial(gymnasium.make_vec, num_envs=2)])
+def test_an_unknown_keyword_is_refused(make: Callable[..., Any]) -> None:
+    with pytest.raises(UserError, match="unknown keyword 'datset'; did you mean dataset"):
+        make("lcnet_rl:LCNet/LayerChannelSkip-v0", datset="shapes")
 
 
 def test_an_unknown_reset_option_is_refused() -> None:

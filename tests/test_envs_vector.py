@@ -159,6 +159,11 @@ def test_wrong_image_numbers_are_refused(indices: list) -> None:
         make_vec().reset(options={"indices": indices})
 
 
+def test_a_list_of_seeds_is_refused() -> None:
+    with pytest.raises(UserError, match=r"one integer for all images.*\[1, 2, 3, 4\]"):
+        make_vec().reset(seed=[1, 2, 3, 4])  # type: ignore[arg-type]
+
+
 def test_an_unknown_reset_option_is_refused() -> None:
     with pytest.raises(UserError, match="unknown reset option 'index'"):
         make_vec().reset(options={"index": 3})
