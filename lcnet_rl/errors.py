@@ -10,17 +10,18 @@ class UserError(Exception):
     """Something the person at the command line can put right; the message says what and how."""
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
+def unknown_name(kind: str, name: str, known: Iterable[str], listed: str | None = None) -> UserError:
     """An error for a name that is not registered, with the nearest known names.
 
     Args:
         kind: what the name should have been, e.g. ``"backbone"``.
         name: what was asked for.
         known: the names that would have been right.
+        listed: what is said where none is near, instead of all names.
     """
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=2, cutoff=0.5)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(names) or 'none'}"
+    hint = f"did you mean {' or '.join(close)}?" if close else f"known: {listed or ', '.join(names) or 'none'}"
     return UserError(f"unknown {kind} {name!r}; {hint}")
 
 

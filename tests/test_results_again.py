@@ -166,6 +166,7 @@ def test_a_recorded_command_still_means_the_recorded_settings(run: Path, monkeyp
     ("arguments", "message"),
     [
         (["resnet20-reinforced"], "did you mean resnet20-reinforce"),
+        (["nope"], f"'nope'; known: dense, policies, rivals, and the folders in {REFERENCE}\n"),
         (["--page-only", "dense"], "--page-only makes nothing again"),
         (["--page-only", "--eval-only"], "--page-only makes nothing again"),
     ],
@@ -183,6 +184,25 @@ def test_without_committed_runs_nothing_is_written(
     monkeypatch.setattr(reproduce, "ROOT", tmp_path)
     assert "needs a clone of the repository" in failing(capsys, "reproduce")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_would_be_the_same_is_not_written_again(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("REFERENCE", "ROOT"):
+        monkeypatch.setattr(reproduce, name, tmp_path)
+    reproduce.write_results([])
+    files = sorted(tmp_path.iterdir())
+    assert [file.name for file in files] == ["RESULTS.md", "frontier.png", "results.json"]
+    written = [(file.stat().st_ino, file.stat().st_mtime_ns) for file in files]
+    (tmp_path / "results.json").write_text("{}")
+    capsys.readouterr()
+    reproduce.write_results([])
+    again = [(file.stat().st_ino, file.stat().st_mtime_ns) for file in files]
+    assert [old == new for old, new in zip(written, again, strict=True)] == [True, True, False]
+    assert (tmp_path / "results.json").read_text() != "{}"
+    shown = capsys.readouterr().out
+    assert [shown.count(f"{word}: {tmp_path}") for word in ("unchanged", "written")] == [2, 1]
 
 
 def test_runs_are_chosen_by_name_or_kind(reference: Path) -> None:

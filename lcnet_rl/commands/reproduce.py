@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import filecmp
 import shlex
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +17,7 @@ from rich.table import Table
 
 from lcnet_rl.commands.frontier import with_defaults
 from lcnet_rl.errors import UserError, unknown_name
-from lcnet_rl.files import read_json, write_text
+from lcnet_rl.files import read_json, replacing, write_text
 from lcnet_rl.interrupt import deferred_interrupt
 from lcnet_rl.progress import console
 from lcnet_rl.results.page import page
@@ -50,7 +53,8 @@ KINDS: dict[str, Callable[[Path], bool]] = {
 
 @dataclass(frozen=True)
 class Reproduce:
-    """Make committed results again and compare figures; then write RESULTS.md and results.json from the committed ones.
+    """Make committed results again and compare figures; then write RESULTS.md, runs/reference/results.json and its
+    frontier.png from the committed ones, also with --eval-only.
 
     What is done is skipped, so the same command goes on where it was stopped.
     """
@@ -60,7 +64,7 @@ class Reproduce:
     eval_only: bool = False
     """Measure the committed networks again instead of training them."""
     page_only: bool = False
-    """Only write RESULTS.md, its picture and results.json."""
+    """Only write RESULTS.md, results.json and frontier.png."""
     out: Path = Path("runs")
     """Runs are made again in its folder reproduced; with --eval-only they are measured in measured-again."""
     device: str | None = None
@@ -105,7 +109,8 @@ def choose(what: Sequence[str], runs: Sequence[Path]) -> list[Path]:
         elif name in names:
             chosen[names[name]] = None
         else:
-            raise unknown_name("run or kind", name, [*names, *KINDS])
+            listed = f"{', '.join(KINDS)}, and the folders in {REFERENCE}"
+            raise unknown_name("run or kind", name, [*names, *KINDS], listed)
     return list(chosen)
 
 
@@ -165,20 +170,27 @@ def figures(path: Path) -> dict[str, float]:
 
 
 def write_results(runs: Sequence[Path]) -> None:
-    """RESULTS.md, its picture and results.json, from the committed figures on CIFAR-10."""
+    """RESULTS.md, its picture and results.json, from the committed figures on CIFAR-10; what stays the same is left."""
     dense, groups, published = collect(runs)
     rows = [*dense, *(row for group in groups for row in agent_rows(group)), *published]
-    write_json(REFERENCE / "results.json", {"rows": rows})
     whole, pruned = (
         {f"{kind}: {row.name}": (row.macs, row.accuracy) for row in dense if row.kind == kind}
         for kind in ("dense", "static")
     )
     ours, others = ([group for group in groups if rivals(group) == rival] for rival in (False, True))
     front = pareto([group.point for group in ours])
-    picture = REFERENCE / "frontier.png"
-    plot_frontier(ours, front, whole, CIFAR10, "CIFAR-10, test images", picture, others, pruned)
-    write_text(ROOT / "RESULTS.md", page(dense, groups, published, timings(runs, "cifar10")))
-    console.print(f"written: {ROOT / 'RESULTS.md'}, {REFERENCE / 'results.json'}", soft_wrap=True, highlight=False)
+    with tempfile.TemporaryDirectory() as name:
+        made = Path(name)
+        write_text(made / "RESULTS.md", page(dense, groups, published, timings(runs, "cifar10")))
+        write_json(made / "results.json", {"rows": rows})
+        picture = made / "frontier.png"
+        plot_frontier(ours, front, whole, CIFAR10, "CIFAR-10, test images", picture, others, pruned)
+        for path in (ROOT / "RESULTS.md", REFERENCE / "results.json", REFERENCE / "frontier.png"):
+            changed = not path.is_file() or not filecmp.cmp(made / path.name, path, shallow=False)
+            if changed:
+                with replacing(path) as part:
+                    shutil.copyfile(made / path.name, part)
+            console.print(f"{'written' if changed else 'unchanged'}: {path}", soft_wrap=True, highlight=False)
 
 
 def collect(runs: Sequence[Path]) -> tuple[list[Row], list[Group], list[Row]]:
