@@ -22,6 +22,8 @@ STRIP = 56
 """Height of the trace, in pixels."""
 CAPTION = 22
 """Height of the caption line, in pixels."""
+HEADER, SIDE = 30, 46
+"""Room for a title above a grid, and for labels beside it, in pixels."""
 FINEST = 3.0
 """Cells thinner than this, in pixels, touch each other instead of having a gap."""
 SUPERSAMPLING = 4
@@ -89,6 +91,18 @@ def tile(pictures: Sequence[NDArray[np.uint8]], columns: int) -> NDArray[np.uint
         top, left = number // columns * height, number % columns * width
         grid[top : top + height, left : left + width] = one
     return grid
+
+
+def labelled(grid: NDArray[np.uint8], title: str, rows: Sequence[str]) -> NDArray[np.uint8]:
+    """A grid (H, W, 3) of ``tile`` under a title, with a label beside each of its rows."""
+    height, width, _ = grid.shape
+    canvas = Image.new("RGB", (SIDE + width, HEADER + height), PAPER)
+    canvas.paste(Image.fromarray(grid), (SIDE, HEADER))
+    pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(14)
+    pen.text((SIDE + MARGIN, HEADER / 2), title, fill=INK, font=font, anchor="lm")
+    for row, label in enumerate(rows):
+        pen.text((MARGIN, HEADER + (row + 0.5) * height / len(rows)), label, fill=INK, font=font, anchor="lm")
+    return np.array(canvas)
 
 
 def _write(pen: ImageDraw.ImageDraw, caption: str, top: int, width: int) -> None:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from lcnet_rl.data import Dataset
-from lcnet_rl.drawing import draw_trace, tile, trace
+from lcnet_rl.drawing import draw_trace, labelled, tile, trace
 from lcnet_rl.evaluate import Results
 from lcnet_rl.model import LCNet
 from lcnet_rl.report import whole
@@ -102,4 +102,6 @@ def picture_paths(model: LCNet, dataset: Dataset, policy: Results, whole: Result
                 bool(policy.correct[index]),
             )
         )
-    Image.fromarray(tile(pictures, count)).save(path)
+    where = f"{model.spec.backbone.title} on {dataset.name}/{dataset.split}"
+    title = f"{where}: what ran (a column a block, filled: kept; frame: green if right, else red)"
+    Image.fromarray(labelled(tile(pictures, count), title, ("easy", "hard"))).save(path)

@@ -18,7 +18,7 @@ from test_envs_process import tiny
 
 from envs.process import ENV_IDS
 from envs.single import ChannelSkipEnv, LayerChannelSkipEnv, LayerSkipEnv
-from lcnet_rl.drawing import draw_trace, tile
+from lcnet_rl.drawing import HEADER, SIDE, draw_trace, labelled, tile
 from lcnet_rl.errors import UserError
 from lcnet_rl.spec import Decides
 
@@ -165,3 +165,12 @@ def test_traces_of_any_depth_and_number_of_filters_are_drawn_in_one_size_and_til
     assert deep.shape == shallow.shape == every_filter.shape
     height, width, _ = deep.shape
     assert tile([deep, shallow, deep], columns=2).shape == (2 * height, 2 * width, 3)
+
+
+def test_labels_stand_above_and_beside_a_grid_which_stays_as_it_is() -> None:
+    grid = np.zeros((400, 900, 3), dtype=np.uint8)
+    picture = labelled(grid, "title", ("easy", "hard"))
+    assert np.array_equal(picture[HEADER:, SIDE:], grid)
+    above, beside = picture[:HEADER], picture[HEADER:, :SIDE]
+    for part in (above, beside[:200], beside[200:]):
+        assert part.min() < 128 < part.max()

@@ -9,11 +9,12 @@ import pytest
 import yaml
 from evaluated import make_run, summary, three_settings
 from matplotlib.colors import to_hex
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
 from lcnet_rl.commands import main
 from lcnet_rl.plots import plot_tradeoff
-from lcnet_rl.sweep.picture import MARGIN, plot_frontier
+from lcnet_rl.sweep.picture import LABELLED, MARGIN, plot_frontier
 from lcnet_rl.sweep.records import Record, grouped
 
 
@@ -27,13 +28,13 @@ def test_a_run_far_below_all_else_is_told_at_the_pictures_foot(monkeypatch: pyte
     drawn: list[Figure] = []
     monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
     for far in (0.5, 0.895):
-        groups = grouped([Record(str(far), {"x": x}, summary(x, 0.5)) for x in (0.9, far)])
+        groups = grouped([Record(str(x), {"x": x}, summary(x, 0.5)) for x in (0.9, far)])
         plot_frontier(groups, [0], {"dense": (1e6, 0.95)}, [], "title", tmp_path / "frontier.png")
     low, near = (figure.axes[0] for figure in drawn)
     assert low.get_ylim()[0] == pytest.approx(90 - MARGIN)
-    assert [text.get_text() for text in low.texts] == ["50.0\N{DOWNWARDS ARROW}"]
+    assert [text.get_text() for text in low.texts] == ["0.9", "50.0\N{DOWNWARDS ARROW}"]
     assert near.get_ylim()[0] < 89.5
-    assert not near.texts
+    assert [text.get_text() for text in near.texts] == ["0.9", "0.895"]
 
 
 def test_many_runs_far_below_all_else_are_counted_at_the_pictures_foot(
@@ -46,6 +47,28 @@ def test_many_runs_far_below_all_else_are_counted_at_the_pictures_foot(
     axes = drawn[0].axes[0]
     assert [text.get_text() for text in axes.texts] == [f"20 runs below {90 - MARGIN:.1f} %"]
     assert any(list(line.get_ydata()) == [axes.get_ylim()[0]] * 20 for line in axes.lines), "and marked where they are"
+
+
+@pytest.mark.parametrize("count", [LABELLED, LABELLED + 1])
+def test_few_runs_are_labelled_by_name(monkeypatch: pytest.MonkeyPatch, count: int, tmp_path: Path) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    groups = grouped([Record(f"study/{i}", {"x": i}, summary(0.9 + i / 1000, 0.5)) for i in range(count)])
+    plot_frontier(groups, [0], {}, [], "title", tmp_path / "frontier.png")
+    labels = [str(i) for i in range(count)] if count == LABELLED else []
+    assert [text.get_text() for text in drawn[0].axes[0].texts] == labels
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_bars_are_drawn_where_there_are_several_seeds(
+    monkeypatch: pytest.MonkeyPatch, seeds: int, tmp_path: Path
+) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    records = [Record(f"{x}", {"x": x, "seed": seed}, summary(x, 0.5)) for x in (0.9, 0.8) for seed in range(seeds)]
+    plot_frontier(grouped(records), [0], {"dense": (1e6, 0.95)}, [], "title", tmp_path / "frontier.png")
+    bars = [container.has_yerr for container in drawn[0].axes[0].containers if isinstance(container, ErrorbarContainer)]
+    assert bars == [seeds > 1] * 2
 
 
 def test_rivals_are_not_drawn_as_ours(monkeypatch: pytest.MonkeyPatch, runs: list[str], tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ NAMED = 4
 """Dense backbones, and pruned ones, that the legend names; of more it says only what they are."""
 PUBLISHED_COLORS = ("C1", "C2", "C4", "C5", "C6", "C8", "C9", "gold", "navy", "teal", "deeppink")
 """All but blue, red and grey, which ours and the rivals have."""
+LABELLED = 12
+"""Runs that are labelled; the names of more would lie over each other."""
 MARGIN = 1.0
 """Points of accuracy below all else from which on a dominated run is told at the picture's foot instead of drawn."""
 
@@ -56,6 +58,7 @@ def plot_frontier(
     figure = Figure(figsize=(10, 5.2), layout="constrained")
     axes = figure.subplots()
     style: dict[str, Any] = {"ls": "", "capsize": 3, "elinewidth": 1}
+    several_seeds = any(len(group.records) > 1 for group in [*groups, *rivals])
     for best, color, size in ((False, "0.6", 5), (True, "tab:blue", 8)):
         for several, marker in ((False, "o"), (True, "s")):
             chosen = [
@@ -66,9 +69,9 @@ def plot_frontier(
             if chosen:
                 label = f"ours{', networks in a row' if several else ''}: {'frontier' if best else 'dominated'}"
                 macs, accuracies = zip(*(_shown(group.point) for group in chosen), strict=True)
-                macs_bars, accuracy_bars = zip(*(_shown(group.spread) for group in chosen), strict=True)
+                bars = tuple(zip(*(_shown(group.spread) for group in chosen), strict=True)) if several_seeds else ()
                 axes.errorbar(
-                    macs, accuracies, accuracy_bars, macs_bars, fmt=marker, ms=size, color=color, label=label, **style
+                    macs, accuracies, *reversed(bars), fmt=marker, ms=size, color=color, label=label, **style
                 )
     markers: dict[str, str] = {}
     for rival in rivals:
@@ -109,6 +112,9 @@ def plot_frontier(
     if low:
         axes.set_ylim(bottom=foot)
     grey: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "color": "0.5", "fontsize": "small"}
+    for group in groups if len(groups) <= LABELLED else []:
+        if (point := _shown(group.point)) not in low:
+            axes.annotate(Path(group.first.name).name + group.first.at, point, (5, 5), **{**grey, "ha": "left"})
     for mmacs, percent in low if len(low) <= TOLD else []:
         axes.annotate(f"{percent:.1f}\N{DOWNWARDS ARROW}", (mmacs, foot), (0, 4), **grey)
     if len(low) > TOLD:  # their figures would lie over each other
