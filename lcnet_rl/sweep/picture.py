@@ -69,10 +69,9 @@ def plot_frontier(
             if chosen:
                 label = f"ours{', networks in a row' if several else ''}: {'frontier' if best else 'dominated'}"
                 macs, accuracies = zip(*(_shown(group.point) for group in chosen), strict=True)
-                bars = tuple(zip(*(_shown(group.spread) for group in chosen), strict=True)) if several_seeds else ()
-                axes.errorbar(
-                    macs, accuracies, *reversed(bars), fmt=marker, ms=size, color=color, label=label, **style
-                )
+                macs_bars, accuracy_bars = zip(*(_shown(group.spread) for group in chosen), strict=True)
+                bars: dict[str, Any] = {"xerr": macs_bars, "yerr": accuracy_bars} if several_seeds else {}
+                axes.errorbar(macs, accuracies, **bars, fmt=marker, ms=size, color=color, label=label, **style)
     markers: dict[str, str] = {}
     for rival in rivals:
         few = len(rivals) <= len(CROSSES)
