@@ -36,6 +36,16 @@ def make_run(
     return str(folder)
 
 
+def dense_run(folder: Path, accuracy: float, share: float, prune: float | None = None) -> Path:
+    """A network of ``pretrain``."""
+    folder.mkdir()
+    settings = {"dataset": "shapes", "init": None, "seed": 0, "prune": prune, "recipe": {"epochs": 5}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    figures = {"dataset": "shapes", "backbone": "resnet14", "width": 8, "accuracy": accuracy, "macs_mean": share * 1e7}
+    (folder / "evaluation-test.json").write_text(json.dumps(figures))
+    return folder
+
+
 def three_settings(tmp_path: Path) -> list[str]:
     """Two settings with three seeds each, and a third, dominated, with one."""
     rows = [(0.1, 0, 0.92, 0.8), (0.1, 1, 0.91, 0.82), (0.1, 2, 0.93, 0.78), (1.0, 0, 0.88, 0.5), (1.0, 1, 0.87, 0.52)]

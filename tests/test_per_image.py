@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from evaluated import make_run, summary
+from evaluated import dense_run, make_run
 from run_folders import write
 
 from lcnet_rl.backbones import create_backbone
@@ -39,14 +39,6 @@ def table(run: Path, correct: list[int], images: str = "shapes") -> None:
     write_images(run / "images-test.csv", dataset, predictions, {}, {})
     path = run / "evaluation-test.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "accuracy": sum(correct) / 4}))
-
-
-def dense_run(folder: Path) -> Path:
-    """A network of ``pretrain``, evaluated."""
-    run = write(folder, "lcnet-rl pretrain", dataset="shapes", seed=0)
-    figures = {name: value for name, value in summary(0.5, 1.0).items() if name in ("backbone", "width", "dataset")}
-    (run / "evaluation-test.json").write_text(json.dumps({**figures, "accuracy": 0.5, "macs_mean": 1e7}))
-    return run
 
 
 def columns(path: Path) -> dict[str, list[str]]:
@@ -134,7 +126,7 @@ def test_compare_pairs_the_images(capsys: pytest.CaptureFixture[str], tmp_path: 
     policy = [Path(make_run(tmp_path / f"policy-{seed}", 1, seed, 0.5, 0.5)) for seed in (0, 1)]
     table(policy[0], [1, 1, 0, 0])
     table(policy[1], [1, 1, 1, 0])
-    dense = dense_run(tmp_path / "dense")
+    dense = dense_run(tmp_path / "dense", 0.5, 1.0)
     table(dense, [0, 1, 1, 0])
     assert main(["compare", *map(str, [*policy, dense])]) == 0
     output = capsys.readouterr().out
@@ -167,7 +159,7 @@ def test_agents_and_dense_networks_are_compared_by_what_they_have_in_common(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     runs: list[Any] = [make_run(tmp_path / str(price), price, 0, 0.5, 0.5) for price in (1, 2)]
-    assert main(["compare", *runs, str(dense_run(tmp_path / "dense"))]) == 0
+    assert main(["compare", *runs, str(dense_run(tmp_path / "dense", 0.5, 1.0))]) == 0
     output = " ".join(capsys.readouterr().out.split())
     assert "│ price │ 1 │ 2 │ - │" in output, "differs between agents"
     assert "recipe" not in output, "no agent has one"

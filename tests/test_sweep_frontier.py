@@ -6,15 +6,16 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
-from evaluated import make_run, summary, three_settings
+from evaluated import dense_run, make_run, summary, three_settings
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lcnet_rl.commands import main
+from lcnet_rl.commands import frontier, main
 from lcnet_rl.commands.frontier import with_defaults
 from lcnet_rl.sweep.frontier import hypervolume, pareto
 from lcnet_rl.sweep.published import CIFAR10
@@ -140,6 +141,24 @@ def test_frontier_of_runs_with_seeds(capsys: pytest.CaptureFixture[str], runs: l
     assert figures["hypervolume"] == pytest.approx(0.5 * 0.88 + 0.2 * 0.04)
     assert figures["published"] == [], "published results are CIFAR-10's"
     assert (tmp_path / "out" / "frontier-test.png").stat().st_size > 10_000
+
+
+def test_networks_that_treat_all_images_alike_are_shown_beside_and_on_no_frontier(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, runs: list[str], tmp_path: Path
+) -> None:
+    drawn: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(frontier, "plot_frontier", lambda *arguments: drawn.append(arguments))
+    pruned, dense = dense_run(tmp_path / "pruned", 0.88, 0.5, prune=0.5), dense_run(tmp_path / "dense", 0.93, 1.0)
+    assert main(["frontier", *runs, str(pruned), str(dense), "--out", str(tmp_path / "out")]) == 0
+    output = capsys.readouterr().out
+    assert "2 of 3 settings" in output
+    assert f"{pruned}: 88.00% at 5.00 MMACs, for all images alike: beats or equals 2 of 3 settings" in output
+    assert f"{dense}: 93.00% at 10.00 MMACs, for all images alike: beats or equals 0 of 3 settings" in output
+    (groups, _, beside, *_, static), point = drawn[0], (10_000_000.0, 0.93)
+    assert (len(groups), beside["dense"], static) == (3, point, {"pruned": (5_000_000.0, 0.88)})
+    figures = json.loads((tmp_path / "out" / "frontier-test.json").read_text())
+    assert figures["static"]["pruned"] == {"macs": 5_000_000, "accuracy": 0.88}
+    assert len(figures["settings"]) == 3
 
 
 @pytest.mark.parametrize(
@@ -268,7 +287,7 @@ def test_what_is_missing_is_said_with_the_command_that_makes_it(
         (["frontier", "x", "--split", "test"], "have no figures on test images"),
         (["frontier", "x", "--storage", "sqlite:studies.db"], "'sqlite:studies.db' is no database URL"),
         (["compare", "one"], "at least two"),
-        (["frontier", str(REFERENCE / "resnet20")], "trained a dense backbone, no agent"),
+        (["frontier", str(REFERENCE / "resnet20")], "these are dense networks"),
     ],
 )
 def test_a_mistake_gets_one_clear_line(

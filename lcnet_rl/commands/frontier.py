@@ -15,7 +15,7 @@ from lcnet_rl.commands.train_settings import ALGOS
 from lcnet_rl.errors import UserError
 from lcnet_rl.progress import console
 from lcnet_rl.report import whole
-from lcnet_rl.results.rows import rivals
+from lcnet_rl.results.rows import is_dense, is_pruned, rivals
 from lcnet_rl.runs import CONFIG, command_line, plain, write_json
 from lcnet_rl.sweep.frontier import hypervolume, pareto
 from lcnet_rl.sweep.picture import plot_frontier
@@ -23,11 +23,13 @@ from lcnet_rl.sweep.published import CIFAR10
 from lcnet_rl.sweep.records import (
     Group,
     Record,
+    Split,
     differing,
     experiment,
     grouped,
     left_out,
     networks,
+    of_dense,
     of_run,
     of_study,
     one_data_set,
@@ -40,10 +42,10 @@ WIDEST = 6
 
 @dataclass(frozen=True)
 class Frontier:
-    """Which runs no other run beats in both accuracy and MACs."""
+    """Which runs no other run beats in both accuracy and MACs; beside them, dense and pruned networks."""
 
     of: tyro.conf.Positional[tuple[str, ...]]
-    """Studies by name, run folders, or both."""
+    """Studies by name, run folders, or both; folders of pretrain are what the others are held against."""
     split: Literal["auto", "val", "test"] = "auto"
     """Where accuracies come from; auto: val where a study is named, as trials never see test images, else test."""
     reference: Literal["all", "dense", "published", "none"] = "all"
@@ -69,21 +71,32 @@ def run(config: Frontier) -> None:
             f"trials of {', '.join(studies)} have no figures on test images; evaluate the ones that you chose with "
             "'lcnet-rl evaluate RUN' and give their run folders"
         )
+    measured: Split = "val" if split == "val" else "test"
     records = [record for name in studies for record in of_study(load_study(name, storage))]
-    records += [record for name in folders for record in of_run(Path(name), "val" if split == "val" else "test")]
+    records += [record for name in folders if not is_dense(Path(name)) for record in of_run(Path(name), measured)]
+    fixed = [of_dense(Path(name), measured) for name in folders if is_dense(Path(name))]
+    if fixed and not records:
+        raise UserError("these are dense networks; give runs of lcnet-rl train, or a study, to hold against them")
     out = config.out or config.runs / (studies[0] if studies else "frontier")
-    show(records, split, config.reference, out)
+    show(records, split, config.reference, out, fixed)
     if studies:
         console.print(f"studies in {shown(storage)}", soft_wrap=True, highlight=False)
 
 
-def show(records: Sequence[Record], split: str, reference: str, out: Path) -> None:
+def show(records: Sequence[Record], split: str, reference: str, out: Path, fixed: Sequence[Record] = ()) -> None:
     """Print the table of a frontier, and write its picture and figures into the folder ``out``.
+
+    Args:
+        records: of policies.
+        split: that they were measured on.
+        reference: what to show beside, as of ``Frontier``.
+        out: where the files go.
+        fixed: networks that treat all images alike, to hold the policies against.
 
     Raises:
         UserError: for records on different data sets, or none.
     """
-    dataset = one_data_set(records)
+    dataset = one_data_set([*records, *fixed])
     groups = grouped(records, with_defaults)
     print_left_out(left_out(records, groups))
     points = [group.point for group in groups]
@@ -103,6 +116,16 @@ def show(records: Sequence[Record], split: str, reference: str, out: Path) -> No
     beside = dense if reference in ("all", "dense") else {}
     for name, (macs, _) in beside.items():
         console.print(f"{name} at {macs / 1e6:.2f} MMACs", soft_wrap=True, highlight=False)
+    for network in fixed:
+        beaten = sum(network.macs <= macs and network.accuracy >= accuracy for macs, accuracy in points)
+        console.print(
+            f"{network.name}: {network.accuracy:.2%} at {network.macs / 1e6:.2f} MMACs, for all images alike: "
+            f"beats or equals {beaten} of {len(groups)} settings, at no more MACs",
+            soft_wrap=True,
+            highlight=False,
+        )
+    given = {Path(network.name).name: (network.macs, network.accuracy) for network in fixed}
+    pruned = {Path(network.name).name for network in fixed if is_pruned(Path(network.name))}
     published = CIFAR10 if reference in ("all", "published") and dataset == "cifar10" else ()
     if reference == "published" and not published:
         raise UserError(f"there are published results for cifar10 only, not for {dataset}")
@@ -116,11 +139,12 @@ def show(records: Sequence[Record], split: str, reference: str, out: Path) -> No
     plot_frontier(
         [groups[index] for index in ours],
         [ours.index(index) for index in front if index in ours],
-        beside,
+        {**beside, **{name: point for name, point in given.items() if name not in pruned}},
         published,
         title,
         picture,
         [groups[index] for index in theirs],
+        {name: point for name, point in given.items() if name in pruned},
     )
     content = {
         "dataset": dataset,
@@ -129,6 +153,7 @@ def show(records: Sequence[Record], split: str, reference: str, out: Path) -> No
         "hypervolume": volume,
         "hypervolume_reference": {"accuracy": 0.0, "macs": most},
         "dense": {name: {"macs": macs, "accuracy": accuracy} for name, (macs, accuracy) in dense.items()},
+        "static": {name: {"macs": macs, "accuracy": accuracy} for name, (macs, accuracy) in given.items()},
         "published": [vars(result) for result in published],
         "command": command_line(),
     }
