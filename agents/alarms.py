@@ -37,8 +37,8 @@ def warn_if_collapsed(step: int, spread: float, share: float, target: float | No
     else:
         advice = "a lower --price, or more exploration (--entropy; of reinforce also --information) may help"
     console.print(
-        f"step {step}: collapsed decisions, all validation images spend {share:.3f} of dense MACs, give or "
-        f"take {spread:.4f}; {advice}",
+        f"step {step}: collapsed decisions, all validation images spend {share:.1%} of dense MACs, give or "
+        f"take {spread:.2%}; {advice}",
         style="yellow",
         soft_wrap=True,
     )
@@ -58,7 +58,7 @@ def warn_if_missed(share: float, target: float | None) -> bool:
     if target is None or abs(share - target) <= MISSED:
         return False
     console.print(
-        f"as its training ends, the policy spends {share:.3f} of dense MACs and not the target of {target}: "
+        f"as its training ends, the policy spends {share:.1%} of dense MACs and not the target of {target:.1%}: "
         "from here on a threshold has to make up for it. A longer training (--epochs; of ppo and a2c --timesteps) or a "
         "larger --gate-lr may help, or a faster price (--price-rate; of convnet-aig --rate-weight)",
         style="yellow",

@@ -28,8 +28,10 @@ def test_decisions_that_are_the_same_for_all_images_are_called_collapsed(
 def test_what_to_do_about_collapsed_decisions_hangs_on_what_they_keep(
     share: float, advice: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    warn_if_collapsed(7, 0.0, share)
-    assert advice in " ".join(capsys.readouterr().out.split())
+    warn_if_collapsed(7, 0.0002, share)
+    said = " ".join(capsys.readouterr().out.split())
+    assert advice in said
+    assert f"spend {share:.1%} of dense MACs, give or take 0.02%" in said
 
 
 def test_with_a_target_the_price_is_not_the_users_to_change(capsys: pytest.CaptureFixture[str]) -> None:
@@ -52,7 +54,7 @@ def test_a_share_far_from_the_target_is_told(
     share: float, target: float | None, warned: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert warn_if_missed(share, target) == warned
-    assert ("the target of 0.6" in " ".join(capsys.readouterr().out.split())) == warned
+    assert ("the target of 60.0%" in " ".join(capsys.readouterr().out.split())) == warned
 
 
 def test_a_policy_that_looks_at_its_price_alone_has_collapsed(tmp_path: Path) -> None:

@@ -15,9 +15,11 @@ from rich.console import Console
 from lcnet_rl import progress, report
 from lcnet_rl.backbones import BackboneSpec
 from lcnet_rl.benchmark import profile, record
+from lcnet_rl.commands import main
 from lcnet_rl.data import Dataset
 from lcnet_rl.evaluate import evaluate
 from lcnet_rl.model import LCNet
+from lcnet_rl.settings import preset_names
 
 
 @pytest.fixture
@@ -73,9 +75,10 @@ def test_whether_looking_at_the_image_pays_is_said(screen: Console) -> None:
     summary = summary_of(lively())
     summary |= {"gain_over_static": -0.0123, "gain_over_static_error": 0.0045}
     summary["controls"]["static"]["macs_mean"] = 1.234e6
-    report.print_summary(summary)
-    text = screen.export_text()
-    assert "Beside the best static path found, at 1.23 MMACs: -1.23% +- 0.45% (standard error)." in text
+    for policy, said in ((1.26e6, "1.23 MMACs"), (2.5e6, "1.23 MMACs, of the policy's 2.50")):
+        report.print_summary(summary | {"macs_mean": policy})
+        text = screen.export_text()
+        assert f"Beside the best static path found, at {said}: -1.23% +- 0.45% (standard error)." in text
 
 
 def test_a_name_that_looks_like_markup_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
@@ -151,3 +154,18 @@ def test_on_a_terminal_a_bar_tells_steps_rate_and_note(monkeypatch: pytest.Monke
         bar.advance(4)
     last = told.export_text().splitlines()[-1]
     assert re.fullmatch(r"training ━+.* 9/10 [\d.]+/s \d:\d\d:\d\d warm-up 3/300 *", last), last
+
+
+@pytest.mark.parametrize(("command", "kind"), [("train", ""), ("sweep", "sweep")])
+def test_help_names_the_presets(command: str, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    said = " ".join(capsys.readouterr().out.replace("\N{BOX DRAWINGS LIGHT VERTICAL}", " ").split())
+    _, _, preset = said.partition("Start from these settings")
+    assert all(name in preset.partition("further options")[0] for name in preset_names(kind))
+
+
+def test_help_shows_no_empty_default(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["bench", "--help"])
+    assert "''" not in capsys.readouterr().out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
@@ -45,7 +45,7 @@ STANDARD_TRIALS = {1: 40, 128: 8}
 class Bench:
     """Times in turn, and ratios of medians: of a run's network, of the standard cases, or of env and train."""
 
-    what: tyro.conf.Positional[str] = ""
+    what: Annotated[tyro.conf.Positional[str], tyro.conf.arg(help_behavior_hint="(or --preset)")] = ""
     """A run folder: its policy in the engine, masked and in ONNX Runtime, against its dense backbone. env: stepping the
     vector environment, against a forward pass. train: a joint step of reinforce, against a dense step."""
     preset: Literal["standard"] | None = None

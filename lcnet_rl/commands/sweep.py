@@ -59,9 +59,10 @@ class Sweep:
     """Search over settings of train. The same command again is one more worker, or goes on."""
 
     preset: str | None = None
-    """Start from these settings of sweep: a preset's name or a YAML file; further options override them."""
+    """Start from these settings of sweep: smoke, or a YAML file; further options override them."""
     space: tuple[str, ...] = ()
-    """What to search over, NAME=SPEC each: price=0.1..2:log, rollouts=1..4, reward=linear,confidence."""
+    """What to search over, NAME=SPEC each: price=0.1..2:log, rollouts=1..4, reward=linear,confidence. A reward's
+    parameters are searched as a list of rewards: reward='[confidence:floor=3, "asymmetric:sure=1,unsure=0"]'."""
     train: str | None = None
     """Settings that every trial starts from: a preset of train or a YAML file; train's own defaults when not given."""
     fixed: tuple[str, ...] = ()
