@@ -164,9 +164,10 @@ def print_summary(summary: dict[str, Any]) -> None:
     console.print(classes)
 
     spread = ", ".join(f"{name} {macs / 1e6:.2f}" for name, macs in summary["macs_percentiles"].items())
+    deviation, paths, gates = summary["macs_std"] / 1e6, summary["distinct_paths"], summary["gate_macs"]
     console.print(
-        f"MMACs over images: std {summary['macs_std'] / 1e6:.2f}, percentiles {spread}; "
-        f"{summary['distinct_paths']:,} distinct paths; gates included, all of which take {summary['gate_macs']:,} MACs",
+        f"MMACs over images: std {deviation:.2f}, percentiles {spread}; {paths:,} distinct paths; gates included, all "
+        f"of which take {gates:,} MACs",
         soft_wrap=True,
     )
     reads = "reads" if summary["confidence"] else "does not read"
@@ -180,10 +181,10 @@ def print_summary(summary: dict[str, Any]) -> None:
         verdict, style = "are not shown to depend", "yellow"
     sentence = f"The decisions {verdict} on the image: {gain} over the same decisions shuffled among images."
     console.print(sentence, style=style, soft_wrap=True)
-    static = summary["controls"]["static"]["macs_mean"]
-    policy = summary["macs_mean"]
+    static, policy = summary["controls"]["static"]["macs_mean"], summary["macs_mean"]
     apart = f", of the policy's {policy / 1e6:.2f}" if abs(static / policy - 1) > APART else ""
-    console.print(f"Beside the best static path found, at {static / 1e6:.2f} MMACs{apart}: {beside_static}.", soft_wrap=True)
+    cost = f"{static / 1e6:.2f} MMACs{apart}"
+    console.print(f"Beside the best static path found, at {cost}: {beside_static}.", soft_wrap=True)
 
 
 def _worded_gain(summary: dict[str, Any], control: str) -> str:
