@@ -74,7 +74,7 @@ def test_a_run_whose_policy_missed_its_target_says_so_once(
     # With a price that never moves, the policy keeps spending what it starts with, about 0.8.
     joint(tmp_path / "run", target=target, polish=polish, price=0.0, price_rate=0.0, gate_lr=1e-6).train()
     shown = " ".join(capsys.readouterr().out.split())
-    assert shown.count(f"not the target of {target}") == warned
+    assert shown.count(f"not the target of {target:.1%}") == warned
 
 
 @pytest.mark.parametrize("backbone", [True, False])
