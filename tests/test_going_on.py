@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from image_folders import dark_and_bright
 
 from lcnet_rl.commands import main
-from lcnet_rl.runs import CHECKPOINT, CONFIG, METRICS, MODEL
+from lcnet_rl.runs import CHECKPOINT, CONFIG, METRICS, MODEL, PROGRESS, load_checkpoint
 
 TINY = ["--backbone", "resnet8", "--width", "4"]
 COMMANDS = {
@@ -86,6 +87,62 @@ def test_a_run_without_a_checkpoint_is_told_from_a_finished_one(
         (run / name).unlink(missing_ok=True)
     assert "without a checkpoint to go on from: give another folder, or delete it" in refused(capsys, *again)
     assert f"has no {CHECKPOINT} to go on from" in refused(capsys, command, "--resume", str(run))
+
+
+def test_a_finished_run_is_left_as_it_is(capsys: pytest.CaptureFixture[str], command: str, run: Path) -> None:
+    before = {path.name: path.stat().st_mtime_ns for path in run.iterdir()}
+    capsys.readouterr()
+    assert main([command, "--resume", str(run)]) == 0
+    assert f"{run} is finished" in capsys.readouterr().out
+    assert {path.name: path.stat().st_mtime_ns for path in run.iterdir()} == before
+
+
+@pytest.mark.parametrize("lost", [MODEL, "the last validation"])
+def test_it_is_said_at_which_step_a_run_goes_on(
+    capsys: pytest.CaptureFixture[str], images: str, lost: str, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    assert main([*COMMANDS["train"], "--dataset", images, "--save-every", "2", "--run", str(run)]) == 0
+    steps = load_checkpoint(run)["step"]
+    whole = (run / PROGRESS).read_text()
+    if lost == MODEL:
+        (run / MODEL).unlink()
+    else:
+        (run / PROGRESS).write_text("".join(whole.splitlines(keepends=True)[:-1]))
+    capsys.readouterr()
+    assert main(["train", "--resume", str(run)]) == 0
+    total = int(
+        re.findall(rf"going on with {re.escape(str(run))} at {steps} of (\d+) steps", capsys.readouterr().out)[0]
+    )
+    assert 0 < steps <= total < steps + 2
+    assert (run / MODEL).is_file()
+    assert len((run / PROGRESS).read_text().splitlines()) == len(whole.splitlines())
+
+
+@pytest.mark.slow
+def test_a_finished_run_of_ppo_is_told_from_one_that_goes_on(
+    capsys: pytest.CaptureFixture[str], images: str, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    arguments = ["train", *TINY, "--algo", "ppo", "--dataset", images, "--init", "scratch", "--batch-size", "8"]
+    arguments += ["--timesteps", "300", "--num-envs", "10", "--warmup-steps", "2", "--run", str(run)]
+    assert main(arguments) == 0
+    assert main(["train", "--resume", str(run)]) == 0
+    assert "is finished: 300 timesteps" in capsys.readouterr().out
+    (run / MODEL).unlink()
+    assert main(["train", "--resume", str(run)]) == 0
+    assert re.search(r"going on with .* at \d+ of 300 timesteps", capsys.readouterr().out)
+
+
+def test_a_training_of_few_steps_is_warned_of_once(
+    capsys: pytest.CaptureFixture[str], command: str, run: Path, tmp_path: Path
+) -> None:
+    warning = "the whole training has "
+    assert capsys.readouterr().out.count(warning) == 1
+    smaller = {"train": ["--batch-size", "2"], "pretrain": ["--recipe.batch-size", "2"]}[command]
+    again = [*COMMANDS[command], "--dataset", f"folder:{tmp_path}/images", *smaller, "--run", str(tmp_path / "more")]
+    assert main(again) == 0
+    assert warning not in capsys.readouterr().out
 
 
 def test_a_pruned_run_goes_on_in_several_processes(

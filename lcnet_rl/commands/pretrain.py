@@ -12,7 +12,7 @@ import torch
 from lcnet_rl.backbones import Backbone, create_backbone
 from lcnet_rl.commands.parsing import option, parse_over
 from lcnet_rl.data import Dataset, load_dataset
-from lcnet_rl.data.sampler import TrainingBatches
+from lcnet_rl.data.sampler import TrainingBatches, warn_if_few
 from lcnet_rl.device import check_compiler, check_seed
 from lcnet_rl.distributed import by_main, from_main, joined, main_first, world_size
 from lcnet_rl.errors import UserError
@@ -107,15 +107,20 @@ def run_on(config: Pretrain, device: torch.device) -> None:
         train, val = (load_dataset(config.dataset, split, config.data_root) for split in ("train", "val"))
     if config.init and config.resume is None:
         warn_if_changed(Path(config.init), train)
-    TrainingBatches(train, config.recipe.batch_size, config.seed)  # refuses a faulty size before there is a folder
+    # A faulty size is refused before there is a folder.
+    an_epoch = TrainingBatches(train, config.recipe.batch_size, config.seed).steps_per_epoch
     torch.manual_seed(config.seed)
     classes = len(train.classes)
     if config.resume is not None:
         folder = config.resume
         check_same_data(folder, train)
+        if (folder / METRICS).is_file():
+            console.print(f"{folder} is finished", soft_wrap=True)
+            return
         backbone = load_backbone(str(folder / START), classes=classes)
         teacher = load_backbone(str(folder / TEACHER), classes=classes) if config.teacher else None
     else:
+        by_main(warn_if_few)(config.recipe.epochs * an_epoch, an_epoch, "--recipe.batch-size, --recipe.epochs")
         backbone = starting_backbone(config, classes)
         teacher = load_backbone(config.teacher, classes=classes) if config.teacher else None
         name = f"{config.backbone}-{config.dataset.replace('/', '_').replace(':', '_')}"

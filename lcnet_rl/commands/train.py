@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import csv
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
@@ -13,6 +14,7 @@ import torch
 from agents.finetune import OnValidation
 from agents.pricing import Pricing
 from agents.reinforce import Reinforce
+from agents.reinforce_config import Schedule
 from agents.rivals.blockdrop import BlockDrop
 from agents.rivals.convnet_aig import ConvNetAIG
 from agents.rivals.skipnet import SkipNet
@@ -22,7 +24,7 @@ from envs.process import ENV_IDS
 from lcnet_rl.backbones import Backbone
 from lcnet_rl.commands.train_settings import AnyTrain, TrainReinforce, TrainRival, parse
 from lcnet_rl.data import Dataset, load_dataset
-from lcnet_rl.data.sampler import TrainingBatches
+from lcnet_rl.data.sampler import TrainingBatches, warn_if_few
 from lcnet_rl.device import check_seed
 from lcnet_rl.distributed import by_main, from_main, joined, main_first, world_size
 from lcnet_rl.errors import UserError
@@ -31,7 +33,16 @@ from lcnet_rl.model import LCNet
 from lcnet_rl.policies import PolicyName
 from lcnet_rl.progress import console
 from lcnet_rl.rewards import price_range
-from lcnet_rl.runs import START, TEACHER, check_same_data, create_run, warn_if_changed
+from lcnet_rl.runs import (
+    MODEL,
+    PROGRESS,
+    START,
+    TEACHER,
+    check_same_data,
+    create_run,
+    load_checkpoint,
+    warn_if_changed,
+)
 from lcnet_rl.second import with_second
 from lcnet_rl.starting import is_agent, starting_networks
 from lcnet_rl.weights import load_backbone, load_model, save_backbone
@@ -65,7 +76,6 @@ def run_on(config: AnyTrain, device: torch.device) -> None:
     if folder is not None:
         check_same_data(folder, train)
         teacher = load_backbone(str(folder / TEACHER), classes=classes) if config.teacher else backbone
-        console.print(f"going on with {folder}", soft_wrap=True)
         train_agent(config, backbone, teacher, train, val, folder, device)
     else:
         folder = start_run(config, backbone, train, val, device)
@@ -84,7 +94,10 @@ def start_run(
     # Faulty settings are refused before there is a folder that a corrected command would find taken.
     check(config, backbone)
     teacher = load_backbone(config.teacher, classes=len(train.classes)) if config.teacher else backbone
-    TrainingBatches(train, config.agent.batch_size, config.seed)
+    an_epoch = TrainingBatches(train, config.agent.batch_size, config.seed).steps_per_epoch
+    if isinstance(config, TrainReinforce):
+        steps = Schedule.of(config.agent, an_epoch).total
+        by_main(warn_if_few)(steps, an_epoch, "--batch-size, --epochs")
     env = ENV_IDS[config.decides].removeprefix("LCNet/").removesuffix("-v0")
     where = config.runs, env, config.algo, config.seed
     folder = from_main(lambda: create_run(*where, config, config.run, train))
@@ -182,6 +195,42 @@ def train_agent(
         agent = AGENTS[config.algo](model, config.agent, train, val, folder, config.seed, device, teacher)
         if resume:
             agent.restore()
+            total = agent.schedule.total
+            decisions = total * config.agent.batch_size * model.depth
+            if not goes_on(folder, agent.step, total, "steps", decisions):
+                return
         agent.train(on_validation)
     else:
+        total = config.agent.timesteps
+        if resume and not goes_on(folder, load_checkpoint(folder).get("timesteps", 0), total, "timesteps", total):
+            return
         train_sb3(model, config.agent, train, val, folder, config.seed, device, resume, on_validation, teacher)
+
+
+def goes_on(folder: Path, at: int, total: int, unit: str, decisions: int) -> bool:
+    """Say from where on a run goes on, or that it is finished; returns whether it goes on.
+
+    Args:
+        folder: of the run.
+        at: where its checkpoint is, of ``total``.
+        total: where it ends.
+        unit: what ``at`` and ``total`` count.
+        decisions: until its end, as its log counts them.
+    """
+    finished = (folder / MODEL).is_file() and last_validation(folder) >= decisions
+    said = (
+        f"{folder} is finished: {total:,} {unit}"
+        if finished
+        else f"going on with {folder} at {at:,} of {total:,} {unit}"
+    )
+    console.print(said, soft_wrap=True, highlight=False)
+    return not finished
+
+
+def last_validation(folder: Path) -> int:
+    """Decisions until the last row of a run's log, if that is a validation, which the final model gets too; else -1."""
+    if not (folder / PROGRESS).is_file():
+        return -1
+    with (folder / PROGRESS).open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return int(rows[-1]["time/total_timesteps"]) if rows and rows[-1].get("eval/accuracy") else -1

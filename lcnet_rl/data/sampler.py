@@ -10,6 +10,10 @@ from lcnet_rl.data.dataset import Dataset
 from lcnet_rl.device import step_generator
 from lcnet_rl.distributed import my_rows
 from lcnet_rl.errors import UserError
+from lcnet_rl.progress import console
+
+FEW, FEW_AN_EPOCH = 200, 10
+"""Steps of a training, and of an epoch, of which fewer than both are too few: the set is small beside the batch."""
 
 
 class TrainingBatches:
@@ -61,3 +65,20 @@ class TrainingBatches:
         generator = step_generator(self._seed, step, self._device)
         images = augment(self._images[chosen], generator, how.padding, flips, how.cutout)
         return images[self._rows], self._labels[chosen[self._rows]]
+
+
+def warn_if_few(steps: int, steps_per_epoch: int, options: str) -> None:
+    """Warn of a training that ends before it has begun, on a small set.
+
+    Args:
+        steps: of the whole training.
+        steps_per_epoch: of every epoch.
+        options: the command's, for the batch size and the epochs.
+    """
+    if steps < FEW and steps_per_epoch < FEW_AN_EPOCH:
+        console.print(
+            f"the whole training has {steps} step(s), {steps_per_epoch} an epoch, and will hardly learn: a smaller "
+            f"batch or more epochs give more ({options})",
+            style="yellow",
+            soft_wrap=True,
+        )
