@@ -233,8 +233,8 @@ def test_the_profile_sorts_every_block_into_kinds(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delattr(Engine, "advance")
     rows = profile_engine(Engine(lively(width=16)), images(8))
     assert len(rows) == 3
+    assert all(row.keys() == {"convolutions", "gathers", "gates", "rest"} for row in rows)
     assert all(min(row.values()) > 0 for row in rows)
-    assert sum(row["convolutions"] for row in rows) > sum(row["gates"] for row in rows)
     operators = ("aten::convolution", "mkldnn::_convolution_pointwise", "aten::index_put_", "aten::addmm", "aten::relu")
     assert [kind(name) for name in operators] == ["convolutions", "convolutions", "gathers", "gates", "rest"]
 
