@@ -19,7 +19,7 @@ from networks import images, lively
 
 from lcnet_rl.benchmark import standard
 from lcnet_rl.benchmark.contestants import Contestant, masked_contestant
-from lcnet_rl.benchmark.profile import kind, profile_engine
+from lcnet_rl.benchmark.profile import KINDS, kind, profile_engine
 from lcnet_rl.benchmark.record import case, machine
 from lcnet_rl.benchmark.trained import SINGLES
 from lcnet_rl.commands import bench, main
@@ -233,7 +233,7 @@ def test_the_profile_sorts_every_block_into_kinds(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delattr(Engine, "advance")
     rows = profile_engine(Engine(lively(width=16)), images(8))
     assert len(rows) == 3
-    assert all(row.keys() == {"convolutions", "gathers", "gates", "rest"} for row in rows)
+    assert all(row.keys() == {*KINDS, "rest"} for row in rows)
     assert all(min(row.values()) > 0 for row in rows)
     operators = ("aten::convolution", "mkldnn::_convolution_pointwise", "aten::index_put_", "aten::addmm", "aten::relu")
     assert [kind(name) for name in operators] == ["convolutions", "convolutions", "gathers", "gates", "rest"]
