@@ -298,7 +298,11 @@ def dense_accuracy(
     backbone: Backbone, dataset: Dataset, device: torch.device, precision: Precision = "fp32", batch_size: int = 500
 ) -> float:
     """Accuracy in [0, 1] of the whole backbone, in eval mode (in which it is left)."""
-    predictions = dense_predictions(backbone, dataset, device, precision, batch_size)
+    return accuracy_of(dense_predictions(backbone, dataset, device, precision, batch_size), dataset)
+
+
+def accuracy_of(predictions: Tensor, dataset: Dataset) -> float:
+    """Accuracy in [0, 1] of predicted classes (N,) of a data set's N images."""
     return int((predictions == dataset.labels).sum()) / len(dataset)
 
 

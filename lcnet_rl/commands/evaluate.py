@@ -21,7 +21,7 @@ from lcnet_rl.macs import dense_macs
 from lcnet_rl.model import LCNet
 from lcnet_rl.per_image import table_beside, write_images
 from lcnet_rl.plots import picture_paths, plot_tradeoff
-from lcnet_rl.pretrain import dense_predictions
+from lcnet_rl.pretrain import accuracy_of, dense_predictions
 from lcnet_rl.progress import Progress, console
 from lcnet_rl.report import measured, print_summary, summarize, whole
 from lcnet_rl.rewards import PriceRange, price_range
@@ -99,7 +99,7 @@ def evaluate_dense(config: Evaluate, settings: dict[str, Any]) -> None:
     device = resolve_device(config.device)
     predictions, macs = dense_predictions(backbone.to(device), dataset, device), dense_macs(backbone)
     summary = {
-        "accuracy": int((predictions == dataset.labels).sum()) / len(dataset),
+        "accuracy": accuracy_of(predictions, dataset),
         "macs_mean": macs,
         "backbone": backbone.spec.title,
         "width": backbone.spec.width,
@@ -151,7 +151,7 @@ def evaluate_run(config: Evaluate, model: LCNet, train: Dataset, val: Dataset, d
     start = load_backbone(str(config.run / START), classes=model.classes).to(device)
     dense = dense_predictions(start, dataset, device)
     controls = run_controls(model, dataset, policy, train, val, device, config.seed)
-    summary = summarize(model, dataset, policy, int((dense == dataset.labels).sum()) / len(dataset), controls)
+    summary = summarize(model, dataset, policy, accuracy_of(dense, dataset), controls)
     summary = measured(summary, model, settings["seed"], config.budget, config.which, config.seed)
     others = {whole(summary): dense, **{name: results.predictions for name, results in controls.items()}}
     write_run_images(table_beside(figures_of(config)), model, dataset, policy, others)

@@ -113,7 +113,9 @@ def show(records: Sequence[Record], split: str, reference: str, out: Path, fixed
         soft_wrap=True,
         highlight=False,
     )
-    beside = dense if reference in ("all", "dense") else {}
+    given = {network.name: (network.macs, network.accuracy) for network in fixed}
+    started = dense if reference in ("all", "dense") else {}
+    beside = {name: point for name, point in started.items() if point not in given.values()}
     for name, (macs, _) in beside.items():
         console.print(f"{name} at {macs / 1e6:.2f} MMACs", soft_wrap=True, highlight=False)
     for network in fixed:
@@ -124,8 +126,7 @@ def show(records: Sequence[Record], split: str, reference: str, out: Path, fixed
             soft_wrap=True,
             highlight=False,
         )
-    given = {Path(network.name).name: (network.macs, network.accuracy) for network in fixed}
-    pruned = {Path(network.name).name for network in fixed if is_pruned(Path(network.name))}
+    pruned = {name for name in given if is_pruned(Path(name))}
     published = CIFAR10 if reference in ("all", "published") and dataset == "cifar10" else ()
     if reference == "published" and not published:
         raise UserError(f"there are published results for cifar10 only, not for {dataset}")
