@@ -35,7 +35,7 @@ from lcnet_rl.errors import UserError, diverged
 from lcnet_rl.evaluate import evaluate, recalibrate, spread_prices
 from lcnet_rl.interrupt import Interrupted, deferred_interrupt
 from lcnet_rl.model import LCNet, Observation
-from lcnet_rl.optim import triangle
+from lcnet_rl.optim import decayed, triangle
 from lcnet_rl.progress import Progress
 from lcnet_rl.rewards import create_reward, judge
 from lcnet_rl.runs import CHECKPOINT, MODEL, MetricsLog, load_checkpoint, restoring
@@ -81,7 +81,7 @@ class Reinforce:
         self.batches = TrainingBatches(train, config.batch_size, seed, device, config.augmentation)
         self.schedule = Schedule.of(config, self.batches.steps_per_epoch)
         self.finetuner = Finetuner(model, config, teacher)
-        self.gates = torch.optim.Adam(model.policy_parameters(), lr=config.gate_lr)
+        self.gates = torch.optim.Adam(decayed(model.policy_parameters(), config.gate_weight_decay), lr=config.gate_lr)
         self.pricing = Pricing(config, model, self.schedule.integral)
         self.held: float | None = None
         self.step, self.resumed = 0, False

@@ -38,6 +38,8 @@ class ReinforceConfig(PricingConfig):
     """Keep probabilities stay in [bound, 1 - bound] while sampling, so exploration never ends."""
     gate_lr: float = 2e-3
     """Learning rate of the keep decisions (Adam), until the ramp's end; from there it falls to 0 at ``polish``."""
+    gate_weight_decay: float = 0.0
+    """L2 penalty on what the keep decisions weigh their inputs by; against learning few training images by heart."""
     log_every: int = 20
     """Steps between rows of the log."""
     save_every: int = 200
@@ -78,7 +80,7 @@ class ReinforceConfig(PricingConfig):
             raise UserError(f"reward {self.reward} is not task - price * share: use --cost-gradient sampled")
         self._check(lambda value: value >= 1, "be at least 1", "rollouts", "log_every", "save_every", "evals")
         self._check(lambda value: value > 0, "be > 0", "epochs", "gate_lr")
-        self._check(lambda value: value >= 0, "be >= 0", "entropy", "information")
+        self._check(lambda value: value >= 0, "be >= 0", "entropy", "information", "gate_weight_decay")
         self._check(lambda value: 0 <= value <= 1, "be in [0, 1]", "warmup", "polish")
         self._check(lambda value: 0 <= value < 0.5, "be in [0, 0.5)", "bound")
         if self.warmup + self.polish >= 1:

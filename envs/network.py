@@ -16,6 +16,7 @@ from lcnet_rl.errors import UserError
 from lcnet_rl.model import LCNet
 from lcnet_rl.rewards import PriceRange, Reward, create_reward, price_range
 from lcnet_rl.runs import CONFIG, MODEL, check_classes, data_root, read_config
+from lcnet_rl.second import start_unsure
 from lcnet_rl.spec import DEFAULT_GROUPS, Decides
 from lcnet_rl.starting import is_agent, starting_networks
 from lcnet_rl.weights import BACKBONE, load_backbone, load_model
@@ -125,4 +126,6 @@ def _with_fresh_gates(decides: Decides, settings: Settings, dataset: Dataset) ->
         else:
             backbone = load_backbone(init, name, classes, settings.width)
         prices = price_range(PRICE if settings.price is None else settings.price)
-        return LCNet(backbone, decides, groups, confidence=confidence, prices=prices)
+        model = LCNet(backbone, decides, groups, confidence=confidence, prices=prices)
+    start_unsure(model)
+    return model

@@ -16,10 +16,6 @@ from torch import Tensor, nn
 from lcnet_rl.device import no_autocast
 from lcnet_rl.distributed import global_moments
 
-UNSURE = 2.0
-"""Weight of a standard deviation of the probe's entropy, and minus that of its largest probability."""
-RAN = 10.0
-"""Weight of a standard deviation of the MACs spent, where these tell whether the network before ran: beyond doubts."""
 VARIANCE_FLOOR = 1e-3
 """Added to variances, so that an input that hardly varies stays small."""
 
@@ -123,24 +119,6 @@ class LNet(Gate):
 
     def __init__(self, features: int, keep_bias: float) -> None:
         super().__init__(features, 1, 1, keep_bias)
-
-
-@torch.no_grad()
-def start_unsure(gate: LNet, channels: int, third: bool) -> None:
-    """Let a gate start from the rule to keep what a probe is unsure of, for policy gradients to improve on.
-
-    For the gate of a network behind others: one that is finished knows its training images too well for their rewards
-    to teach the rule within a few epochs.
-
-    Args:
-        gate: which reads ``channels`` pooled features, then a probe's confidence, then the MACs spent.
-        channels: how many.
-        third: whether there is a gate like this before it: what skipped that one's network skips this one's.
-    """
-    gate.keep.weight[0, channels] = -UNSURE
-    gate.keep.weight[0, channels + 1] = UNSURE
-    if third:
-        gate.keep.weight[0, channels + 2] = RAN
 
 
 class CNet(Gate):

@@ -26,7 +26,7 @@ from lcnet_rl.backbones import IMAGE_SIZE, Backbone, pool, scale_channels
 from lcnet_rl.decisions import Decisions, threshold_logit
 from lcnet_rl.device import no_autocast
 from lcnet_rl.errors import UserError, unknown_name
-from lcnet_rl.gates import CNet, Gate, LNet, Probe, Standardize, start_unsure
+from lcnet_rl.gates import CNet, Gate, LNet, Probe, Standardize
 from lcnet_rl.macs import cost_table, linear_macs
 from lcnet_rl.observation import Observation
 from lcnet_rl.policies import LAYER_POLICIES, PolicyName
@@ -123,8 +123,6 @@ class LCNet(Decisions):
         )
         for t in range(len(blocks), self.depth):  # what the networks before know is what the head reads of them
             cast(Probe, self.probes[t]).start_as(backbone.head)
-            if confidence:
-                start_unsure(self._l_net(t), self.input_channels[t], third=t > len(blocks))
         rival, billed = self.policy, [self.l_nets, *([self.probes] if confidence else [])]
         always = [
             sum(linear_macs(gates[t : t + 1]) for gates in billed) + (rival.macs(t) if rival else 0)

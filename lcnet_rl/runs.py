@@ -32,7 +32,7 @@ import torch
 import yaml
 from torch.utils.tensorboard import SummaryWriter
 
-from lcnet_rl.data import Dataset
+from lcnet_rl.data import Dataset, base_name
 from lcnet_rl.distributed import by_main, launched, launcher, world_size
 from lcnet_rl.errors import UserError
 from lcnet_rl.files import read_json, write_text
@@ -201,7 +201,7 @@ def changed(run: Path, train: Dataset) -> bool:
 
 def warn_if_changed(run: Path, train: Dataset) -> None:
     """Say so if ``run`` was trained on other files of the data set that ``train`` is of."""
-    if changed(run, train) and read_config(run)["dataset"] == train.name:
+    if changed(run, train) and base_name(read_config(run)["dataset"]) == base_name(train.name):
         console.print(
             f"files in {train.name} were added, removed or renamed since {run} began: it may have been trained on "
             "what are validation images now, so accuracy on these is too high, and what is chosen by it is biased; "

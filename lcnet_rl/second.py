@@ -10,11 +10,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import cast
 
 import torch
 
 from lcnet_rl.backbones import Backbone, BackboneSpec, build
 from lcnet_rl.errors import UserError
+from lcnet_rl.gates import LNet
+from lcnet_rl.model import LCNet
+
+UNSURE = 2.0
+"""Weight of a standard deviation of the probe's entropy, and minus that of its largest probability."""
+RAN = 10.0
+"""Weight of a standard deviation of the MACs spent, where these tell whether the network before ran: beyond doubts."""
 
 
 @torch.no_grad()
@@ -51,3 +59,20 @@ def with_second(first: Backbone, second: Backbone, weight: float = 1.0, mirrored
 def appended(first: BackboneSpec, last: BackboneSpec) -> BackboneSpec:
     """``first``, with ``last`` behind the last of its networks."""
     return replace(first, second=last if first.second is None else appended(first.second, last))
+
+
+@torch.no_grad()
+def start_unsure(model: LCNet) -> None:
+    """Let the gates of networks behind the first start from the rule to keep what the ones before are unsure of.
+
+    Networks that are finished know their training images too well for these images' rewards to teach the rule; other
+    images do (the data set ``held-out:NAME``). A third network also starts without the images that skip the second.
+    Gates that read no confidence stay as they are.
+    """
+    first = len(model.backbone.blocks)
+    for t in range(first, model.depth if model.has_confidence else first):
+        weight, confidence = cast(LNet, model.l_nets[t]).keep.weight[0], model.input_channels[t]
+        weight[confidence] = -UNSURE
+        weight[confidence + 1] = UNSURE
+        if t > first:
+            weight[confidence + 2] = RAN

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lcnet_rl.backbones import Backbone, create_backbone
+from lcnet_rl.data import base_name
 from lcnet_rl.errors import UserError
 from lcnet_rl.runs import CONFIG, START, read_config
 from lcnet_rl.weights import PRETRAINED, load_backbone, pretrained
@@ -37,6 +38,7 @@ def own_weights(dataset: str, name: str, width: int | None) -> str:
     Raises:
         UserError: when none of that name and width does, for ``dataset``.
     """
+    dataset = base_name(dataset)
     weights = pretrained(dataset, name, width)
     if weights is None:
         widths = [known for data, of, known in PRETRAINED if (data, of) == (dataset, name)]

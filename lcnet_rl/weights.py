@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from lcnet_rl.backbones import Backbone, BackboneSpec, build
+from lcnet_rl.data import base_name
 from lcnet_rl.engine import Engine
 from lcnet_rl.errors import UserError
 from lcnet_rl.families import BACKBONES
@@ -164,7 +165,7 @@ def pretrained(dataset: str, name: str, width: int | None) -> Path | None:
     """
     if name not in BACKBONES:
         return None
-    folder = PRETRAINED.get((dataset, name, BACKBONES[name].width if width is None else width))
+    folder = PRETRAINED.get((base_name(dataset), name, BACKBONES[name].width if width is None else width))
     path = REFERENCE / folder / BACKBONE if folder else None
     return path if path is not None and path.is_file() else None
 

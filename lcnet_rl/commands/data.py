@@ -17,7 +17,7 @@ class Data:
     """Fetch, verify and describe a data set."""
 
     name: tyro.conf.Positional[str]
-    """cifar10, shapes (built in), or folder:PATH (PATH/train/CLASS/* and PATH/test/CLASS/*)."""
+    """cifar10, shapes (built in), or folder:PATH (PATH/train/CLASS/* and PATH/test/CLASS/*); or held-out:NAME."""
     data_root: Path | None = None
     """Where downloaded data lives; default LCNET_RL_DATA, else lcnet_rl/data in the user's cache folder."""
 

@@ -43,7 +43,7 @@ from lcnet_rl.runs import (
     load_checkpoint,
     warn_if_changed,
 )
-from lcnet_rl.second import with_second
+from lcnet_rl.second import start_unsure, with_second
 from lcnet_rl.starting import is_agent, starting_networks
 from lcnet_rl.weights import load_backbone, load_model, save_backbone
 
@@ -141,7 +141,9 @@ def put_second(config: AnyTrain, first: Backbone) -> Backbone:
 
 def put_gates(config: AnyTrain, backbone: Backbone) -> LCNet:
     """``backbone``, which is copied, with the gates that ``config`` asks for."""
-    return LCNet(
+    if backbone.second is None and not config.second_rule:
+        raise UserError("--no-second-rule is of networks behind the first one, as --second puts there: there is none")
+    model = LCNet(
         copy.deepcopy(backbone),
         config.decides,
         config.groups,
@@ -150,6 +152,9 @@ def put_gates(config: AnyTrain, backbone: Backbone) -> LCNet:
         price_range(config.agent.price),
         cast(PolicyName, config.algo) if isinstance(config, TrainRival) else "lc",
     )
+    if config.second_rule:
+        start_unsure(model)
+    return model
 
 
 def starting_agent(config: AnyTrain, backbone: Backbone) -> LCNet:

@@ -33,7 +33,8 @@ class Train:
     resume: Path | None = None
     """Go on with this run, with its own settings."""
     dataset: str = "cifar10"
-    """cifar10, shapes, or folder:PATH."""
+    """cifar10, shapes, or folder:PATH; or held-out:NAME, half of the validation images of one of these instead of its
+    training images, which networks that were trained on it have not seen, and the other half for validation."""
     backbone: str = "resnet20"
     """resnet8/14/20/32/44/56/110, resnet18, resnet16-late, resnet14-wide, resnet11-pool, or your own, MODULE:FAMILY."""
     width: int | None = None
@@ -52,6 +53,9 @@ class Train:
     surer where it runs."""
     second_mirrored: bool = False
     """Whether that network sees the mirror image too, at twice the cost; its features are the means of both."""
+    second_rule: bool = True
+    """Whether the gates of further networks start from the rule to keep what the ones before are unsure of; otherwise
+    they start as all gates do, and have the rule to learn."""
     teacher: str | None = None
     """A dense network whose soft labels are learned, with weight --distill, in the place of the starting one's: a file,
     a pretrain run, or akamaster."""

@@ -11,12 +11,14 @@ from pathlib import Path
 from lcnet_rl.data import cifar10, folder, shapes
 from lcnet_rl.data.dataset import Dataset, Part, Split
 from lcnet_rl.data.root import data_root as resolve_root
-from lcnet_rl.data.splits import training_part
+from lcnet_rl.data.splits import held_out_half, training_part
 from lcnet_rl.errors import unknown_name
 
-__all__ = ["NAMES", "SPLITS", "Dataset", "Split", "class_names", "load_dataset", "place"]
+__all__ = ["NAMES", "SPLITS", "Dataset", "Split", "base_name", "class_names", "load_dataset", "place"]
 
-NAMES = ("cifar10", "shapes", "folder:PATH")
+NAMES = ("cifar10", "shapes", "folder:PATH", "held-out:NAME")
+HELD_OUT = "held-out:"
+"""Before a name: the same test images, but the validation images are halved into training and validation images."""
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
@@ -24,7 +26,9 @@ def load_dataset(name: str, split: Split, data_root: Path | str | None = None) -
     """One split of a data set, in memory; fetches and caches what is not on the machine yet.
 
     Args:
-        name: ``"cifar10"``, ``"shapes"`` (drawn by code, needs no file) or ``"folder:PATH"``.
+        name: ``"cifar10"``, ``"shapes"`` (drawn by code, needs no file) or ``"folder:PATH"``; or ``"held-out:"`` and
+            one of these: half of its validation images are for training, as images that networks trained on that set
+            have never seen, the other half for validation. Its test images are those of that set, and have its name.
         split: ``"train"`` excludes ``"val"``, a fixed class-balanced slice of the training images; ``"test"``
             is for evaluation only.
         data_root: where data lives; overrides the environment variable ``LCNET_RL_DATA``, which overrides
@@ -36,6 +40,10 @@ def load_dataset(name: str, split: Split, data_root: Path | str | None = None) -
     """
     if split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
+    if (own := base_name(name)) != name:
+        if split == "test":
+            return load_dataset(own, split, data_root)
+        return replace(held_out_half(load_dataset(own, "val", data_root), split), name=name)
     part: Part = "test" if split == "test" else "train"
     kind, _, path = name.partition(":")
     if kind == "folder" and path:
@@ -49,6 +57,11 @@ def load_dataset(name: str, split: Split, data_root: Path | str | None = None) -
     return images if split == "test" else training_part(images, split)
 
 
+def base_name(name: str) -> str:
+    """``name`` without ``held-out:``: the data set whose test images it has."""
+    return name.removeprefix(HELD_OUT)
+
+
 def class_names(name: str, data_root: Path | str | None = None) -> tuple[str, ...]:
     """The classes of a data set, in the order of their labels, without reading its images.
 
@@ -57,21 +70,21 @@ def class_names(name: str, data_root: Path | str | None = None) -> tuple[str, ..
     Raises:
         UserError: an unknown name, or a faulty folder.
     """
-    kind, _, path = name.partition(":")
+    kind, _, path = base_name(name).partition(":")
     if kind == "folder" and path:
         return folder.class_names(_folder(path, data_root))
     known = {"cifar10": cifar10.CLASSES, "shapes": shapes.CLASSES}
-    if name not in known:
+    if kind not in known or path:
         raise unknown_name("data set", name, NAMES)
-    return known[name]
+    return known[kind]
 
 
 def place(name: str, data_root: Path | str | None = None) -> str:
     """Where the images of a data set are kept, in words for the person at the command line."""
-    kind, _, path = name.partition(":")
+    kind, _, path = base_name(name).partition(":")
     if kind == "folder":
         return str(_folder(path, data_root))
-    return str(resolve_root(data_root) / cifar10.CACHE) if name == "cifar10" else "nowhere, drawn at each load"
+    return str(resolve_root(data_root) / cifar10.CACHE) if kind == "cifar10" else "nowhere, drawn at each load"
 
 
 def _folder(path: str, data_root: Path | str | None) -> Path:

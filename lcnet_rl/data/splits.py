@@ -49,6 +49,19 @@ def train_val_indices(labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(np.flatnonzero(~held_out)), torch.from_numpy(np.flatnonzero(held_out))
 
 
+def held_out_half(val: Dataset, split: Split) -> Dataset:
+    """``split`` (``"train"`` or ``"val"``) of validation images alone: every second one of each class.
+
+    Raises:
+        UserError: a class with fewer than two of them cannot give one to each side.
+    """
+    of_class = [(val.labels == label).nonzero().flatten() for label in range(len(val.classes))]
+    fewest = min(map(len, of_class))
+    if fewest < 2:
+        raise UserError(f"a class of {val.name} has {fewest} validation image(s); to be halved it needs at least 2")
+    return val.subset(torch.cat([images[int(split == "val") :: 2] for images in of_class]).sort().values, split)
+
+
 def training_part(everything: Dataset, split: Split) -> Dataset:
     """``split`` (``"train"`` or ``"val"``) of a set's official training images."""
     train, val = train_val_indices(everything.labels, len(everything.classes))

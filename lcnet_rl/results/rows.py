@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from lcnet_rl.data import base_name
 from lcnet_rl.errors import UserError
 from lcnet_rl.files import read_json
 from lcnet_rl.policies import LAYER_POLICIES
@@ -170,7 +171,7 @@ def timings(runs: Iterable[Path], dataset: str) -> list[Timing]:
     found = []
     for run in runs:
         path = run / TIMES
-        if not path.is_file() or read_config(run)["dataset"] != dataset:
+        if not path.is_file() or base_name(read_config(run)["dataset"]) != dataset:
             continue
         try:
             for case in read_json(path)["cases"]:
