@@ -65,6 +65,18 @@ def test_reinforce_moves_its_policy_as_fast_as_the_schedule_says(tmp_path: Path)
         assert agent.gates.param_groups[0]["lr"] == config.gate_lr * agent.schedule.settling(step)
 
 
+def test_what_decisions_weigh_decays_and_what_they_add_does_not(tmp_path: Path) -> None:
+    agent = small_agent(ReinforceConfig(batch_size=16, gate_weight_decay=0.1, gate_lr=0.01), tmp_path)
+    layers = [gate.keep for gate in agent.model.gates()]
+    for layer in layers:
+        torch.nn.init.ones_(layer.weight)
+        layer.weight.grad, layer.bias.grad = torch.zeros_like(layer.weight), torch.zeros_like(layer.bias)
+    biases = [layer.bias.clone() for layer in layers]
+    agent.gates.step()
+    assert all(torch.allclose(layer.weight, torch.tensor(0.99), atol=1e-4) for layer in layers)
+    assert all(torch.equal(layer.bias, bias) for layer, bias in zip(layers, biases, strict=True))
+
+
 def test_polishing_starts_without_the_push_that_answers_overspending(tmp_path: Path) -> None:
     config = ReinforceConfig(
         epochs=10, batch_size=16, price=1.0, target=0.5, price_rate=2.0, warmup=0.0, polish=0.2, ramp=0.5

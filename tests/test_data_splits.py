@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from lcnet_rl.data import Dataset, load_dataset
+from lcnet_rl.data import Dataset, Split, class_names, load_dataset
 from lcnet_rl.data.root import data_root
-from lcnet_rl.data.splits import train_val_indices, training_part
+from lcnet_rl.data.splits import held_out_half, train_val_indices, training_part
 from lcnet_rl.errors import UserError
+
+HALVES: list[tuple[str, Split]] = [("shapes", "val"), ("held-out:shapes", "train"), ("held-out:shapes", "val")]
 
 
 def cifar_like_labels() -> torch.Tensor:
@@ -78,6 +80,28 @@ def test_parts_of_a_set_carry_their_own_images_labels_and_difficulty() -> None:
         assert part.difficulty is not None
         assert everything.difficulty is not None
         assert part.difficulty.equal(everything.difficulty[index])
+
+
+def test_validation_images_are_halved_class_by_class() -> None:
+    val = numbered(torch.tensor([0, 0, 1, 0, 1, 1, 1, 0, 0]))
+    train, rest = (held_out_half(val, split).images[:, 0, 0, 1].tolist() for split in ("train", "val"))
+    assert (train, rest) == ([0, 2, 3, 5, 8], [1, 4, 6, 7])
+
+
+def test_held_out_images_are_the_validation_images_and_test_images_stay() -> None:
+    val, train, rest = (load_dataset(name, split) for name, split in HALVES)
+    assert sorted(map(bytes, val.images.numpy())) == sorted(map(bytes, torch.cat([train.images, rest.images]).numpy()))
+    assert (train.name, train.split, rest.split) == ("held-out:shapes", "train", "val")
+    assert train.labels.bincount().equal(rest.labels.bincount())
+    assert load_dataset("held-out:shapes", "test").name == "shapes"
+    assert class_names("held-out:shapes") == val.classes
+
+
+def test_what_cannot_be_held_out_is_refused() -> None:
+    with pytest.raises(UserError, match="'cifar11'; did you mean cifar10"):
+        load_dataset("held-out:cifar11", "train")
+    with pytest.raises(UserError, match="has 1 validation image"):
+        held_out_half(numbered(torch.tensor([0, 1, 0])), "train")
 
 
 def test_tensors_that_do_not_fit_together_are_refused() -> None:

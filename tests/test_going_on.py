@@ -10,7 +10,8 @@ import pytest
 from image_folders import dark_and_bright
 
 from lcnet_rl.commands import main
-from lcnet_rl.runs import CHECKPOINT, CONFIG, METRICS, MODEL, PROGRESS, load_checkpoint
+from lcnet_rl.data import load_dataset
+from lcnet_rl.runs import CHECKPOINT, CONFIG, METRICS, MODEL, PROGRESS, load_checkpoint, warn_if_changed
 
 TINY = ["--backbone", "resnet8", "--width", "4"]
 COMMANDS = {
@@ -75,6 +76,9 @@ def test_where_files_were_renamed_a_run_does_not_go_on_and_validation_images_are
     start = [*COMMANDS[command], "--dataset", f"folder:{tmp_path}/images", "--init", str(run)]
     assert main([*start, "--run", str(tmp_path / "next")]) == 0
     assert said in capsys.readouterr().out
+    halves = load_dataset(f"held-out:folder:{tmp_path}/images", "train")
+    warn_if_changed(run, halves)
+    assert said.replace("folder:", "held-out:folder:", 1) in capsys.readouterr().out
 
 
 def test_a_run_without_a_checkpoint_is_told_from_a_finished_one(

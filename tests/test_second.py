@@ -27,12 +27,12 @@ from lcnet_rl.engine import Engine
 from lcnet_rl.errors import UserError
 from lcnet_rl.evaluate import recalibrate, replay
 from lcnet_rl.export import blocked_size, dense_model, dynamic_model, layouts_here, open_session
-from lcnet_rl.gates import UNSURE, Probe
+from lcnet_rl.gates import Probe
 from lcnet_rl.macs import dense_macs, linear_macs
 from lcnet_rl.model import LCNet
 from lcnet_rl.prune import prune
 from lcnet_rl.rewards import create_reward
-from lcnet_rl.second import with_second
+from lcnet_rl.second import UNSURE, start_unsure, with_second
 from lcnet_rl.spec import Decides
 from lcnet_rl.weights import load_backbone, load_model, save_backbone, save_model
 
@@ -82,6 +82,8 @@ def test_an_image_that_skips_it_gets_the_logits_of_the_first_network() -> None:
 def test_its_gate_starts_with_the_confidence_of_the_first_network() -> None:
     first, second = pair()
     model = LCNet(with_second(first, second)).eval()
+    assert not model.l_nets[-1].keep.weight.any()
+    start_unsure(model)
     state = model.begin(images(4))
     with torch.no_grad():
         for _ in range(model.depth - 1):
@@ -90,7 +92,9 @@ def test_its_gate_starts_with_the_confidence_of_the_first_network() -> None:
         torch.testing.assert_close(model.observe(state).confidence, expected, atol=1e-4, rtol=1e-4)
         logits = model.policy_logits(model.observe(state))[:, 0]
         torch.testing.assert_close(logits, 2 + UNSURE * (expected[:, 1] - expected[:, 0]), atol=0.05, rtol=0)
-        assert not LCNet(model.backbone, confidence=False).l_nets[-1].keep.weight.any()
+    blind = LCNet(model.backbone, confidence=False)
+    start_unsure(blind)
+    assert not blind.l_nets[-1].keep.weight.any()
 
 
 @settings(max_examples=20, deadline=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,9 @@ from lcnet_rl.backbones import create_backbone
 from lcnet_rl.commands import main, train
 from lcnet_rl.commands.train import starting_agent
 from lcnet_rl.commands.train_settings import parse
-from lcnet_rl.gates import RAN, UNSURE
 from lcnet_rl.model import LCNet
 from lcnet_rl.runs import CHECKPOINT, CONFIG, MODEL, START
+from lcnet_rl.second import RAN, UNSURE
 from lcnet_rl.tree import load_tree
 from lcnet_rl.weights import load_backbone, load_model, save_backbone, save_model
 
@@ -109,9 +110,9 @@ def test_a_second_network_is_put_behind_the_starting_one(
     assert main(["train", "--resume", str(run)]) == 0, "from the run's own copy"
     assert main(["train", "--dataset", images, *NETWORK, "--init", str(run), "--run", str(tmp_path / "on")]) == 0
     assert load_model(tmp_path / "on").spec == model.spec
-    for option in (["--second-weight", "2"], ["--second-mirrored"]):
+    for option in (["--second-weight", "2"], ["--second-mirrored"], ["--no-second-rule"]):
         assert main(["train", "--dataset", images, *NETWORK, "--init", "scratch", *option]) == 2
-        assert "are of the network that --second names" in " ".join(capsys.readouterr().err.split())
+        assert "--second" in " ".join(capsys.readouterr().err.split())
     monkeypatch.setattr(train, "world_size", lambda: 2)
     for pair in (["--resume", str(run)], ["--dataset", images, *NETWORK, "--init", str(run), "--run", "never"]):
         assert main(["train", *pair]) == 2
@@ -157,6 +158,9 @@ def test_networks_are_put_behind_those_of_a_trained_agent(trained: Path, images:
     start = model.l_nets[-1].keep.weight[0, -4:]
     assert start.tolist() == [-UNSURE, UNSURE, RAN, 0], "where the second network ran and left doubts"
     assert model.l_nets[-2].keep.weight[0, -2].abs() < 1, "the second one's is not about that"
+    blank = starting_agent(replace(config, second_rule=False), train.starting_backbone(config, 2))
+    assert not blank.l_nets[-1].keep.weight.any()
+    assert decided_alike(agent, blank), "whose own gates are as they were"
     assert main(three) == 0
     dense, kept = (load_backbone(str(folder / START), classes=2) for folder in (tmp_path / "three", trained))
     assert dense.spec == load_model(tmp_path / "three").spec.backbone == model.spec.backbone

@@ -20,10 +20,10 @@ from lcnet_rl.engine import Engine
 from lcnet_rl.errors import UserError
 from lcnet_rl.evaluate import replay
 from lcnet_rl.export import dense_model, dynamic_model, layouts_here, open_session
-from lcnet_rl.gates import RAN, UNSURE, LNet, Probe
+from lcnet_rl.gates import LNet, Probe
 from lcnet_rl.macs import dense_macs, linear_macs
 from lcnet_rl.model import LCNet
-from lcnet_rl.second import with_second
+from lcnet_rl.second import RAN, UNSURE, start_unsure, with_second
 from lcnet_rl.spec import Decides
 from lcnet_rl.weights import load_backbone, load_model, save_backbone, save_model
 
@@ -82,6 +82,7 @@ def test_two_images_cost_twice_as_much_and_each_network_what_torch_counts() -> N
 def test_the_last_gate_reads_what_both_networks_before_know() -> None:
     first, second, third = parts()
     model = LCNet(row(first, second, third), "layers").eval()
+    start_unsure(model)
     state, pixels = model.begin(images(4)), images(4)
     with torch.no_grad():
         for _ in range(model.depth - 1):

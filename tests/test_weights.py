@@ -277,3 +277,7 @@ def test_without_a_width_the_usual_one_is_meant() -> None:
     assert pretrained("cifar10", "resnet16-late", None) == pretrained("cifar10", "resnet16-late", 24)
     assert pretrained("cifar10", "resnet18", None) is None, "the usual width is 64"
     assert pretrained("cifar10", "resnet21", None) is None
+
+
+def test_networks_of_a_data_set_are_those_for_what_it_held_out() -> None:
+    assert pretrained("held-out:cifar10", "resnet20", None) == pretrained("cifar10", "resnet20", None) is not None
