@@ -51,6 +51,8 @@ def test_what_starts_from_a_pruned_network_counts_its_epochs_too(reference: Path
     counted = {run.name: epochs(run) for run in (reference / "first", thin, again, agent, learnt_on, elsewhere)}
     assert counted == {"first": 5, "thin": 5, "again": 10, "skips": 13, "on": 17, "other": 3}
     assert epochs(write(reference / "ppo", "lcnet-rl train", init=str(thin), agent={"timesteps": 9})) is None
+    held_out = write(reference / "held", "lcnet-rl train", dataset="held-out:cifar10", agent={"epochs": 3})
+    assert epochs(held_out) is None, "over a few images"
     assert [(row.kind, row.epochs) for row in dense_rows([evaluated(again)], "cifar10")] == [("static", 10)]
 
 
@@ -141,10 +143,12 @@ def test_the_page_says_so_if_a_policy_does_not_look_at_the_image(reference: Path
 
 def test_times_are_shown_where_a_run_was_timed_but_not_of_what_computes_everything(reference: Path) -> None:
     shapes = write(reference / "shapes", "lcnet-rl train", dataset="shapes", agent={})
-    runs = [reference / "first", timed(reference / "agent"), timed(shapes)]
+    held_out = write(reference / "held", "lcnet-rl train", dataset="held-out:cifar10", agent={})
+    runs = [reference / "first", timed(reference / "agent"), timed(shapes), timed(held_out)]
     text = page([], [], [], timings(runs, "cifar10"))
     line = "| engine policy fp32, batch 128 | 50.0% | 0.62 (0.56 to 0.67) | 0.60 | 50.00 | dense eager fp32 | 80.00 |"
     assert f"| agent {line}" in text
+    assert f"| held {line}" in text
     before = [replace(time, means=None) for time in timings(runs, "cifar10")]
     assert line.replace("0.60", "") in page([], [], [], before)
     assert "masked" not in text

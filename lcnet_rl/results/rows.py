@@ -81,8 +81,10 @@ def origin(run: Path, option: str = "init") -> Path | None:
 
 
 def epochs(run: Path) -> float | None:
-    """Passes over the training images since the network was dense; None for agents that do not count them."""
+    """Passes over the training images since the network was dense; None where they are not counted, or others' too."""
     settings = read_config(run)
+    if base_name(settings["dataset"]) != settings["dataset"]:
+        return None
     own: float | None = settings["recipe"]["epochs"] if is_dense(run) else settings["agent"].get("epochs")
     source = origin(run)
     if source is None or (is_dense(source) and not is_pruned(source)):
