@@ -7,12 +7,17 @@ import torch
 from lcnet_rl.budget import OutOfReachError, center_threshold
 from lcnet_rl.data import Dataset
 from lcnet_rl.device import Precision
+from lcnet_rl.evaluate import evaluate, recalibrate, spread_prices
 from lcnet_rl.model import LCNet
 from lcnet_rl.progress import console
 from lcnet_rl.rewards import PriceRange
 
 IMAGES = 2000
 """Training images for BatchNorm's statistics."""
+CLOSE = 0.01
+"""How far from the target the share of dense MACs may be, once BatchNorm has the statistics of the decisions."""
+TRIES = 8
+"""Shifts that are tried at most where it is further away."""
 
 
 def center(
@@ -25,8 +30,28 @@ def center(
     rounds: int = 2,
     prices: PriceRange | None = None,
 ) -> None:
-    """``center_threshold``; where no threshold meets the target, a warning, and decisions stay as they are."""
+    """``center_threshold``, until decisions also spend the target with the BatchNorm statistics that they lead to.
+
+    Rounds of statistics and threshold may swing: a threshold that spends too much with its own statistics is answered
+    by one that spends too little with its own, and so on. Then the shift is looked for between one of each kind.
+
+    Where no threshold meets the target, a warning, and decisions stay as they are.
+    """
+    seen = None if prices is None else spread_prices(prices, len(val))
+    arguments = model, train, val, target, device, precision, IMAGES
+    too_much = too_little = None  # the last shifts that spent so
     try:
-        center_threshold(model, train, val, target, device, precision, IMAGES, rounds, prices)
+        shift = center_threshold(*arguments, rounds, prices)
+        for _ in range(TRIES):
+            recalibrate(model, train, model.greedy(), device, precision, IMAGES, prices)
+            share = evaluate(model, val, model.greedy(), device, precision, seen).macs_ratio
+            if abs(share - target) <= CLOSE:
+                return
+            too_much, too_little = (shift, too_little) if share > target else (too_much, shift)
+            if too_much is None or too_little is None:
+                shift += center_threshold(*arguments, 1, prices)
+            else:
+                model.shift_logits((too_much + too_little) / 2 - shift)
+                shift = (too_much + too_little) / 2
     except OutOfReachError as error:
         console.print(f"{error}; decisions stay as they are", style="yellow", soft_wrap=True)
