@@ -29,7 +29,8 @@ class Train:
     algo: str = "reinforce"
     """reinforce (the joint agent), ppo or a2c (stable-baselines3); or a rival: blockdrop, skipnet or convnet-aig."""
     preset: str | None = None
-    """Start from these settings: cifar10-resnet20, cifar10-second, demo or smoke, or a YAML file; further options override them."""
+    """Start from these settings: cifar10-resnet20, cifar10-second (gates between networks), demo or smoke, or a YAML
+    file; further options override them."""
     resume: Path | None = None
     """Go on with this run, with its own settings."""
     dataset: str = "cifar10"
