@@ -142,7 +142,7 @@ def put_second(config: AnyTrain, first: Backbone) -> Backbone:
 def put_gates(config: AnyTrain, backbone: Backbone) -> LCNet:
     """``backbone``, which is copied, with the gates that ``config`` asks for."""
     if backbone.second is None and not config.second_rule:
-        raise UserError("--no-second-rule is of networks behind the first one, as --second puts there: there is none")
+        raise UserError("without --second there is no gate that --no-second-rule (here or of a preset) is about")
     model = LCNet(
         copy.deepcopy(backbone),
         config.decides,
