@@ -25,9 +25,25 @@ DENSE = {
 
 
 OTHER_COLUMNS = {
-    *("", "networks", "reward", "decides", "changed", "asked for, % of the images", "before block"),  # what it is about
+    *(
+        "",
+        "networks",
+        "gate",
+        "reward",
+        "decides",
+        "changed",
+        "asked for, % of the images",
+        "before block",
+    ),  # what it is about
     *("policy in `runs/reference/`", "run in `runs/reference/`", "in `runs/reference/`"),
-    *("published, dynamic", "published, pruned ResNet-56", "gate", "next ones run for, %", "deviation", "price found", "`--lr`"),
+    *(
+        "published, dynamic",
+        "published, pruned ResNet-56",
+        "next ones run for, %",
+        "deviation",
+        "price found",
+        "`--lr`",
+    ),
     *("policy", "128 images, engine", "one image, ONNX Runtime, median", "one image, mean", "measured on"),
     *map(str, range(8)),
     "head",
