@@ -33,7 +33,8 @@ def center(
     """``center_threshold``, until decisions also spend the target with the BatchNorm statistics that they lead to.
 
     Rounds of statistics and threshold may swing: a threshold that spends too much with its own statistics is answered
-    by one that spends too little with its own, and so on. Then the shift is looked for between one of each kind.
+    by one that spends too little with its own, and so on. Then the shift is looked for between one of each kind;
+    after ``TRIES`` of them the last one stays.
 
     Where no threshold meets the target, a warning, and decisions stay as they are.
     """

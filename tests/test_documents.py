@@ -25,25 +25,11 @@ DENSE = {
 
 
 OTHER_COLUMNS = {
-    *(
-        "",
-        "networks",
-        "gate",
-        "reward",
-        "decides",
-        "changed",
-        "asked for, % of the images",
-        "before block",
-    ),  # what it is about
+    *("", "networks", "gate", "reward", "decides", "changed"),  # what it is about
+    *("asked for, % of the images", "before block"),
     *("policy in `runs/reference/`", "run in `runs/reference/`", "in `runs/reference/`"),
-    *(
-        "published, dynamic",
-        "published, pruned ResNet-56",
-        "next ones run for, %",
-        "deviation",
-        "price found",
-        "`--lr`",
-    ),
+    *("published, dynamic", "published, pruned ResNet-56", "next ones run for, %"),
+    *("deviation", "price found", "`--lr`"),
     *("policy", "128 images, engine", "one image, ONNX Runtime, median", "one image, mean", "measured on"),
     *map(str, range(8)),
     "head",

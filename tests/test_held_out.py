@@ -15,7 +15,7 @@ from lcnet_rl.weights import load_backbone, load_model, save_backbone
 
 
 @pytest.mark.slow
-def test_a_row_of_networks_learns_its_gates_and_nothing_else(
+def test_a_row_of_networks_learns_its_gates_and_leaves_its_networks_as_they_are(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -110,9 +110,14 @@ def test_a_second_network_is_put_behind_the_starting_one(
     assert main(["train", "--resume", str(run)]) == 0, "from the run's own copy"
     assert main(["train", "--dataset", images, *NETWORK, "--init", str(run), "--run", str(tmp_path / "on")]) == 0
     assert load_model(tmp_path / "on").spec == model.spec
-    for option in (["--second-weight", "2"], ["--second-mirrored"], ["--no-second-rule"]):
+    behind = "are of the network that --second names"
+    for said, *option in (
+        (behind, "--second-weight", "2"),
+        (behind, "--second-mirrored"),
+        ("without --second there is no gate", "--no-second-rule"),
+    ):
         assert main(["train", "--dataset", images, *NETWORK, "--init", "scratch", *option]) == 2
-        assert "--second" in " ".join(capsys.readouterr().err.split())
+        assert said in " ".join(capsys.readouterr().err.split())
     monkeypatch.setattr(train, "world_size", lambda: 2)
     for pair in (["--resume", str(run)], ["--dataset", images, *NETWORK, "--init", str(run), "--run", "never"]):
         assert main(["train", *pair]) == 2
