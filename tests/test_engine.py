@@ -117,9 +117,9 @@ def test_any_decisions_give_the_models_logits(
 def crossover(engine: Engine, fastest: int) -> Crossover:
     """One in which the fastest plan is always the chunks (0), all filters of the images in them (1), or of all (2)."""
     plain, one = Line(0.0, 1.0), Line(100.0, 0.0)
-    kept = [(plain,) * 4, (one, one, one, plain), (one, one, one, plain)][fastest]
-    move = [Line(0.0, 0.0), Line(0.0, 0.0), Line(1000.0, 0.0)][fastest]
-    return Crossover((kept,) * engine.depth, (move,) * engine.depth, tuple(packed.all for packed in engine.packed))
+    kept = [(plain,) * 4, (one, one, one, plain), (one,) * 4][fastest]
+    whole = [one, one, plain][fastest]
+    return Crossover((kept,) * engine.depth, (whole,) * engine.depth, tuple(packed.all for packed in engine.packed))
 
 
 @pytest.mark.parametrize("decides", ["both", "channels"])
@@ -145,12 +145,13 @@ def test_the_crossover_takes_the_fastest_plan() -> None:
     slow, fast = Line(10.0, 1.0), Line(1.0, 1.0)
     chunks = [Chunk(1, 3), Chunk(2, 4)]
 
-    def planned(few: Line, all_groups: Line, move: Line) -> list[Chunk]:
-        return Crossover(((few, all_groups),), (move,), (3,)).plan(0, chunks, 10)
+    def planned(few: Line, all_groups: Line, whole: Line) -> list[Chunk]:
+        return Crossover(((few, all_groups),), (whole,), (3,)).plan(0, chunks, 10)
 
-    assert planned(few=fast, all_groups=slow, move=Line(0, 0)) == chunks
-    assert planned(few=slow, all_groups=fast, move=Line(0, 0)) == [Chunk(3, 7)]
-    assert planned(few=slow, all_groups=fast, move=Line(9, 0)) == [Chunk(3, 10)]
+    assert planned(few=fast, all_groups=slow, whole=slow) == chunks
+    assert planned(few=slow, all_groups=fast, whole=slow) == [Chunk(3, 7)]
+    assert planned(few=slow, all_groups=slow, whole=fast) == [Chunk(3, 10)]
+    assert planned(few=Line(3.0, 1.0), all_groups=Line(5.0, 1.0), whole=slow) == [Chunk(3, 7)], "two chunks start twice"
     assert Crossover(((fast, fast),), (fast,), (3,)).plan(0, [], 10) == []
 
 

@@ -1,7 +1,7 @@
 """When is it faster to compute what was dropped? Timed on this machine, block by block, not guessed.
 
 A chunk of images takes about ``fixed + images * each`` seconds, and where layers are narrow, a few filters take nearly
-as long as all. Moving images out of the batch and back costs too.
+as long as all. Moving images out of the batch and back costs too, and is part of what a chunk takes.
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lcnet_rl.backbones import pool
 from lcnet_rl.device import synchronize
 from lcnet_rl.engine.packed import Chunk, PackedBlock, as_rows, count, take
 
 REPEATS = 5
+PART = 8
+"""Images that keep the same groups are about such a part of a batch."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +40,9 @@ class Crossover:
     """What every block takes."""
 
     kept: tuple[tuple[Line, ...], ...]
-    """Per block, the residual with 1, 2, ... and all groups."""
-    move: tuple[Line, ...]
-    """Per block, taking images out of the batch and adding their residuals back."""
+    """Per block, taking images out of the batch, running them with 1, 2, ... and all groups, and putting them back."""
+    whole: tuple[Line, ...]
+    """Per block, running all images with all groups, where they are."""
     everything: tuple[int, ...]
     """Per block, the set of all groups."""
 
@@ -60,10 +63,9 @@ class Crossover:
 
     def seconds(self, block: int, chunks: list[Chunk], images: int) -> float:
         """What a plan should take."""
-        lines = self.kept[block]
-        total = sum(lines[chunk.groups.bit_count() - 1](chunk.images) for chunk in chunks)
-        whole = chunks == [Chunk(self.everything[block], images)]
-        return total if whole else total + self.move[block](count(chunks))
+        if chunks == [Chunk(self.everything[block], images)]:
+            return self.whole[block](images)
+        return sum(self.kept[block][chunk.groups.bit_count() - 1](chunk.images) for chunk in chunks)
 
 
 def measure(blocks: Sequence[PackedBlock], inputs: Sequence[Tensor]) -> Crossover:
@@ -74,42 +76,46 @@ def measure(blocks: Sequence[PackedBlock], inputs: Sequence[Tensor]) -> Crossove
         inputs: per block, a batch of inputs (B, C_in, H, W) of the largest size to expect; noise will do.
     """
     timed = [_block_lines(block, x) for block, x in zip(blocks, inputs, strict=True)]
-    kept, move = zip(*timed, strict=True)
-    return Crossover(kept, move, tuple(block.all for block in blocks))
+    kept, whole = zip(*timed, strict=True)
+    return Crossover(kept, whole, tuple(block.all for block in blocks))
 
 
 def _block_lines(block: PackedBlock, x: Tensor) -> tuple[tuple[Line, ...], Line]:
-    """The block with every number of groups, and moving its images out and back in."""
+    """The block with every number of groups for images that are moved, and with all groups for images that are not."""
     filter_scale = torch.ones(len(x), block.block.filters, device=x.device)
     scale, rows = filter_scale[:, 0], torch.arange(len(x), device=x.device)
-    beside = block.block.shortcut(x).contiguous(memory_format=torch.channels_last)
-    out = torch.empty_like(beside)
+    shortcut = block.block.shortcut(x).contiguous(memory_format=torch.channels_last)
+    out = torch.empty_like(shortcut)
 
-    def run(groups: int, images: int) -> None:
+    def apart(groups: int, images: int) -> None:
+        for here in rows[:images].split(block.most):
+            part = take(x, here)
+            beside = part if shortcut is x else take(shortcut, here)
+            done = block.run(part, beside, (1 << groups) - 1, filter_scale[here], scale[here], out=beside)
+            as_rows(out)[here] = as_rows(done)
+            pool(done)
+
+    def whole(images: int) -> None:
         for start in range(0, images, block.most):
             here = slice(start, min(start + block.most, images))
-            block.run(x[here], beside[here], (1 << groups) - 1, filter_scale[here], scale[here])
+            pool(block.run(x[here], shortcut[here], block.all, filter_scale[here], scale[here], out=out[here]))
 
-    def move(images: int) -> None:
-        take(x, rows[:images])
-        if beside is not x:
-            take(beside, rows[:images])
-        as_rows(out)[rows[:images]] = as_rows(beside[:images])
-
-    lines = tuple(_line(functools.partial(run, groups), len(x), x.device) for groups in range(1, block.groups + 1))
-    return lines, _line(move, len(x), x.device)
+    kept = tuple(_line(functools.partial(apart, groups), len(x), x.device) for groups in range(1, block.groups + 1))
+    return kept, _line(whole, len(x), x.device)
 
 
 def _line(run: Callable[[int], object], most: int, device: torch.device) -> Line:
-    """Fit ``Line`` to the times at one image and at ``most``."""
-    one = _median(run, 1, device)
+    """Fit ``Line`` to the times of ``most`` images and of a small part of them."""
+    few = max(1, most // PART)
+    seconds = median_seconds(run, few, device)
     if most == 1:
-        return Line(one, 0.0)
-    each = max(0.0, (_median(run, most, device) - one) / (most - 1))
-    return Line(max(0.0, one - each), each)
+        return Line(seconds, 0.0)
+    each = max(0.0, (median_seconds(run, most, device) - seconds) / (most - few))
+    return Line(max(0.0, seconds - few * each), each)
 
 
-def _median(run: Callable[[int], object], images: int, device: torch.device) -> float:
+def median_seconds(run: Callable[[int], object], images: int, device: torch.device) -> float:
+    """What ``run`` takes for so many images, once it has run before."""
     seconds = []
     for _ in range(REPEATS + 1):
         began = time.perf_counter()

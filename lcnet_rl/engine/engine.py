@@ -2,7 +2,8 @@
 
 The same four calls as the model's, the same logits up to rounding, but ``advance`` runs a block for the images that
 keep it, and only with the filters they keep: images that keep the same groups go through two small convolutions
-together. Where this machine is faster computing more (few images, narrow layers), it does, once ``tune`` has timed it.
+together. Where this machine is faster computing more (few images, narrow layers, gates), it does, once ``tune`` has
+timed it.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lcnet_rl.backbones import pool
 from lcnet_rl.engine.crossover import Crossover, measure
 from lcnet_rl.engine.fold import folded, set_type
 from lcnet_rl.engine.fused import fuse
+from lcnet_rl.engine.gates import BlockGates
 from lcnet_rl.engine.packed import Chunk, PackedBlock, as_rows, count, take
 from lcnet_rl.errors import UserError
 from lcnet_rl.gates import Gate, Standardize
@@ -79,6 +82,8 @@ class Engine(LCNet):
         self.load_state_dict({**self.state_dict(), **gates})
         self.to(model.price.device).eval().requires_grad_(False)
         self._fold_standardizers()
+        pairs = itertools.zip_longest(self.l_nets, self.c_nets)
+        self.block_gates = [BlockGates(*cast("tuple[Gate | None, Gate | None]", pair)) for pair in pairs]
         self.dtype = dtype
         set_type(self.backbone, dtype)
         fuse(self.backbone)
@@ -89,6 +94,7 @@ class Engine(LCNet):
         ]
         self.crossover: Crossover | None = None
         self._observed: tuple[State, Observation] | None = None
+        self._read: tuple[Observation, Tensor] | None = None
 
     def train(self, mode: bool = True) -> Engine:
         """Stay in eval mode.
@@ -115,6 +121,8 @@ class Engine(LCNet):
             x = torch.randn(batch, packed.block.in_channels, size, size, generator=generator, device=generator.device)
             inputs.append(x.to(self.dtype, memory_format=torch.channels_last))
         self.crossover = measure(self.packed, inputs)
+        for gates in self.block_gates:
+            gates.tune(batch)
 
     @torch.no_grad()
     def begin(self, images: Tensor, price: float | Tensor | None = None) -> State:
@@ -152,40 +160,39 @@ class Engine(LCNet):
         bits = action.cpu().numpy()
         if not ((bits == 0) | (bits == 1)).all():
             raise UserError("an engine's action holds zeros and ones only")
-        features = self._standardized(t, self.observe(state).gate_input)
-        scale = self._l_net(t).scales(features)[:, 0] if self.l_nets else action.new_ones(len(action))
+        scale, filter_scale = self._scales(self.observe(state), action)
         if t >= len(self.packed):
             return self.ask_network(state, action, action[:, 0], action[:, 0] * scale)
         groups = self._groups_kept(bits, t)
         # A plan may run images that keep nothing with all the others.
         scale = scale * self._here(np.asarray(groups.any(1)))
-        filter_scale = self._filter_scale(features, action, t) if self.has_c_net else None
         plan = self._plan(groups, t)
         x, pooled = self._run(state, plan, filter_scale, scale, in_place)
         ran = sum(chunk.images * self.packed[t].filters(chunk.groups) for chunk in plan.chunks)
         kept = int(groups.sum()) * (self.filter_counts[t] // groups.shape[1])
-        return self.after(state, action, x, pooled, (ran - kept) * self.costs.blocks[t].filter)
+        excess = (ran - kept) * self.costs.blocks[t].filter
+        if self.has_l_net and self.has_c_net and self.block_gates[t].together:
+            excess += int((bits[:, 0] == 0).sum()) * self.costs.blocks[t].c_net
+        return self.after(state, action, x, pooled, excess)
 
     def greedy(self, threshold: float = 0.5) -> Callable[[Observation], Tensor]:
-        """As ``LCNet.greedy``, but C-Net is asked only about the images whose L-Net keeps the block."""
-        usual = super().greedy(threshold)
-        if not (self.has_l_net and self.has_c_net):
-            return usual
+        """As ``LCNet.greedy``, but C-Net may be asked only about the images whose L-Net keeps the block."""
+        if self.policy:
+            return super().greedy(threshold)
 
         def decide(observation: Observation) -> Tensor:
             t = observation.block
-            if not self.decides_filters(t):
-                return usual(observation)
-            features = self._standardized(t, observation.gate_input)
-            cut = self.cut(t, threshold)
-            action = torch.zeros(len(features), self.action_size, device=features.device)
-            action[:, :1] = self._l_net(t).logits(features) > cut
-            rows = action[:, 0].nonzero()[:, 0]
-            groups = self._c_net(t).logits(features[rows]) > cut
-            action[rows, 1 : self.bits[t]] = groups.float()
-            return action
+            bits = self.block_gates[t].decide(self._gate_input(observation), self.cut(t, threshold))
+            return F.pad(bits, (0, self.action_size - bits.shape[1]))
 
         return decide
+
+    def _gate_input(self, observation: Observation) -> Tensor:
+        """What the gates read, one tensor however often it is asked for, by which they know their answer again."""
+        known = self._read  # as in ``observe``
+        if known is None or known[0] is not observation:
+            self._read = known = observation, self._standardized(observation.block, observation.gate_input)
+        return known[1]
 
     def _standardized(self, block: int, features: Tensor) -> Tensor:
         """The gates' weights have the standardising in them already; a range's price is left to scale."""
@@ -200,15 +207,15 @@ class Engine(LCNet):
                     layer.bias.copy_(bias)
             self.standardizers[t] = nn.Identity()
 
-    def _filter_scale(self, features: Tensor, action: Tensor, block: int) -> Tensor:
-        """C-Net's scales (B, filters) for the images that keep the block, 0 for what is dropped."""
-        keep, filters = self.split(action, block)
-        rows = keep.nonzero()[:, 0]
-        if len(rows) == len(keep):
-            return filters * self._c_net(block).scales(features)
-        filter_scale = torch.zeros_like(filters)
-        filter_scale[rows] = filters[rows] * self._c_net(block).scales(features[rows])
-        return filter_scale
+    def _scales(self, observation: Observation, action: Tensor) -> tuple[Tensor, Tensor | None]:
+        """L-Net's (B,), ones without one, and C-Net's (B, filters), 0 for dropped filters, or None without one."""
+        t, scale, filter_scale = observation.block, None, None
+        if not self.policy:
+            scale, filter_scale = self.block_gates[t].scales(self._gate_input(observation), action[:, 0])
+        if filter_scale is not None:
+            groups = action[:, int(self.has_l_net) : self.bits[t], None]
+            filter_scale = (filter_scale.unflatten(1, (groups.shape[1], -1)) * groups).flatten(1)
+        return action.new_ones(len(action)) if scale is None else scale, filter_scale
 
     def _groups_kept(self, bits: Bits, block: int) -> NDArray[np.int64]:
         """Which groups run for each image, 1 or 0: (B, groups), or (B, 1) for a block that runs whole or not at all."""
