@@ -9,17 +9,17 @@ demo: $(VENV)/installed
 	$(BIN)/lcnet-rl demo
 
 test: $(VENV)/installed
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto
 
 check: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto
 
 cifar: $(VENV)/installed
 	$(BIN)/lcnet-rl data cifar10
-	$(BIN)/pytest -m cifar
+	$(BIN)/pytest -n auto -m cifar
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

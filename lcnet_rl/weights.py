@@ -101,7 +101,13 @@ def load_model(path: Path) -> LCNet:
 
 
 def save_backbone(backbone: Backbone, path: Path) -> None:
-    """Write a backbone as safetensors, its architecture in the header, atomically."""
+    """Write a backbone as safetensors, its architecture in the header, atomically.
+
+    Raises:
+        UserError: for an engine's, whose BatchNorms are folded.
+    """
+    if isinstance(backbone.stem.bn, nn.Identity):
+        raise UserError("this backbone's BatchNorms are folded, as an engine's are: save the one that it was made of")
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in backbone.state_dict().items()}
     write_tensors(path, tensors, {"backbone": json.dumps(asdict(backbone.spec))})
 

@@ -1,12 +1,21 @@
-"""Fixtures that several files use."""
+"""Fixtures that several files use, and how tests share the machine."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+import torch
 from image_folders import dark_and_bright
 from run_folders import write
+
+
+def pytest_configure() -> None:
+    """Let processes that share the tests (``pytest -n``) have a thread each, and what they start too."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ["OMP_NUM_THREADS"] = "1"
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")

@@ -87,6 +87,7 @@ def test_evaluate_takes_the_best_model_where_it_is_asked_to(
     assert {path.name for path in run.glob("*-val*")} == {f"{name}-val-best.{kind}" for name, kind in files}
 
 
+@pytest.mark.slow
 def test_how_often_sb3s_training_is_validated_changes_nothing_in_it(tmp_path: Path) -> None:
     for every in (1, 100):
         (tmp_path / str(every)).mkdir()
