@@ -19,7 +19,7 @@ check: $(VENV)/installed
 
 cifar: $(VENV)/installed
 	$(BIN)/lcnet-rl data cifar10
-	$(BIN)/pytest -n auto -m cifar
+	$(BIN)/pytest -m cifar
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
