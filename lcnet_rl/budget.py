@@ -105,12 +105,16 @@ def center_threshold(
         OutOfReachError: as ``calibrate_threshold``; the model is then as it was, but for BatchNorm.
     """
     total = 0.0
-    for _ in range(rounds):
-        recalibrate(model, train, model.greedy(), device, precision, images, prices)
-        threshold = calibrate_threshold(model, val, budget, device, precision, prices=prices)
-        shift = -threshold_logit(threshold)
-        model.shift_logits(shift)
-        total += shift
+    try:
+        for _ in range(rounds):
+            recalibrate(model, train, model.greedy(), device, precision, images, prices)
+            threshold = calibrate_threshold(model, val, budget, device, precision, prices=prices)
+            shift = -threshold_logit(threshold)
+            model.shift_logits(shift)
+            total += shift
+    except OutOfReachError:
+        model.shift_logits(-total)
+        raise
     return total
 
 

@@ -32,18 +32,49 @@ class Swinging:
         return min(1.0, max(0.0, 0.5 + 0.05 * over + 0.05 * self.answers * self.statistics))
 
 
-@pytest.mark.parametrize("answers", [0.3, 1.0, 1.5])
-def test_thresholds_that_swing_come_to_rest_near_the_target(monkeypatch: pytest.MonkeyPatch, answers: float) -> None:
-    def recalibrate(model: Swinging, *_: Any) -> None:
-        model.statistics = model.shift
+def recalibrate(model: Swinging, *_: Any) -> None:
+    model.statistics = model.shift
+
+
+def centred(monkeypatch: pytest.MonkeyPatch, answers: float) -> tuple[Swinging, list[float]]:
+    """What is left of a network after it was centred for 70 %, with its own statistics, and the shares on the way."""
+    model, shares = Swinging(answers), []
 
     def evaluate(model: Swinging, images: Any, threshold: float, *_: Any) -> Any:
         return SimpleNamespace(macs_ratio=model.share(threshold))
 
+    def noted(*arguments: Any) -> Any:
+        result = evaluate(*arguments)
+        shares.append(result.macs_ratio)
+        return result
+
     for module in (centering, budget):
         monkeypatch.setattr(module, "recalibrate", recalibrate)
-        monkeypatch.setattr(module, "evaluate", evaluate)
-    model, nothing = Swinging(answers), cast(Any, None)
+    monkeypatch.setattr(budget, "evaluate", evaluate)
+    monkeypatch.setattr(centering, "evaluate", noted)
+    nothing = cast(Any, None)
     centering.center(cast(Any, model), nothing, nothing, 0.7, torch.device("cpu"), "fp32", 3)
     recalibrate(model)
-    assert model.share() == pytest.approx(0.7, abs=centering.CLOSE)
+    return model, shares
+
+
+@pytest.mark.parametrize("answers", [0.3, 1.0, 1.5])
+def test_thresholds_that_swing_come_to_rest_near_the_target(monkeypatch: pytest.MonkeyPatch, answers: float) -> None:
+    assert centred(monkeypatch, answers)[0].share() == pytest.approx(0.7, abs=centering.CLOSE)
+
+
+def test_of_thresholds_that_do_not_come_to_rest_the_nearest_one_stays(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, shares = centred(monkeypatch, 2.5)
+    assert len(shares) == centering.TRIES
+    assert abs(model.share() - 0.7) == pytest.approx(min(abs(share - 0.7) for share in shares))
+    assert "decisions swing" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("answers", [3.0, 4.0])
+def test_where_no_threshold_meets_the_target_decisions_stay_as_they_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], answers: float
+) -> None:
+    assert centred(monkeypatch, answers)[0].shift == pytest.approx(2.0)
+    assert "decisions stay as they are" in capsys.readouterr().out

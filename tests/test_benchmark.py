@@ -98,17 +98,17 @@ def test_settling_calls_are_not_timed_and_repeated_ones_are_averaged() -> None:
     calls = itertools.count()
 
     def slow_at_first(_: int) -> None:
-        time.sleep(0.03 if next(calls) % 4 == 0 else 0.001)
+        time.sleep(0.6 if next(calls) % 4 == 0 else 0.001)
 
     times = race({"a": slow_at_first}, 4, warmup=1, settle=1, repeat=3)
     assert next(calls) == 5 * 4
-    assert max(times["a"]) < 0.01
+    assert max(times["a"]) < 0.2
 
 
 def test_a_race_times_each_thing_by_itself() -> None:
-    times = race({"slow": lambda _: time.sleep(0.02), "fast": lambda _: None}, 3)
-    assert min(times["slow"]) >= 0.02
-    assert max(times["fast"]) < 0.02
+    times = race({"slow": lambda _: time.sleep(0.2), "fast": lambda _: None}, 3)
+    assert min(times["slow"]) >= 0.2
+    assert max(times["fast"]) < 0.2
 
 
 def test_quartiles_of_ratios_lie_within_them() -> None:

@@ -104,14 +104,18 @@ def test_tuning_consumes_no_random_numbers() -> None:
     confidence=st.booleans(),
     count=st.integers(0, 5),
     keep=st.floats(0, 1),
+    together=st.booleans(),
     seed=st.integers(0, 1000),
 )
 def test_any_decisions_give_the_models_logits(
-    name: str, decides: Decides, groups: int, confidence: bool, count: int, keep: float, seed: int
+    name: str, decides: Decides, groups: int, confidence: bool, count: int, keep: float, together: bool, seed: int
 ) -> None:
     model = lively(name, decides, groups, confidence=confidence)
+    engine = Engine(model)
+    for gates in engine.block_gates:
+        gates.together = together or decides != "both"
     draws = torch.rand(model.depth, count, model.action_size, generator=torch.Generator().manual_seed(seed))
-    assert_same(model, Engine(model), (draws < keep).float(), count)
+    assert_same(model, engine, (draws < keep).float(), count)
 
 
 def crossover(engine: Engine, fastest: int) -> Crossover:

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lcnet_rl.engine import Engine, gates
 from lcnet_rl.engine.gates import BlockGates
+from lcnet_rl.errors import UserError
 from lcnet_rl.model import LCNet
 from lcnet_rl.rewards import PriceRange
 from lcnet_rl.spec import Decides
@@ -110,3 +111,37 @@ def test_threads_that_share_gates_do_not_get_each_others_answers() -> None:
     features = torch.randn(5, raced._weight.shape[1], generator=torch.Generator().manual_seed(0))
     one, other = features[:2], features[2:]
     assert len(raced.decide(one, 0.0)) == 2
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_gates_compute_in_float32_under_autocast(together: bool) -> None:
+    engine = asking(lively(), together)
+    features = torch.rand(4, engine.block_gates[0]._weight.shape[1], generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        plain = engine.block_gates[0].scales(features, torch.ones(4))
+        with torch.autocast("cpu", torch.bfloat16):
+            other = engine.block_gates[0].scales(features.clone(), torch.ones(4))
+    for one, same in zip(plain, other, strict=True):
+        assert one is not None
+        assert same is not None
+        assert same.dtype == torch.float32
+        torch.testing.assert_close(one, same)
+
+
+def test_an_engines_decisions_are_not_shifted_behind_its_back() -> None:
+    with pytest.raises(UserError, match="shift the model's"):
+        Engine(lively()).shift_logits(1.0)
+
+
+def test_tuning_asks_c_net_about_half_of_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, kept = Engine(lively()), []
+    first = engine.block_gates[0]
+    usual = first.scales
+
+    def noting(features: torch.Tensor, keep: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        kept.append(float(keep.mean()))
+        return usual(features, keep)
+
+    monkeypatch.setattr(first, "scales", noting)
+    first.tune(64)
+    assert set(kept) == {0.5}

@@ -129,7 +129,7 @@ def print_cases(cases: Sequence[Mapping[str, Any]]) -> None:
                 style="yellow" if row["ratio"] > 1 else None,
             )
         console.print(table)
-    beyond = [f"{row['name']}: {row['excess_ratio']:.1%}" for row in cases if row["excess_ratio"]]
+    beyond = [f"{row['name']}: {row['excess_ratio']:.1%}" for row in cases if (row["excess_ratio"] or 0) >= 0.0005]
     if beyond:
         text = f"MACs computed beyond those billed, as that was faster: {'; '.join(beyond)}"
         console.print(text, highlight=False, soft_wrap=True)

@@ -107,6 +107,14 @@ class Engine(LCNet):
         super().train(False)
         return self
 
+    def shift_logits(self, amount: float) -> None:
+        """Leave the gates alone, whose weights are laid out already.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError("an engine's decisions cannot be shifted: shift the model's, and build a new engine")
+
     @torch.no_grad()
     def tune(self, batch: int) -> None:
         """Time this machine's blocks at up to ``batch`` images, and from now on compute dropped parts where faster.

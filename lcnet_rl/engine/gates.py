@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lcnet_rl.device import no_autocast
 from lcnet_rl.engine.crossover import median_seconds
 from lcnet_rl.gates import Gate, relu1
 
@@ -33,16 +34,17 @@ class BlockGates:
         """Find out which way is faster for so many images, half of which keep the block."""
         if self.l_net is None or self.c_net is None:
             return
+        generator, device = torch.Generator(self._weight.device).manual_seed(0), self._weight.device
+        features = torch.randn(images, self._weight.shape[1], generator=generator, device=device)
+        half = float(self.l_net.logits(features).median())
+
+        def ask(count: int) -> None:
+            seen = features[:count]
+            self.scales(seen, self.decide(seen, half)[:, 0])
 
         def seconds(together: bool) -> float:
             self.together = together
-
-            def ask(count: int) -> None:
-                features = self._weight.new_zeros(count, self._weight.shape[1])
-                self.decide(features, 0.0)
-                self.scales(features, (torch.arange(count, device=features.device) % 2).float())
-
-            return median_seconds(ask, images, self._weight.device)
+            return median_seconds(ask, images, device)
 
         self.together = seconds(True) < seconds(False)
 
@@ -89,5 +91,6 @@ class BlockGates:
         """Keep logits, then scales, of all gates; once, however often the same features are asked about."""
         known = self._answered  # read once: another thread may put its own there at any time
         if known is None or known[0] is not features:
-            self._answered = known = features, F.linear(features, self._weight, self._bias)
+            with no_autocast(features.device):
+                self._answered = known = features, F.linear(features.float(), self._weight, self._bias)
         return known[1]
