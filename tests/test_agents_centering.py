@@ -36,7 +36,7 @@ def recalibrate(model: Swinging, *_: Any) -> None:
     model.statistics = model.shift
 
 
-def centred(monkeypatch: pytest.MonkeyPatch, answers: float) -> tuple[Swinging, list[float]]:
+def centred(monkeypatch: pytest.MonkeyPatch, answers: float, rounds: int = 3) -> tuple[Swinging, list[float]]:
     """What is left of a network after it was centred for 70 %, with its own statistics, and the shares on the way."""
     model, shares = Swinging(answers), []
 
@@ -53,7 +53,7 @@ def centred(monkeypatch: pytest.MonkeyPatch, answers: float) -> tuple[Swinging, 
     monkeypatch.setattr(budget, "evaluate", evaluate)
     monkeypatch.setattr(centering, "evaluate", noted)
     nothing = cast(Any, None)
-    centering.center(cast(Any, model), nothing, nothing, 0.7, torch.device("cpu"), "fp32", 3)
+    centering.center(cast(Any, model), nothing, nothing, 0.7, torch.device("cpu"), "fp32", rounds)
     recalibrate(model)
     return model, shares
 
@@ -66,15 +66,18 @@ def test_thresholds_that_swing_come_to_rest_near_the_target(monkeypatch: pytest.
 def test_of_thresholds_that_do_not_come_to_rest_the_nearest_one_stays(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model, shares = centred(monkeypatch, 2.5)
+    model, shares = centred(monkeypatch, 2.5, rounds=2)
     assert len(shares) == centering.TRIES
+    assert abs(shares[-1] - 0.7) > 0.03, "the last one is not the nearest"
     assert abs(model.share() - 0.7) == pytest.approx(min(abs(share - 0.7) for share in shares))
     assert "decisions swing" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("answers", [3.0, 4.0])
+@pytest.mark.parametrize(("answers", "rounds", "tries"), [(3.0, 3, 0), (4.0, 2, 1)])
 def test_where_no_threshold_meets_the_target_decisions_stay_as_they_are(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], answers: float
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], answers: float, rounds: int, tries: int
 ) -> None:
-    assert centred(monkeypatch, answers)[0].shift == pytest.approx(2.0)
+    model, shares = centred(monkeypatch, answers, rounds)
+    assert len(shares) == tries, "found out at once, or after a first threshold"
+    assert model.shift == pytest.approx(2.0)
     assert "decisions stay as they are" in capsys.readouterr().out
