@@ -16,21 +16,38 @@ import pytest
 import scipy.stats
 import torch
 from networks import images, lively
+from torch.profiler import profile
 
 from lcnet_rl.benchmark import standard
-from lcnet_rl.benchmark.contestants import Contestant, masked_contestant
+from lcnet_rl.benchmark.contestants import Contestant, dense_contestants, masked_contestant
 from lcnet_rl.benchmark.profile import KINDS, kind, profile_engine
 from lcnet_rl.benchmark.record import case, machine
 from lcnet_rl.benchmark.trained import SINGLES
 from lcnet_rl.commands import bench, main
 from lcnet_rl.data import load_dataset
 from lcnet_rl.engine import Engine
+from lcnet_rl.engine.convolution import onednn_computes
 from lcnet_rl.engine.crossover import Crossover
 from lcnet_rl.engine.packed import Chunk
 from lcnet_rl.macs import dense_macs
 from lcnet_rl.rewards import PriceRange
 from lcnet_rl.timing import Comparison, race
 from lcnet_rl.weights import load_model, save_backbone, save_model
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not onednn_computes(torch.float32), reason="this build of PyTorch has no oneDNN")
+def test_the_compiled_network_computes_as_the_engine_does_each_convolution_with_what_follows_it() -> None:
+    pictures = images(2)
+    (compiled,) = (
+        one for one in dense_contestants(lively().backbone, pictures, torch.float32) if "compile" in one.name
+    )
+    with profile() as session:
+        compiled.run(pictures)
+    ran = Counter(
+        event.name.rstrip("_") for event in session.events() if event.name.startswith(("mkldnn::", "aten::conv"))
+    )
+    assert ran == {"mkldnn::_convolution_pointwise": 7}, "resnet8: the stem, and two in each of three blocks"
 
 
 @pytest.mark.parametrize(("keep", "blocks", "groups"), [("all", 3, 4), ("blocks50", 1, 4), ("groups50", 3, 2)])
