@@ -127,7 +127,7 @@ class Reinforce:
                 if self.step % config.log_every == 0 or self.step == schedule.total:
                     rate = (self.step - first) * steps_per_row / (time.monotonic() - began)
                     log.write(self.step * steps_per_row, {**self.window.means(), "time/fps": rate})
-                    bar.note(f"share {scalars['rollout/macs_ratio']:.3f} price {self.pricing.now}")
+                    bar.note(f"{scalars['rollout/macs_ratio']:.1%} of MACs, price {self.pricing.now}")
                 if self.step in eval_steps:
                     if self.step > schedule.middle_of_polish:
                         self.center_threshold()

@@ -159,7 +159,7 @@ class JointFinetuning(BaseCallback):
         self.logger.record("rollout/macs_ratio", share)
         self.logger.record("train/price", self.pricing.value)
         if self.bar:
-            self.bar.note(f"share {share:.3f} price {self.pricing.now}")
+            self.bar.note(f"{share:.1%} of MACs, price {self.pricing.now}")
             self.bar.advance(self.rollout)
 
     def validate(self, calibrated: bool = False) -> None:

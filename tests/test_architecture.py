@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import lcnet_rl
+
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted(path for package in ("lcnet_rl", "envs", "agents") for path in (ROOT / package).rglob("*.py"))
 LONGEST = 350
@@ -113,3 +115,11 @@ def test_importing_the_package_registers_the_environments_without_torch() -> Non
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == str([f"LCNet/{kind}Skip-v0" for kind in ("Channel", "LayerChannel", "Layer")])
+
+
+def test_a_clone_that_is_called_as_the_package_does_not_hide_it_from_a_script_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "lcnet_rl" / "runs").mkdir(parents=True)
+    program = "import lcnet_rl.runs; print(lcnet_rl.runs.CONFIG, lcnet_rl.__version__)"
+    beside = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert beside.returncode == 0, beside.stderr
+    assert beside.stdout.split() == ["config.yaml", lcnet_rl.__version__]

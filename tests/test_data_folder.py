@@ -68,7 +68,7 @@ def test_photographs_are_turned_upright(root: Path) -> None:
 
 def test_more_than_8_bits_are_refused_rather_than_cut_off(root: Path) -> None:
     Image.fromarray(np.full((40, 40), 40_000, dtype=np.uint16)).save(root / "test/blue/0.png")
-    with pytest.raises(UserError, match=r"0\.png \(more than 8 bits a pixel\)"):
+    with pytest.raises(UserError, match=r"0\.png \(more than 8 bits a pixel: convert it\)"):
         load_dataset(f"folder:{root}", "test")
 
 

@@ -134,7 +134,7 @@ def test_files_that_are_no_images_are_named(run: Path, capsys: pytest.CaptureFix
     (run / "notes.txt").write_text("no image")
     assert main(["predict", str(run), str(run / "notes.txt"), str(run / "none.png")]) == 2
     error = capsys.readouterr().err
-    assert "2 of 2 files are no readable images" in error
+    assert "2 of 2 files cannot be read as images" in error
     assert "notes.txt (not an image)" in error
     assert "none.png (No such file or directory)" in error
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from evaluated import make_run, three_settings
+from evaluated import dense_run, make_run, three_settings
 
 from lcnet_rl.commands import main
 from lcnet_rl.sweep.significance import welch
@@ -84,3 +84,29 @@ def test_compare_of_single_seeds_claims_no_significance(capsys: pytest.CaptureFi
     output = capsys.readouterr().out
     assert "Welch" not in output
     assert "A, B: one seed" in output
+
+
+def test_compare_sets_settings_that_agents_and_dense_networks_call_otherwise_side_by_side(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    agent, pruned = tmp_path / "agent", dense_run(tmp_path / "pruned", 0.88, 0.5, prune=0.65)
+    make_run(agent, 0.1, 0, 0.92, 0.8)
+    config = yaml.safe_load((agent / "config.yaml").read_text())
+    (agent / "config.yaml").write_text(yaml.safe_dump({**config, "agent": {"price": 0.1, "epochs": 20}}))
+    assert main(["compare", str(agent), str(pruned)]) == 0
+    table = " ".join(capsys.readouterr().out.split())
+    assert "│ epochs │ 20 │ 5 │" in table
+    assert "│ prune │ - │ 0.65 │" in table
+    assert table.count("epochs") == 1
+    assert "price" not in table
+
+
+def test_compare_leaves_out_what_agents_and_dense_networks_have_alike(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    agent, dense = tmp_path / "agent", dense_run(tmp_path / "dense", 0.93, 1.0)
+    make_run(agent, 0.1, 0, 0.92, 0.8)
+    config = yaml.safe_load((agent / "config.yaml").read_text())
+    (agent / "config.yaml").write_text(yaml.safe_dump({**config, "agent": {"price": 0.1, "epochs": 5}}))
+    assert main(["compare", str(agent), str(dense)]) == 0
+    assert "epochs" not in capsys.readouterr().out

@@ -7,7 +7,7 @@ import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import tyro
@@ -34,6 +34,8 @@ from lcnet_rl.sweep.records import (
 )
 from lcnet_rl.sweep.significance import welch
 
+RECIPE, PRUNED = "recipe.", "prune"
+"""Before names of settings of a dense network's training; and the share of MACs that it was pruned to."""
 EDGES, NARROWEST = 4, 6
 """Characters between two columns of a table, and of a column's values before names are folded for them."""
 
@@ -86,20 +88,36 @@ def labels(count: int) -> list[str]:
 def print_settings(groups: Sequence[Group]) -> None:
     """Settings that are not the same everywhere; "-" where there is no such setting.
 
-    Agents and dense networks have few settings in common. What only one kind has is shown where it differs within it.
+    Agents and dense networks have few settings in common, some of them under two names. What only one kind has is shown
+    where it differs within it, and of dense networks how far they were pruned.
     """
     settings = differing(groups, with_defaults)
     kinds = [[group for group in groups if _decides(group.first) == decides] for decides in (True, False)]
     if all(kinds):
-        shown = {name for kind in kinds for name in differing(kind, with_defaults)}
-        shown |= {name for name in settings if all(name in group.first.settings for group in groups)}
+        shown = {name for kind in kinds for name in differing(kind, with_defaults)} | {PRUNED}
+        shown |= {name for name in settings if all(_has(group, name) for group in groups)}
         settings = {name: row for name, row in settings.items() if name in shown}
     rows = []
-    for name, values in settings.items():
-        has = [name in group.first.settings for group in groups]
-        cells = [worded(value) if it else "-" for value, it in zip(values, has, strict=True)]
-        rows.append([short(name, settings), *cells])
+    for name in settings:
+        cells = [worded(_setting(group, name)) if _has(group, name) else "-" for group in groups]
+        if len(set(cells)) > 1 and not (name.startswith(RECIPE) and _agents(name) in settings):
+            rows.append([short(name, settings), *cells])
     print_table("settings that differ", ["setting", *labels(len(groups))], rows, "left")
+
+
+def _setting(group: Group, name: str) -> Any:
+    """What a group has under that name, or, as a dense network, under its own name for the same."""
+    settings = group.first.settings
+    return next((value for key, value in settings.items() if name in (key, _agents(key))), None)
+
+
+def _has(group: Group, name: str) -> bool:
+    return any(name in (key, _agents(key)) for key in group.first.settings)
+
+
+def _agents(name: str) -> str:
+    """An agent's name for a setting of a dense network's training."""
+    return f"agent.{name.removeprefix(RECIPE)}" if name.startswith(RECIPE) else name
 
 
 def print_results(groups: Sequence[Group], title: str) -> None:
@@ -121,13 +139,16 @@ def print_results(groups: Sequence[Group], title: str) -> None:
     def control(name: str) -> Callable[[Record], float | None]:
         return lambda record: record.summary["controls"].get(name, {}).get("accuracy")
 
+    def gain(record: Record) -> float | None:
+        return record.summary.get("gain_over_shuffled")
+
     row("accuracy", lambda record: record.accuracy, "{:.2%}".format)
     row(f"share of {word.partition(' ')[0]}", lambda record: record.summary.get("macs_ratio"), "{:.1%}".format)
     row("MMACs/image", lambda record: record.macs / 1e6, "{:.2f}".format)
     row(word, lambda record: record.summary.get("dense_accuracy"), "{:.2%}".format)
     for name in dict.fromkeys(name for group in groups for r in group.records for name in r.summary["controls"]):
         row(f"control: {name}", control(name), "{:.2%}".format)
-    row("gain over shuffled", lambda record: record.summary.get("gain_over_shuffled"), "{:.2%}".format)
+    row("gain over shuffled", gain, lambda points: f"{100 * points:.2f} points")
     row("distinct paths", lambda record: record.summary.get("distinct_paths"), "{:,.0f}".format)
     rows.append(["seeds", *(str(len(group.records)) for group in groups)])
     print_table(title, ["", *labels(len(groups))], rows)

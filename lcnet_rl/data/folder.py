@@ -58,8 +58,8 @@ def read_images(files: Sequence[Path]) -> Tensor:
     if unreadable:
         more = f" and {len(unreadable) - NAMED} more" if len(unreadable) > NAMED else ""
         raise UserError(
-            f"{len(unreadable)} of {len(files)} files are no readable images: "
-            f"{', '.join(unreadable[:NAMED])}{more}; remove or repair them"
+            f"{len(unreadable)} of {len(files)} files cannot be read as images: "
+            f"{', '.join(unreadable[:NAMED])}{more}; leave them out or mend them"
         )
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
 
@@ -77,7 +77,7 @@ def read_image(file: Path) -> NDArray[np.uint8]:
         warnings.simplefilter("ignore")  # remarks on odd metadata or size; a file that cannot be decoded raises
         with Image.open(file) as image:
             if image.mode.startswith(("I", "F")):
-                raise ValueError("more than 8 bits a pixel")
+                raise ValueError("more than 8 bits a pixel: convert it")
             # Through RGBA, since a palette may carry transparency; transparent pixels become black.
             rgba = ImageOps.exif_transpose(image).convert("RGBA")
         background = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
