@@ -34,7 +34,8 @@ def center(
 
     Rounds of statistics and threshold may swing: a threshold that spends too much with its own statistics is answered
     by one that spends too little with its own, and so on. Then the shift is looked for between one of each kind;
-    after ``TRIES`` of them, a warning, and the one that came nearest stays.
+    after ``TRIES`` of them, a warning, and the one that came nearest stays. So it does where few images leave few
+    shares to choose from, or even everything kept spends too little.
 
     Where no threshold meets the target, a warning, and decisions stay as they are.
     """
@@ -58,7 +59,9 @@ def center(
                 shift = (too_much + too_little) / 2
         off, nearest = min(tried)
         model.shift_logits(nearest - shift)
-        text = f"decisions swing with BatchNorm's statistics: they stay {off:.1%} of the dense MACs beside the target"
+        swing = too_much is not None and too_little is not None
+        why = "decisions swing with BatchNorm's statistics" if swing else "no threshold comes nearer"
+        text = f"{why}: they stay {off:.1%} of the dense MACs beside the target"
         console.print(text, style="yellow", soft_wrap=True)
     except OutOfReachError as error:
         model.shift_logits(-shift)

@@ -200,8 +200,18 @@ def changed(run: Path, train: Dataset) -> bool:
 
 
 def warn_if_changed(run: Path, train: Dataset) -> None:
-    """Say so if ``run`` was trained on other files of the data set that ``train`` is of."""
-    if changed(run, train) and base_name(read_config(run)["dataset"]) == base_name(train.name):
+    """Say so if ``run`` may have been trained on what are validation images now; nothing of what is no run folder."""
+    if not (run / CONFIG).is_file():
+        return
+    began = read_config(run)["dataset"]
+    if base_name(began) == train.name != began:
+        console.print(
+            f"{run} was trained on half of the validation images of {train.name}, so accuracy on these is too high, "
+            "and what is chosen by it is biased; test images are not affected",
+            style="yellow",
+            soft_wrap=True,
+        )
+    if changed(run, train) and base_name(began) == base_name(train.name):
         console.print(
             f"files in {train.name} were added, removed or renamed since {run} began: it may have been trained on "
             "what are validation images now, so accuracy on these is too high, and what is chosen by it is biased; "

@@ -73,6 +73,16 @@ def test_of_thresholds_that_do_not_come_to_rest_the_nearest_one_stays(
     assert "decisions swing" in capsys.readouterr().out
 
 
+def test_where_even_everything_spends_too_little_nothing_is_said_to_swing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Swinging, "share", lambda self, threshold=0.5: 0.4)
+    centred(monkeypatch, 0.0)
+    output = " ".join(capsys.readouterr().out.split())
+    assert "no threshold comes nearer: they stay 30.0% of the dense MACs beside the target" in output
+    assert "swing" not in output
+
+
 @pytest.mark.parametrize(("answers", "rounds", "tries"), [(3.0, 3, 0), (4.0, 2, 1)])
 def test_where_no_threshold_meets_the_target_decisions_stay_as_they_are(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], answers: float, rounds: int, tries: int

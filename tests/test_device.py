@@ -21,6 +21,12 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
         resolve_device("cuda:2")
 
 
+def test_processors_have_no_numbers() -> None:
+    assert resolve_device("cpu") == torch.device("cpu")
+    with pytest.raises(UserError, match="device 'cpu:1' is not supported"):
+        resolve_device("cpu:1")
+
+
 def test_a_gpu_is_waited_for_and_asked_about_itself_whichever_is_the_current_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -81,6 +81,17 @@ def test_where_files_were_renamed_a_run_does_not_go_on_and_validation_images_are
     assert said.replace("folder:", "held-out:folder:", 1) in capsys.readouterr().out
 
 
+def test_images_that_a_run_learned_from_are_said_to_be_known_where_they_validate_now(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / CONFIG).write_text("dataset: held-out:shapes")
+    warn_if_changed(tmp_path, load_dataset("held-out:shapes", "train"))
+    warn_if_changed(tmp_path / "no-run", load_dataset("shapes", "train"))
+    assert capsys.readouterr().out == ""
+    warn_if_changed(tmp_path, load_dataset("shapes", "train"))
+    assert f"{tmp_path} was trained on half of the validation images of shapes" in capsys.readouterr().out
+
+
 def test_a_run_without_a_checkpoint_is_told_from_a_finished_one(
     capsys: pytest.CaptureFixture[str], command: str, run: Path, tmp_path: Path
 ) -> None:

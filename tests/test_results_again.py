@@ -169,6 +169,8 @@ def test_a_recorded_command_still_means_the_recorded_settings(run: Path, monkeyp
         (["nope"], f"'nope'; known: dense, policies, rivals, and the folders in {REFERENCE}\n"),
         (["--page-only", "dense"], "--page-only makes nothing again"),
         (["--page-only", "--eval-only"], "--page-only makes nothing again"),
+        (["--page-only", "--device", "cpu"], "--page-only makes nothing again"),
+        (["--page-only", "--out", "elsewhere"], "--page-only makes nothing again"),
     ],
 )
 def test_commands_that_make_no_sense_are_refused(

@@ -115,6 +115,8 @@ def test_a_second_network_is_put_behind_the_starting_one(
         (behind, "--second-weight", "2"),
         (behind, "--second-mirrored"),
         ("without --second there is no gate", "--no-second-rule"),
+        ("reads the confidence: give --no-second-rule too", "--no-confidence", "--second", str(run / START)),
+        ("has no pupil", "--teacher", str(run / START), "--no-train-backbone", "--no-train-scales"),
     ):
         assert main(["train", "--dataset", images, *NETWORK, "--init", "scratch", *option]) == 2
         assert said in " ".join(capsys.readouterr().err.split())

@@ -212,7 +212,7 @@ def checked(price: float, prices: PriceRange) -> float:
         UserError: when it was not: what gates do at prices that they never saw means nothing.
     """
     if prices.is_one:
-        raise UserError(f"the run was trained at one price, {prices}; a range, like --price 0.05..1.0, is for several")
+        raise UserError("the run was trained at one price; train --price 0.05..1.0 is for several")
     if not prices.low <= price <= prices.high:
         raise UserError(f"the run was trained for prices {prices}, got {price:g}")
     return price

@@ -75,8 +75,8 @@ class Reproduce:
 
 def run(config: Reproduce) -> None:
     """Train, evaluate, compare, write."""
-    if config.page_only and (config.what or config.eval_only):
-        raise UserError("--page-only makes nothing again: give no runs, and not --eval-only")
+    if config.page_only and config != Reproduce(page_only=True):
+        raise UserError("--page-only makes nothing again: give no runs and no other option")
     runs = sorted(path.parent for path in REFERENCE.glob(f"*/{CONFIG}"))
     if not runs:
         raise UserError(f"no runs in {REFERENCE}: reproduce needs a clone of the repository, installed with pip -e")

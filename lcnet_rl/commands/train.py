@@ -66,8 +66,9 @@ def run_on(config: AnyTrain, device: torch.device) -> None:
         raise UserError(f"--algo {config.algo} trains in one process: start it without torchrun, or use reinforce")
     with main_first():
         train, val = (load_dataset(config.dataset, split, config.data_root) for split in ("train", "val"))
-    if config.init and config.resume is None:
-        warn_if_changed(Path(config.init), train)
+    if config.resume is None:
+        for network in (config.init, config.second, config.teacher):
+            warn_if_changed(Path(network or ""), train)
     torch.manual_seed(config.seed)
     folder, classes = config.resume, len(train.classes)
     backbone = load_backbone(str(folder / START), classes=classes) if folder else starting_backbone(config, classes)
@@ -118,6 +119,8 @@ def check(config: AnyTrain, backbone: Backbone) -> None:
         minibatch(config.agent, agent.depth)
     if config.teacher and not config.agent.distill:
         raise UserError("--teacher is learned with the weight --distill, which is 0")
+    if config.teacher and not (config.agent.train_backbone or config.agent.train_scales):
+        raise UserError("--teacher has no pupil: neither the backbone (--no-train-backbone) nor scales learn here")
 
 
 def starting_backbone(config: AnyTrain, classes: int | None) -> Backbone:
@@ -143,6 +146,8 @@ def put_gates(config: AnyTrain, backbone: Backbone) -> LCNet:
     """``backbone``, which is copied, with the gates that ``config`` asks for."""
     if backbone.second is None and not config.second_rule:
         raise UserError("without --second there is no gate that --no-second-rule (here or of a preset) is about")
+    if config.second is not None and config.second_rule and not config.confidence:
+        raise UserError("the rule of the gate before --second reads the confidence: give --no-second-rule too")
     model = LCNet(
         copy.deepcopy(backbone),
         config.decides,
@@ -160,7 +165,8 @@ def put_gates(config: AnyTrain, backbone: Backbone) -> LCNet:
 def starting_agent(config: AnyTrain, backbone: Backbone) -> LCNet:
     """``put_gates``, with the weights of the agent that --init names, if it does; then --second's gate is a new one.
 
-    The agent's own gates decide as before, though the MACs spent are a smaller share where there is a --second.
+    The agent's own gates decide as before where they read the price that it was trained at, though the MACs spent are a
+    smaller share where there is a --second. Training begins with a price of its own (--price; 0 without a target).
 
     Raises:
         UserError: when that is another kind of agent.
