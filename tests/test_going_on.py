@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from image_folders import dark_and_bright
 
-from lcnet_rl.commands import main
+from lcnet_rl.commands import main, train
 from lcnet_rl.data import load_dataset
+from lcnet_rl.errors import UserError
 from lcnet_rl.runs import CHECKPOINT, CONFIG, METRICS, MODEL, PROGRESS, load_checkpoint, warn_if_changed
 
 TINY = ["--backbone", "resnet8", "--width", "4"]
@@ -90,6 +92,20 @@ def test_images_that_a_run_learned_from_are_said_to_be_known_where_they_validate
     assert capsys.readouterr().out == ""
     warn_if_changed(tmp_path, load_dataset("shapes", "train"))
     assert f"{tmp_path} was trained on half of the validation images of shapes" in capsys.readouterr().out
+
+
+def test_all_networks_that_training_starts_from_are_asked_what_they_have_seen(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def stop(*_: Any) -> None:
+        raise UserError("asked")
+
+    asked: list[str] = []
+    monkeypatch.setattr(train, "warn_if_changed", lambda run, _: asked.append(run.name))
+    monkeypatch.setattr(train, "starting_backbone", stop)
+    networks = ["--init", "first", "--second", "behind", "--teacher", "above"]
+    assert main(["train", "--dataset", "shapes", *networks, "--run", str(tmp_path / "run")]) == 2
+    assert asked == ["first", "behind", "above"]
 
 
 def test_a_run_without_a_checkpoint_is_told_from_a_finished_one(

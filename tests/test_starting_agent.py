@@ -110,13 +110,14 @@ def test_a_second_network_is_put_behind_the_starting_one(
     assert main(["train", "--resume", str(run)]) == 0, "from the run's own copy"
     assert main(["train", "--dataset", images, *NETWORK, "--init", str(run), "--run", str(tmp_path / "on")]) == 0
     assert load_model(tmp_path / "on").spec == model.spec
-    behind = "are of the network that --second names"
+    behind, other = "are of the network that --second names", str(tmp_path / "other.safetensors")
+    save_backbone(larger, tmp_path / "other.safetensors")
     for said, *option in (
         (behind, "--second-weight", "2"),
         (behind, "--second-mirrored"),
         ("without --second there is no gate", "--no-second-rule"),
-        ("reads the confidence: give --no-second-rule too", "--no-confidence", "--second", str(run / START)),
-        ("has no pupil", "--teacher", str(run / START), "--no-train-backbone", "--no-train-scales"),
+        ("reads the confidence: give --no-second-rule too", "--no-confidence", "--second", other),
+        ("has no pupil", "--teacher", other, "--no-train-backbone", "--no-train-scales"),
     ):
         assert main(["train", "--dataset", images, *NETWORK, "--init", "scratch", *option]) == 2
         assert said in " ".join(capsys.readouterr().err.split())

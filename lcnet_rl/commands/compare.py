@@ -97,11 +97,12 @@ def print_settings(groups: Sequence[Group]) -> None:
         shown = {name for kind in kinds for name in differing(kind, with_defaults)} | {PRUNED}
         shown |= {name for name in settings if all(_has(group, name) for group in groups)}
         settings = {name: row for name, row in settings.items() if name in shown}
+    names = [name for name in settings if not (name.startswith(RECIPE) and _agents(name) in settings)]
     rows = []
-    for name in settings:
+    for name in names:
         cells = [worded(_setting(group, name)) if _has(group, name) else "-" for group in groups]
-        if len(set(cells)) > 1 and not (name.startswith(RECIPE) and _agents(name) in settings):
-            rows.append([short(name, settings), *cells])
+        if len(set(cells)) > 1:
+            rows.append([short(name, names), *cells])
     print_table("settings that differ", ["setting", *labels(len(groups))], rows, "left")
 
 
