@@ -166,7 +166,7 @@ def starting_agent(config: AnyTrain, backbone: Backbone) -> LCNet:
     """``put_gates``, with the weights of the agent that --init names, if it does; then --second's gate is a new one.
 
     The agent's own gates decide as before where they read the price that it was trained at, though the MACs spent are a
-    smaller share where there is a --second. Training begins with a price of its own (--price; 0 without a target).
+    smaller share where there is a --second. Training begins with its own: --price, or 0 where that has to rise first.
 
     Raises:
         UserError: when that is another kind of agent.
