@@ -37,7 +37,7 @@ class ReinforceConfig(PricingConfig):
     bound: float = 0.03
     """Keep probabilities stay in [bound, 1 - bound] while sampling, so exploration never ends."""
     gate_lr: float = 2e-3
-    """Learning rate of the keep decisions (Adam), until the ramp's end; from there it falls to 0 at ``polish``."""
+    """Learning rate of the keep decisions (Adam), until the ramp's end; then it falls, to 0 where --polish begins."""
     gate_weight_decay: float = 0.0
     """L2 penalty on what the keep decisions weigh their inputs by; against learning few training images by heart."""
     log_every: int = 20

@@ -15,7 +15,7 @@ from rich.console import Console
 from lcnet_rl import progress, report
 from lcnet_rl.backbones import BackboneSpec
 from lcnet_rl.benchmark import profile, record
-from lcnet_rl.commands import main
+from lcnet_rl.commands import COMMANDS, main
 from lcnet_rl.data import Dataset
 from lcnet_rl.evaluate import evaluate
 from lcnet_rl.model import LCNet
@@ -169,3 +169,15 @@ def test_help_shows_no_empty_default(capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(SystemExit):
         main(["bench", "--help"])
     assert "''" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_is_paragraphs(command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where the screen is wide, an option's help is one line (beside or below its name), wherever its source breaks."""
+    monkeypatch.setenv("COLUMNS", "1000")
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    lines = [line.lstrip("\N{BOX DRAWINGS LIGHT VERTICAL}") for line in capsys.readouterr().out.splitlines()]
+    more = [line.startswith(8 * " ") for line in lines if line.strip()]
+    assert len(more) > 5
+    assert not any(map(bool.__and__, more, more[1:]))

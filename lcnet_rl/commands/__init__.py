@@ -12,12 +12,12 @@ import sys
 import typing
 from collections.abc import Sequence
 
-import tyro
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 import lcnet_rl
+from lcnet_rl.commands.parsing import parse_options
 from lcnet_rl.errors import UserError, unknown_name
 from lcnet_rl.interrupt import Interrupted
 from lcnet_rl.memory import keep_freed_memory
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(command, "parse"):
             config = command.parse(arguments[1:], prog)
         else:
-            config = tyro.cli(typing.get_type_hints(command.run)["config"], args=arguments[1:], prog=prog)
+            config = parse_options(typing.get_type_hints(command.run)["config"], arguments[1:], prog)
         command.run(config)
     except UserError as error:
         return _complain(str(error))

@@ -45,7 +45,9 @@ STANDARD_TRIALS = {1: 40, 128: 8}
 class Bench:
     """Times in turn, and ratios of medians: of a run's network, of the standard cases, or of env and train."""
 
-    what: Annotated[tyro.conf.Positional[str], tyro.conf.arg(help_behavior_hint="(or --preset)")] = ""
+    what: Annotated[
+        tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN|env|train", help_behavior_hint="(or --preset)")
+    ] = ""
     """A run folder: its policy in the engine, masked and in ONNX Runtime, against its dense backbone. env: stepping the
     vector environment, against a forward pass. train: a joint step of reinforce, against a dense step."""
     preset: Literal["standard"] | None = None

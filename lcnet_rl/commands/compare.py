@@ -7,7 +7,7 @@ import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
@@ -45,7 +45,10 @@ class Compare:
     """Runs side by side, of agents and of dense or pruned networks; those that differ in their seed only are one
     column."""
 
-    runs: tyro.conf.Positional[tuple[Path, ...]]
+    runs: Annotated[
+        tyro.conf.Positional[tuple[Path, ...]],
+        tyro.conf.arg(metavar="RUN RUN [RUN ...]", help_behavior_hint="(required)"),
+    ]
     """Run folders, at least two."""
     split: Literal["val", "test"] = "test"
     """Which evaluation: evaluation-SPLIT.json in each run folder, and images-SPLIT.csv."""

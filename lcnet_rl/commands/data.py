@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 from rich.table import Table
@@ -16,7 +17,7 @@ from lcnet_rl.progress import console
 class Data:
     """Fetch, verify and describe a data set."""
 
-    name: tyro.conf.Positional[str]
+    name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
     """cifar10, shapes (built in), or folder:PATH (PATH/train/CLASS/* and PATH/test/CLASS/*); or held-out:NAME."""
     data_root: Path | None = None
     """Where downloaded data lives; default LCNET_RL_DATA, else lcnet_rl/data in the user's cache folder."""

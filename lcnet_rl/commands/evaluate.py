@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
@@ -45,7 +45,7 @@ CURVE = (0.05, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95)
 class Evaluate:
     """Evaluate a run greedily, beside its dense backbone and four controls; or the dense network of a pretrain run."""
 
-    run: tyro.conf.Positional[Path]
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """The run folder."""
     split: Literal["val", "test"] = "test"
     """val, or test for final figures."""

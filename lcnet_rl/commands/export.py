@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import onnx
 import torch
@@ -26,7 +26,7 @@ from lcnet_rl.weights import load_model
 class Export:
     """Write a run's network as an ONNX file for one image at a time, and check it."""
 
-    run: tyro.conf.Positional[Path]
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """The run folder."""
     format: Literal["onnx"] = "onnx"
     """The kind of file."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.table import Table
@@ -44,7 +44,10 @@ WIDEST = 6
 class Frontier:
     """Which runs no other run beats in both accuracy and MACs; beside them, dense and pruned networks."""
 
-    of: tyro.conf.Positional[tuple[str, ...]]
+    of: Annotated[
+        tyro.conf.Positional[tuple[str, ...]],
+        tyro.conf.arg(metavar="STUDY|RUN [STUDY|RUN ...]", help_behavior_hint="(required)"),
+    ]
     """Studies by name, run folders, or both; folders of pretrain are what the others are held against."""
     split: Literal["auto", "val", "test"] = "auto"
     """Where accuracies come from; auto: val where a study is named, as trials never see test images, else test."""

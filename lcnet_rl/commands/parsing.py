@@ -1,13 +1,15 @@
-"""The command line over the settings of a preset, or of a run to go on with."""
+"""The command line, and the command line over the settings of a preset or of a run to go on with."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, get_type_hints
 
+import docstring_parser
 import tyro
 
 from lcnet_rl.errors import UserError
@@ -25,13 +27,33 @@ def option(arguments: Sequence[str], name: str) -> str | None:
     return value
 
 
+def parse_options(settings: type[Any], arguments: Sequence[str], prog: str, default: Any = tyro.MISSING_NONPROP) -> Any:
+    """Settings of type ``settings``, a dataclass, from the command line; ``default`` (else its own) where not given."""
+    _describe(settings)
+    return tyro.cli(settings, args=list(arguments), prog=prog, default=default)
+
+
+def _describe(settings: type[Any]) -> None:
+    """Give each option's docstring to the help as one paragraph: tyro keeps the line breaks of the source."""
+    for base in settings.__mro__:
+        if is_dataclass(base):
+            for option in docstring_parser.parse_from_object(base).params:
+                text = " ".join((option.description or "").split())
+                field = base.__dataclass_fields__[option.arg_name]
+                field.metadata = MappingProxyType({**field.metadata, "help": text})
+    types = get_type_hints(settings)
+    for field in fields(settings):
+        if is_dataclass(types[field.name]):
+            _describe(types[field.name])
+
+
 def parse_over(default: Any, arguments: Sequence[str], prog: str) -> Any:
     """Settings of the type of ``default``, a dataclass, where not given on the command line those of ``default``.
 
     Raises:
         UserError: for --resume and other settings than the run has, but where to compute and where the data are.
     """
-    config = tyro.cli(type(default), args=list(arguments), prog=prog, default=default)
+    config = parse_options(type(default), arguments, prog, default)
     here = replace(config, resume=default.resume, device=default.device, data_root=default.data_root)
     if config.resume is not None and here != default:
         raise UserError(

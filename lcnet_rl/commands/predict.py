@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from PIL import Image
@@ -35,9 +35,12 @@ class Predict:
     Images of other sizes are scaled to 32x32 pixels.
     """
 
-    run: tyro.conf.Positional[Path]
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """The run folder."""
-    images: tyro.conf.Positional[tuple[Path, ...]]
+    images: Annotated[
+        tyro.conf.Positional[tuple[Path, ...]],
+        tyro.conf.arg(metavar="IMAGE [IMAGE ...]", help_behavior_hint="(required)"),
+    ]
     """PNG, JPEG or other image files."""
     threshold: float = 0.5
     """What a keep probability must exceed; a lower one keeps more. Of several networks, it is for the last one only.

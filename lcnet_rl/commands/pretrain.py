@@ -37,7 +37,7 @@ from lcnet_rl.weights import BACKBONE, load_backbone, save_backbone
 
 @dataclass(frozen=True)
 class Pretrain:
-    """Train a dense backbone; the run folder's backbone.safetensors is what ``train --init`` starts from."""
+    """Train a dense backbone; the run folder's backbone.safetensors is what train --init starts from."""
 
     dataset: str = "cifar10"
     """cifar10, shapes, or folder:PATH."""

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 from rich.table import Table
@@ -59,7 +60,9 @@ class Reproduce:
     What is done is skipped, so the same command goes on where it was stopped.
     """
 
-    what: tyro.conf.Positional[tuple[str, ...]] = ()
+    what: Annotated[
+        tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[RUN|KIND ...]", help_behavior_hint="")
+    ] = ()
     """Names of runs in runs/reference, or all of a kind: dense, policies, rivals. Without any, everything."""
     eval_only: bool = False
     """Measure the committed networks again instead of training them."""

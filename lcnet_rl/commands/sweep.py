@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import tyro
 from optuna.study import Study
 from optuna.trial import TrialState
 
 from agents.controls import shuffled
 from lcnet_rl.backbones import Backbone
 from lcnet_rl.commands.frontier import show
+from lcnet_rl.commands.parsing import parse_options
 from lcnet_rl.commands.train import check, start_run, starting_backbone
 from lcnet_rl.commands.train_settings import ALGOS, AnyTrain
 from lcnet_rl.data import load_dataset
@@ -110,7 +110,7 @@ class Sweep:
 
 def parse(arguments: Sequence[str], prog: str) -> Sweep:
     """Settings from the command line, over those of --preset."""
-    given = tyro.cli(Sweep, args=list(arguments), prog=prog)
+    given = parse_options(Sweep, arguments, prog)
     if given.preset is None:
         return given
     values = read_preset(given.preset, KIND)
@@ -123,7 +123,7 @@ def parse(arguments: Sequence[str], prog: str) -> Sweep:
                 raise UserError(f"preset {given.preset}: {name} is a table or a list, got {entries!r}")
             values[name] = tuple(entries)
     default = from_dict(Sweep, values, f"preset {given.preset}")
-    return tyro.cli(Sweep, args=list(arguments), prog=prog, default=default)
+    return parse_options(Sweep, arguments, prog, default)
 
 
 def run(config: Sweep) -> None:

@@ -80,7 +80,7 @@ class Train:
 
 @dataclass(frozen=True)
 class TrainReinforce(Train):
-    """Train the joint policy-gradient agent."""
+    """Train the joint policy-gradient agent. Other algorithms have options of their own: --algo NAME --help."""
 
     agent: Annotated[ReinforceConfig, tyro.conf.arg(name="")] = field(default_factory=ReinforceConfig)
 
