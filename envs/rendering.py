@@ -71,4 +71,5 @@ def picture(process: Process, index: int) -> NDArray[np.uint8]:
         depth=process.model.depth,
         caption=f"{seen} · {share:.0%} MACs",
         right=right,
+        networks=len(process.model.backbone.networks),
     )

@@ -1,6 +1,7 @@
 """Pictures of what ran for an image: the image, and under it a column a block with a cell a filter group.
 
-A filled cell ran, a pale one was dropped, a pale dash is a skipped block, and an outline a block not reached yet.
+A filled cell ran, a pale one was dropped, a pale dash is a skipped block, and an outline a block not reached yet. A
+whole network behind the first has a column of another colour.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from torch import Tensor
 from lcnet_rl.model import LCNet
 
 PAPER, INK, PALE, LINE = (255, 255, 255), (43, 52, 69), (226, 230, 236), (200, 206, 215)
-RAN, RIGHT, WRONG = (47, 111, 178), (46, 139, 87), (200, 64, 48)
+RAN, NETWORK, RIGHT, WRONG = (47, 111, 178), (214, 128, 40), (46, 139, 87), (200, 64, 48)
 MARGIN = 8
 """Pixels around everything."""
 STRIP = 56
 """Height of the trace, in pixels."""
-CAPTION = 22
-"""Height of the caption line, in pixels."""
+CAPTION, LEADING = 22, 15
+"""Height of a caption of one line, and of every further line, in pixels."""
 HEADER, SIDE = 30, 46
 """Room for a title above a grid, and for labels beside it, in pixels."""
 FINEST = 3.0
@@ -49,23 +50,26 @@ def draw_trace(
     depth: int,
     caption: str = "",
     right: bool | None = None,
+    networks: int = 1,
     scale: int = 6,
 ) -> NDArray[np.uint8]:
-    """One image over its trace; the size depends on ``scale`` only, so pictures can be put into a grid.
+    """One image over its trace; the size depends on ``scale`` and the caption's lines, so that pictures make a grid.
 
     Args:
         image: uint8 (3, 32, 32), RGB.
         kept: the blocks decided so far, at most ``depth``.
         depth: number of blocks of the network.
-        caption: one line under the image; shortened to what fits.
+        caption: lines under the image; each is shortened to what fits.
         right: colours the image's frame, green for True and red for False.
+        networks: in a row; of the blocks, the last ``networks - 1`` are all but the first of these.
         scale: screen pixels an image pixel.
 
     Returns:
         uint8 (H, W, 3), RGB.
     """
-    side = image.shape[1] * scale
-    width, height = side + 2 * MARGIN, MARGIN + side + CAPTION + STRIP + MARGIN
+    side, lines = image.shape[1] * scale, caption.split("\n")
+    under = MARGIN + side + CAPTION + LEADING * (len(lines) - 1)
+    width, height = side + 2 * MARGIN, under + STRIP + MARGIN
     canvas = Image.new("RGB", (width, height), PAPER)
     frame = LINE if right is None else RIGHT if right else WRONG
     pen = ImageDraw.Draw(canvas)
@@ -77,8 +81,9 @@ def draw_trace(
         (side, side), Image.Resampling.NEAREST
     )
     canvas.paste(enlarged, (MARGIN, MARGIN))
-    _write(pen, caption, MARGIN + side + 5, width)
-    canvas.paste(_strip(kept, depth, side), (MARGIN, MARGIN + side + CAPTION))
+    for number, line in enumerate(lines):
+        _write(pen, line, MARGIN + side + 5 + number * LEADING, width)
+    canvas.paste(_strip(kept, depth, networks, side), (MARGIN, under))
     return np.array(canvas)
 
 
@@ -93,13 +98,14 @@ def tile(pictures: Sequence[NDArray[np.uint8]], columns: int) -> NDArray[np.uint
     return grid
 
 
-def labelled(grid: NDArray[np.uint8], title: str, rows: Sequence[str]) -> NDArray[np.uint8]:
-    """A grid (H, W, 3) of ``tile`` under a title, with a label beside each of its rows."""
-    height, width, _ = grid.shape
-    canvas = Image.new("RGB", (SIDE + width, HEADER + height), PAPER)
-    canvas.paste(Image.fromarray(grid), (SIDE, HEADER))
-    pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(14)
-    pen.text((SIDE + MARGIN, HEADER / 2), title, fill=INK, font=font, anchor="lm")
+def labelled(grid: NDArray[np.uint8], title: str, rows: Sequence[str] = ()) -> NDArray[np.uint8]:
+    """A grid (H, W, 3) of ``tile`` under a title, with a label beside each of its rows if there are labels."""
+    font, side = ImageFont.load_default(14), SIDE if rows else 0
+    height, width = grid.shape[0], max(grid.shape[1], int(font.getlength(title)) + 2 * MARGIN)
+    canvas = Image.new("RGB", (side + width, HEADER + height), PAPER)
+    canvas.paste(Image.fromarray(grid), (side, HEADER))
+    pen = ImageDraw.Draw(canvas)
+    pen.text((side + MARGIN, HEADER / 2), title, fill=INK, font=font, anchor="lm")
     for row, label in enumerate(rows):
         pen.text((MARGIN, HEADER + (row + 0.5) * height / len(rows)), label, fill=INK, font=font, anchor="lm")
     return np.array(canvas)
@@ -115,7 +121,12 @@ def _write(pen: ImageDraw.ImageDraw, caption: str, top: int, width: int) -> None
     pen.text((MARGIN, top), caption, fill=INK, font=font)
 
 
-def _strip(kept: Trace, depth: int, width: int) -> Image.Image:
+def legend(networks: int) -> str:
+    """What a column of so many networks in a row shows, in words."""
+    return "a column a block, filled: kept" + ("; orange: a further network" if networks > 1 else "")
+
+
+def _strip(kept: Trace, depth: int, networks: int, width: int) -> Image.Image:
     """The columns, drawn large and scaled down so that fine cells stay even."""
     strip = Image.new("RGB", (width * SUPERSAMPLING, STRIP * SUPERSAMPLING), PAPER)
     pen = ImageDraw.Draw(strip)
@@ -130,11 +141,11 @@ def _strip(kept: Trace, depth: int, width: int) -> Image.Image:
             thickness = 3 * SUPERSAMPLING
             _cell(pen, left, (strip.height - thickness) / 2, column, thickness, LINE)
         else:
-            bits = kept[block][1]
+            bits, fill = kept[block][1], RAN if block <= depth - networks else NETWORK
             step = strip.height / len(bits)
             gap = 2 * SUPERSAMPLING if step > FINEST * SUPERSAMPLING else 0
             for group, ran in enumerate(bits):
-                _cell(pen, left, group * step + gap / 2, column, step - gap, RAN if ran else PALE)
+                _cell(pen, left, group * step + gap / 2, column, step - gap, fill if ran else PALE)
     return strip.resize((width, STRIP), Image.Resampling.LANCZOS)
 
 

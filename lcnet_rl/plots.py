@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from lcnet_rl.data import Dataset
-from lcnet_rl.drawing import draw_trace, labelled, tile, trace
+from lcnet_rl.drawing import draw_trace, labelled, legend, tile, trace
 from lcnet_rl.evaluate import Results
 from lcnet_rl.model import LCNet
 from lcnet_rl.report import whole
@@ -89,7 +89,7 @@ def picture_paths(model: LCNet, dataset: Dataset, policy: Results, whole: Result
     known = dataset.difficulty is not None
     difficulty = dataset.difficulty if dataset.difficulty is not None else whole.log_prob.abs()
     order = difficulty.argsort(stable=True)
-    pictures = []
+    pictures, networks = [], len(model.backbone.networks)
     for index in torch.cat((order[:count], order[-count:])).tolist():
         how = f"difficulty {difficulty[index]:.2f}" if known else f"-log p {difficulty[index]:.2f}"
         caption = f"{policy.shares[index]:.0%} MACs, {how}"
@@ -100,8 +100,9 @@ def picture_paths(model: LCNet, dataset: Dataset, policy: Results, whole: Result
                 model.depth,
                 caption,
                 bool(policy.correct[index]),
+                networks,
             )
         )
     where = f"{model.spec.backbone.title} on {dataset.name}/{dataset.split}"
-    title = f"{where}: what ran (a column a block, filled: kept; frame: green if right, else red)"
+    title = f"{where}: what ran ({legend(networks)}; frame: green if right, else red)"
     Image.fromarray(labelled(tile(pictures, count), title, ("easy", "hard"))).save(path)

@@ -18,7 +18,7 @@ from test_envs_process import tiny
 
 from envs.process import ENV_IDS
 from envs.single import ChannelSkipEnv, LayerChannelSkipEnv, LayerSkipEnv
-from lcnet_rl.drawing import HEADER, SIDE, draw_trace, labelled, tile
+from lcnet_rl.drawing import HEADER, LEADING, MARGIN, NETWORK, RAN, SIDE, draw_trace, labelled, tile
 from lcnet_rl.errors import UserError
 from lcnet_rl.spec import Decides
 
@@ -165,6 +165,30 @@ def test_traces_of_any_depth_and_number_of_filters_are_drawn_in_one_size_and_til
     assert deep.shape == shallow.shape == every_filter.shape
     height, width, _ = deep.shape
     assert tile([deep, shallow, deep], columns=2).shape == (2 * height, 2 * width, 3)
+
+
+def test_a_further_network_has_a_colour_of_its_own() -> None:
+    def colours(ran: bool, networks: int) -> set[tuple[int, ...]]:
+        picture = draw_trace(np.zeros((3, 32, 32), np.uint8), [(True, [True]), (ran, [ran])], 2, networks=networks)
+        return {tuple(colour) for colour in picture.reshape(-1, 3).tolist()}
+
+    assert {RAN, NETWORK} <= colours(True, networks=2)
+    assert NETWORK not in colours(True, networks=1) | colours(False, networks=2)
+    assert RAN not in colours(True, networks=3)
+
+
+def test_a_caption_of_two_lines_makes_room_for_both() -> None:
+    image = np.zeros((3, 32, 32), dtype=np.uint8)
+    one, two = (draw_trace(image, [], depth=3, caption=caption) for caption in ("first", "first\nsecond"))
+    assert two.shape == (one.shape[0] + LEADING, *one.shape[1:])
+    line = slice(MARGIN + 6 * 32 + 20, MARGIN + 6 * 32 + 20 + LEADING)
+    assert two[line].min() < 128 < one[line].min()
+
+
+def test_a_title_longer_than_the_grid_is_shown_whole() -> None:
+    wide = labelled(np.zeros((100, 100, 3), dtype=np.uint8), "a title that is longer than its grid is wide")
+    assert wide[:HEADER, 100:].min() < 128
+    assert wide[:HEADER, -MARGIN:].min() == 255
 
 
 def test_labels_stand_above_and_beside_a_grid_which_stays_as_it_is() -> None:

@@ -15,10 +15,11 @@ from lcnet_rl.commands.evaluate import checked
 from lcnet_rl.data import class_names
 from lcnet_rl.data.folder import read_images
 from lcnet_rl.device import resolve_device
-from lcnet_rl.drawing import Trace, draw_trace, tile, trace
+from lcnet_rl.drawing import Trace, draw_trace, labelled, legend, tile, trace
 from lcnet_rl.engine import Engine
 from lcnet_rl.errors import UserError
 from lcnet_rl.files import check_target, replacing
+from lcnet_rl.model import LCNet
 from lcnet_rl.progress import console
 from lcnet_rl.rewards import price_range
 from lcnet_rl.runs import WEIGHTS, check_classes, data_root, read_config, recorded_classes, write_json
@@ -84,7 +85,7 @@ def run(config: Predict) -> None:
             traces.append(kept)
     print_rows(rows, traces, len(model.backbone.networks))
     if config.picture is not None:
-        draw(pixels, rows, traces, model.depth, config.picture)
+        draw(pixels, rows, traces, model, config.picture)
         console.print(f"picture: {config.picture}", soft_wrap=True)
     if config.json is not None:
         options = {"threshold": config.threshold, "price": float(model.price), "which": config.which}
@@ -145,11 +146,13 @@ def filter_shares(kept: Trace) -> list[float]:
     return [sum(groups) / len(groups) for _, groups in kept]
 
 
-def draw(images: Tensor, rows: list[dict[str, Any]], traces: list[Trace], depth: int, path: Path) -> None:
-    """The uint8 images (N, 3, 32, 32) over what ran for them, as one PNG."""
-    pictures = [
-        draw_trace(image.numpy(), kept, depth, f"{row['class']} {row['probability']:.0%}, {row['macs_ratio']:.0%} MACs")
-        for image, row, kept in zip(images, rows, traces, strict=True)
-    ]
+def draw(images: Tensor, rows: list[dict[str, Any]], traces: list[Trace], model: LCNet, path: Path) -> None:
+    """The uint8 images (N, 3, 32, 32), by their files' names, over what ran for them, as one PNG."""
+    pictures, networks = [], len(model.backbone.networks)
+    for image, row, kept in zip(images, rows, traces, strict=True):
+        seen = f"{row['class']} {row['probability']:.0%}, {row['macs_ratio']:.0%} MACs"
+        caption = f"{Path(row['image']).name}\n{seen}"
+        pictures.append(draw_trace(image.numpy(), kept, model.depth, caption, networks=networks))
+    title = f"{model.spec.backbone.title}: what ran ({legend(networks)})"
     with replacing(path) as temporary:
-        Image.fromarray(tile(pictures, min(COLUMNS, len(pictures)))).save(temporary, "png")
+        Image.fromarray(labelled(tile(pictures, min(COLUMNS, len(pictures))), title)).save(temporary, "png")
