@@ -143,6 +143,19 @@ def test_frontier_of_runs_with_seeds(capsys: pytest.CaptureFixture[str], runs: l
     assert (tmp_path / "out" / "frontier-test.png").stat().st_size > 10_000
 
 
+def test_shares_of_different_networks_are_not_set_side_by_side(
+    capsys: pytest.CaptureFixture[str], runs: list[str], tmp_path: Path
+) -> None:
+    def columns(*given: str) -> str:
+        assert main(["frontier", *given, "--out", str(tmp_path / "out")]) == 0
+        return next(line for line in capsys.readouterr().out.splitlines() if "MMACs" in line)
+
+    assert "share" in columns(*runs)
+    evaluation = Path(runs[-1]) / "evaluation-test.json"
+    evaluation.write_text(json.dumps({**json.loads(evaluation.read_text()), "dense_macs": 20_000_000}))
+    assert "share" not in columns(*runs)
+
+
 def test_networks_that_treat_all_images_alike_are_shown_beside_and_on_no_frontier(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, runs: list[str], tmp_path: Path
 ) -> None:

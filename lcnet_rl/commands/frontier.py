@@ -184,7 +184,7 @@ def print_left_out(names: Sequence[str]) -> None:
 
 
 def print_frontier(groups: Sequence[Group], front: Sequence[int], title: str, compare: str) -> None:
-    """The settings on the frontier, by rising MACs per image, also given as a share of those with nothing skipped.
+    """The settings on the frontier, by rising MACs per image, and where all start from the same, as a share of that.
 
     Args:
         groups: what was run.
@@ -198,7 +198,8 @@ def print_frontier(groups: Sequence[Group], front: Sequence[int], title: str, co
         console.print(f"{len(values)} settings differ; to see them: {compare}", soft_wrap=True, highlight=False)
         values = {}
     seeds = ["seeds"] if any(len(group.records) > 1 for group in groups) else []
-    for column in ("run", "MMACs", "share", "accuracy", *seeds, *(short(name, values) for name in values)):
+    share = ["share"] if len({group.first.summary["dense_macs"] for group in groups}) == 1 else []
+    for column in ("run", "MMACs", *share, "accuracy", *seeds, *(short(name, values) for name in values)):
         table.add_column(column, justify="left" if column == "run" else "right", overflow="fold")
     for index in front:
         group = groups[index]
@@ -207,7 +208,7 @@ def print_frontier(groups: Sequence[Group], front: Sequence[int], title: str, co
         table.add_row(
             group.first.name + group.first.at,
             f"{macs / 1e6:.2f}" + (f" ± {macs_spread / 1e6:.2f}" if several else ""),
-            f"{macs / group.first.summary['dense_macs']:.1%}",
+            *([f"{macs / group.first.summary['dense_macs']:.1%}"] if share else []),
             f"{accuracy:.2%}" + (f" ± {100 * accuracy_spread:.2f}" if several else ""),
             *([str(len(group.records))] if seeds else []),
             *(worded(row[index]) for row in values.values()),
