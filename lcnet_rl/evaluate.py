@@ -15,7 +15,10 @@ from lcnet_rl.distributed import alone
 from lcnet_rl.model import LCNet, Observation
 from lcnet_rl.rewards import Judgement, PriceRange, Reward, judge
 
-BATCH = 500
+BATCH = 250
+"""Images that are evaluated at once: of 125, 250 and 500 the fastest on a CPU, with the same results."""
+CALIBRATION_BATCH = 500
+"""Images that a batch's statistics are of when BatchNorm is recalibrated."""
 
 
 @dataclass(frozen=True)
@@ -144,8 +147,9 @@ def recalibrate(
     if model.policy:
         model.policy.eval()
     chosen = training.sample(images).images
-    batches = even_batches(chosen, BATCH)
-    seen = [None] * len(batches) if prices is None else even_batches(spread_prices(prices, len(chosen)), BATCH)
+    batches = even_batches(chosen, CALIBRATION_BATCH)
+    spread = None if prices is None else spread_prices(prices, len(chosen))
+    seen = [None] * len(batches) if spread is None else even_batches(spread, CALIBRATION_BATCH)
     with fresh_statistics(model.norms()):
         for batch, price in zip(batches, seen, strict=True):
             decide = decisions if callable(decisions) else replay(decisions.to(device).expand(-1, len(batch), -1))

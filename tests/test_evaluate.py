@@ -35,6 +35,7 @@ def tiny_set(count: int = 13) -> Dataset:
 def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three batches, the last one shorter, for thirteen images."""
     monkeypatch.setattr(module, "BATCH", 5)
+    monkeypatch.setattr(module, "CALIBRATION_BATCH", 5)
 
 
 def norms(model: nn.Module) -> list[nn.BatchNorm2d]:
