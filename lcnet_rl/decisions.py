@@ -51,6 +51,18 @@ class Decisions(nn.Module):
     """How many bits of an action every block has."""
     action_mask: Tensor
 
+    def check_action(self, action: Tensor, block: int, count: int) -> None:
+        """Refuse what is no action about ``block`` for ``count`` images.
+
+        Raises:
+            UserError: for another shape than (count, action_size), and where all blocks are done.
+        """
+        if block >= self.depth:
+            raise UserError(f"all {self.depth} blocks are done: classify the state, or begin with other images")
+        if action.shape != (count, self.action_size):
+            wanted, got = (count, self.action_size), tuple(action.shape)
+            raise UserError(f"an action about {count} images is {wanted}, one row an image, got {got}")
+
     def split(self, action: Tensor, block: int) -> tuple[Tensor, Tensor]:
         """An action's parts, with ones where there is no gate.
 

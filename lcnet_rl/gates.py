@@ -18,6 +18,13 @@ from lcnet_rl.distributed import global_moments
 
 VARIANCE_FLOOR = 1e-3
 """Added to variances, so that an input that hardly varies stays small."""
+PRICE_REACH = 4.0
+"""What the gates of a policy for a range of prices read at its ends, -4 and 4.
+
+Their other inputs have unit variance. Decisions must change far more along the range than from image to image; with
+unit variance for the price too, a reach of 1.7, its weights are learned too slowly (EXPERIMENTS.md has figures). It is
+part of what saved weights mean: another reach needs new training.
+"""
 
 
 def relu1(x: Tensor) -> Tensor:

@@ -26,21 +26,13 @@ from lcnet_rl.backbones import IMAGE_SIZE, Backbone, pool, scale_channels
 from lcnet_rl.decisions import Decisions, threshold_logit
 from lcnet_rl.device import no_autocast
 from lcnet_rl.errors import UserError, unknown_name
-from lcnet_rl.gates import CNet, Gate, LNet, Probe, Standardize
+from lcnet_rl.gates import PRICE_REACH, CNet, Gate, LNet, Probe, Standardize
 from lcnet_rl.macs import cost_table, linear_macs
 from lcnet_rl.observation import Observation
 from lcnet_rl.policies import LAYER_POLICIES, PolicyName
 from lcnet_rl.rewards.price import PriceRange, prices_of
 from lcnet_rl.spec import DEFAULT_GROUPS, Decides, ModelSpec
 from lcnet_rl.state import Outcome, State
-
-PRICE_REACH = 4.0
-"""What the gates of a policy for a range of prices read at its ends, -4 and 4.
-
-Their other inputs have unit variance. Decisions must change far more along the range than from image to image; with
-unit variance for the price too, a reach of 1.7, its weights are learned too slowly (EXPERIMENTS.md has figures). It is
-part of what saved weights mean: another reach needs new training.
-"""
 
 
 class LCNet(Decisions):
@@ -75,10 +67,15 @@ class LCNet(Decisions):
             policy: what decides. A rival's reads the pooled features only, and has no scales.
 
         Raises:
-            UserError: for an unknown ``decides`` or ``policy``, groups that do not divide a block's filters, a rival's
-                policy for several networks, prices, more than layers, or with confidence; or several without L-Net.
+            UserError: for what is no ``Backbone``, an unknown ``decides`` or ``policy``, groups that do not divide a
+                block's filters, a rival's policy for several networks, prices, more than layers, or with confidence;
+                or several without L-Net.
         """
         super().__init__()
+        if not isinstance(backbone, Backbone):
+            raise UserError(
+                f"gates go on a network of create_backbone or load_backbone, not on {type(backbone).__name__}"
+            )
         if decides not in get_args(Decides):
             raise unknown_name("decides", decides, get_args(Decides))
         if policy not in get_args(PolicyName):
@@ -208,8 +205,12 @@ class LCNet(Decisions):
         Args:
             state: before the block.
             action: (B, action_size), 1 = keep; numbers between 0 and 1 give a mean-field pass, with gradients to them.
+
+        Raises:
+            UserError: for an action of another shape, and after the last block.
         """
         t = state.block
+        self.check_action(action, t, len(state.spent))
         keep, filters = self.split(action, t)
         raw = self.observe(state).gate_input
         if self.training and torch.is_grad_enabled() and not self.statistics_kept:

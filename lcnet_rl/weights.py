@@ -78,7 +78,7 @@ def load_model(path: Path) -> LCNet:
         path: the file, or a run folder, whose final model is read.
 
     Raises:
-        UserError: when there is no file, or it is damaged or holds something else.
+        UserError: when there is no file, or it is damaged, holds something else, or weights that are not finite.
     """
     path = path / MODEL if path.is_dir() else path
     if not path.is_file() and (path.parent / BACKBONE).is_file():
@@ -93,10 +93,12 @@ def load_model(path: Path) -> LCNet:
         values = {"confidence": True, "prices": None, **json.loads(metadata["model"])}
         backbone, prices = _spec(values.pop("backbone")), values.pop("prices")
         spec = ModelSpec(backbone, **values, prices=None if prices is None else PriceRange(**prices))
+        model = create_model(spec)
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{path} names no architecture that this version knows ({error})") from error
-    model = create_model(spec)
     _load_state(model, state, str(path))
+    if not are_finite(model):
+        raise UserError(f"{path} holds weights that are no numbers: what trained it diverged, or the file is damaged")
     return model.eval()
 
 

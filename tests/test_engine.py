@@ -19,7 +19,6 @@ from lcnet_rl.backbones import pool
 from lcnet_rl.engine import Engine, packed
 from lcnet_rl.engine.crossover import Crossover, Line
 from lcnet_rl.engine.packed import Chunk
-from lcnet_rl.errors import UserError
 from lcnet_rl.evaluate import replay
 from lcnet_rl.model import LCNet
 from lcnet_rl.rewards import PriceRange
@@ -291,26 +290,6 @@ def test_the_engine_has_its_own_weights() -> None:
             parameter.mul_(2)
         after = engine.run(images(2), engine.greedy()).logits
     assert torch.equal(before, after)
-
-
-def test_what_an_engine_cannot_do_it_refuses() -> None:
-    engine = Engine(lively())
-    with pytest.raises(UserError, match="cannot be trained"):
-        engine.train()
-    with pytest.raises(UserError, match="not with another engine's"):
-        Engine(engine)
-    for threshold in (0.0, 1.0):
-        with pytest.raises(UserError, match=r"a threshold is in \(0, 1\)"):
-            engine.run(images(1), engine.greedy(threshold))
-    with pytest.raises(UserError, match="float32 or bfloat16"):
-        Engine(lively(), torch.float16)
-    with pytest.raises(UserError, match="at least one image, got 0"):
-        engine.tune(0)
-    with pytest.raises(UserError, match="price must be >= 0"):
-        engine.begin(images(2), price=-1)
-    state = engine.begin(images(2))
-    with pytest.raises(UserError, match="zeros and ones only"):
-        engine.advance(state, torch.full((2, engine.action_size), 0.5))
 
 
 def test_threads_that_share_an_engine_do_not_see_each_others_images() -> None:

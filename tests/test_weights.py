@@ -284,3 +284,20 @@ def test_without_a_width_the_usual_one_is_meant() -> None:
 
 def test_networks_of_a_data_set_are_those_for_what_it_held_out() -> None:
     assert pretrained("held-out:cifar10", "resnet20", None) == pretrained("cifar10", "resnet20", None) is not None
+
+
+def test_a_model_file_with_an_unreadable_width_is_refused(tmp_path: Path) -> None:
+    model = LCNet(tiny_backbone())
+    header = asdict(model.spec)
+    write_model(model, tmp_path / "model.safetensors", {**header, "backbone": {**header["backbone"], "width": "wide"}})
+    with pytest.raises(UserError, match="names no architecture that this version knows"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_model_file_whose_weights_are_no_numbers_is_refused(tmp_path: Path, value: float) -> None:
+    model = LCNet(tiny_backbone())
+    model.backbone.head.bias.data[0] = value
+    write_model(model, tmp_path / "model.safetensors", asdict(model.spec))
+    with pytest.raises(UserError, match="weights that are no numbers"):
+        load_model(tmp_path)

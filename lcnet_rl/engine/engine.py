@@ -48,6 +48,18 @@ class Plan:
     """The numbers of the images in no chunk."""
 
 
+def check_trained(model: object) -> None:
+    """Refuse what is no network with its gates and BatchNorms.
+
+    Raises:
+        UserError: for an engine, whose weights are laid out already, and anything that is no ``LCNet``.
+    """
+    if isinstance(model, Engine):
+        raise UserError("an engine's weights are laid out already: give the trained network that it was built with")
+    if not isinstance(model, LCNet):
+        raise UserError(f"an LCNet is wanted (as load_model gives, or LCNet(backbone)), not a {type(model).__name__}")
+
+
 class Engine(LCNet):
     """Inference with real skipping, for any batch size, on CPU or CUDA.
 
@@ -62,10 +74,9 @@ class Engine(LCNet):
             dtype: of the convolutions: float32 or bfloat16. Gates and head always compute in float32.
 
         Raises:
-            UserError: for another dtype, or an engine instead of a trained network.
+            UserError: for another dtype, an engine instead of a trained network, or anything that is no ``LCNet``.
         """
-        if isinstance(model, Engine):
-            raise UserError("an engine is built with a trained network's weights, not with another engine's")
+        check_trained(model)
         if dtype not in (torch.float32, torch.bfloat16):
             raise UserError(f"the engine computes in float32 or bfloat16, not {dtype}")
         spec = model.spec
@@ -154,7 +165,8 @@ class Engine(LCNet):
             action: (B, action_size), 0 or 1.
 
         Raises:
-            UserError: for numbers between 0 and 1: a mean-field pass needs the model.
+            UserError: for an action of another shape, after the last block, and for numbers between 0 and 1: a
+                mean-field pass needs the model.
         """
         return self._advance(state, action, in_place=False)
 
@@ -165,6 +177,7 @@ class Engine(LCNet):
 
     def _advance(self, state: State, action: Tensor, in_place: bool) -> State:
         t, action = state.block, action.float()
+        self.check_action(action, t, len(state.spent))
         bits = action.cpu().numpy()
         if not ((bits == 0) | (bits == 1)).all():
             raise UserError("an engine's action holds zeros and ones only")

@@ -14,7 +14,8 @@ from lcnet_rl.model import LCNet
 
 BATCH = 500
 BORDERLINE = 0.01
-"""Share of images (or one) whose decisions may differ, because a keep probability is the threshold up to rounding."""
+"""Share of images (or one) whose decisions or predictions may differ: up to rounding, a keep probability may be the
+threshold, and the logits of two classes the same."""
 CLOSE = 1e-3
 """How far logits after the same decisions may be apart, as a share of the largest."""
 
@@ -39,8 +40,9 @@ class Agreement:
 
     def check(self) -> None:
         """Raise UserError unless the two agree up to rounding."""
-        enough = self.same_decisions >= max(1, min(self.images - 1, self.images * (1 - BORDERLINE)))
-        if not (enough and self.same_bills == self.same_decisions and self.error <= CLOSE):
+        enough = max(1, min(self.images - 1, self.images * (1 - BORDERLINE)))
+        alike = min(self.same_decisions, self.same_predictions) >= enough
+        if not (alike and self.same_bills == self.same_decisions and self.error <= CLOSE):
             raise UserError(f"the exported file does not do what the engine does: {self}; please report it")
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from lcnet_rl.export.builder import Graph
-from lcnet_rl.gates import Probe, Standardize
-from lcnet_rl.model import PRICE_REACH, LCNet
+from lcnet_rl.gates import PRICE_REACH, Probe, Standardize
+from lcnet_rl.model import LCNet
 
 
 def linear(graph: Graph, x: str, weight: Tensor, bias: Tensor, name: str | None = None) -> str:

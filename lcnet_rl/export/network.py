@@ -17,6 +17,7 @@ from onnx import TensorProto, helper
 
 import lcnet_rl
 from lcnet_rl.backbones import IMAGE_SIZE, MEAN, STD, Backbone, Stem
+from lcnet_rl.engine import check_trained
 from lcnet_rl.engine.fold import folded, parameters
 from lcnet_rl.errors import UserError
 from lcnet_rl.export import gates
@@ -68,8 +69,9 @@ def dynamic_model(
         origin: further metadata: where the model comes from, and what was done to it.
 
     Raises:
-        UserError: when the layout does not suit the backbone, or the policy is a rival's.
+        UserError: when the layout does not suit the backbone, the policy is a rival's, or the model is no trained one.
     """
+    check_trained(model)
     if model.policy is not None:
         raise UserError(f"only L-Net and C-Net can be exported, and this is a policy of {model.spec.policy}")
     graph, backbone = Graph("lcnet"), folded(model.backbone)
@@ -193,6 +195,7 @@ def finished(graph: onnx.GraphProto, metadata: dict[str, str]) -> onnx.ModelProt
         domains.append(helper.make_opsetid(BLOCKED_DOMAIN, 1))
     model = helper.make_model(graph, opset_imports=domains, ir_version=IR_VERSION, producer_name="lcnet_rl")
     model.producer_version = lcnet_rl.__version__
-    helper.set_model_props(model, {**metadata, "format": FORMAT})
+    model.doc_string = graph.doc_string
+    helper.set_model_props(model, {**metadata, "format": FORMAT, "opset": str(OPSET)})
     onnx.checker.check_model(model)
     return model

@@ -62,12 +62,13 @@ def layouts_here(backbone: Backbone) -> list[Layout]:
 class OnnxNetwork:
     """An exported network, one image at a time."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | str) -> None:
         """Load a file of ``lcnet-rl export``.
 
         Raises:
             UserError: when it is no such file, of another version, or not for this machine.
         """
+        path = Path(path)
         if not path.is_file():
             raise UserError(f"no file at {path}")
         try:

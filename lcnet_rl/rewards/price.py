@@ -26,11 +26,15 @@ def prices_of(price: float | Tensor, count: int, device: torch.device) -> Tensor
     """A price for each of ``count`` images, (count,), float32, from one number or tensor for all, or as many.
 
     Raises:
-        UserError: for a number that ``check_price`` refuses; tensors are taken as they are.
+        UserError: for a number that ``check_price`` refuses, and a tensor of another length; its prices are taken as
+            they are.
     """
     if isinstance(price, float | int):
         check_price(price)
-    return torch.as_tensor(price, dtype=torch.float32, device=device).expand(count)
+    prices = torch.as_tensor(price, dtype=torch.float32, device=device)
+    if prices.shape not in ((), (1,), (count,)):
+        raise UserError(f"one price, or one for each of {count} images, got prices {tuple(prices.shape)}")
+    return prices.expand(count)
 
 
 @dataclass(frozen=True)
