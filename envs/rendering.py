@@ -60,7 +60,7 @@ def picture(process: Process, index: int) -> NDArray[np.uint8]:
     share = process.macs(index) / process.model.costs.dense
     number = int(process.indices[index])
     label = process.dataset.classes[int(process.dataset.labels[number])]
-    seen, right = label, None
+    seen, right = f"label: {label}", None
     if process.logits is not None:
         guess = process.dataset.classes[int(process.logits[index].argmax())]
         right = guess == label

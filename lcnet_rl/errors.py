@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+FEW = 12
+"""Names that are all listed, even where one is near to what was asked for."""
+
 
 class UserError(Exception):
     """Something the person at the command line can put right; the message says what and how."""
@@ -21,8 +24,10 @@ def unknown_name(kind: str, name: str, known: Iterable[str], listed: str | None 
     """
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=2, cutoff=0.5)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"known: {listed or ', '.join(names) or 'none'}"
-    return UserError(f"unknown {kind} {name!r}; {hint}")
+    hints = [f"did you mean {' or '.join(close)}?"] if close else []
+    if not close or listed or len(names) <= FEW:
+        hints.append(f"known: {listed or ', '.join(names) or 'none'}")
+    return UserError(f"unknown {kind} {name!r}; {' '.join(hints)}")
 
 
 def diverged(what: str, *rates: str) -> UserError:

@@ -189,4 +189,4 @@ def print_summary(summary: dict[str, Any]) -> None:
 
 def _worded_gain(summary: dict[str, Any], control: str) -> str:
     gain, error = summary[f"gain_over_{control}"], summary[f"gain_over_{control}_error"]
-    return f"{gain:+.2%} +- {error:.2%} (standard error)"
+    return f"{100 * gain:+.2f} +- {100 * error:.2f} points (standard error)"

@@ -37,6 +37,7 @@ from lcnet_rl.distributed import by_main, launched, launcher, world_size
 from lcnet_rl.errors import UserError
 from lcnet_rl.files import read_json, write_text
 from lcnet_rl.progress import console
+from lcnet_rl.provenance import code, cpu_name
 from lcnet_rl.settings import read_yaml
 from lcnet_rl.tree import load_tree
 
@@ -80,7 +81,13 @@ def create_run(
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
         **({} if train is None else {"classes": list(train.classes), "images": len(train)}),
         **({"files": train.digest} if train is not None and train.digest else {}),
-        "machine": {"platform": platform.platform(), "threads": torch.get_num_threads(), "processes": world_size()},
+        "machine": {
+            "platform": platform.platform(),
+            "threads": torch.get_num_threads(),
+            "processes": world_size(),
+            "cpu": cpu_name(),
+        },
+        **({"code": of} if (of := code()) else {}),
     }
     write_json(path / RUN, about)
     return path

@@ -161,3 +161,21 @@ def test_classes_that_the_network_does_not_know_are_noticed(run: Path, capsys: p
     file = written(images(1), run)[0]
     assert main(["predict", str(run), str(file)]) == 2
     assert "tells 4 classes apart, but shapes now has 10" in capsys.readouterr().err
+
+
+def test_files_that_are_no_images_are_named_after_the_others_have_their_rows(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(run)
+    files = written(images(3), Path())
+    Path("broken.png").write_text("no image")
+    given = ["0.png", "broken.png", "2.png"]
+    assert main(["predict", str(run), *given, "--json", "figures.json"]) == 2
+    told = capsys.readouterr()
+    assert "1 of 3 files cannot be read as images: broken.png (not an image)" in told.err
+    assert [row["image"] for row in json.loads(Path("figures.json").read_text())["images"]] == ["0.png", "2.png"]
+    assert main(["predict", str(run), *map(str, files), "--json", "all.json"]) == 0
+    known = {row["image"]: row for row in json.loads(Path("all.json").read_text())["images"]}
+    for row in json.loads(Path("figures.json").read_text())["images"]:
+        assert row["class"] == known[row["image"]]["class"]
+        assert row["macs"] == known[row["image"]]["macs"]

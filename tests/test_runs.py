@@ -14,6 +14,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lcnet_rl.errors import UserError
+from lcnet_rl.provenance import code, cpu_name
 from lcnet_rl.runs import CHECKPOINT, CONFIG, PROGRESS, RUN, MetricsLog, create_run, plain, read_config, write_json
 
 STEP = "time/total_timesteps"
@@ -65,6 +66,8 @@ def test_a_run_folder_tells_the_settings_the_command_and_the_versions(
     assert {"python", "gymnasium", "stable-baselines3", "numpy"} <= set(about["versions"])
     assert about["started"]
     assert about["machine"]["threads"] == torch.get_num_threads()
+    assert about["machine"]["cpu"] == cpu_name()
+    assert about.get("code", {}) == code()
 
 
 def test_settings_keep_their_order(tmp_path: Path) -> None:

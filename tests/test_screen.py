@@ -78,7 +78,7 @@ def test_whether_looking_at_the_image_pays_is_said(screen: Console) -> None:
     for policy, said in ((1.26e6, "1.23 MMACs"), (2.5e6, "1.23 MMACs, of the policy's 2.50")):
         report.print_summary(summary | {"macs_mean": policy})
         text = screen.export_text()
-        assert f"Beside the best static path found, at {said}: -1.23% +- 0.45% (standard error)." in text
+        assert f"Beside the best static path found, at {said}: -1.23 +- 0.45 points (standard error)." in text
 
 
 def test_a_name_that_looks_like_markup_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:

@@ -98,7 +98,8 @@ def test_compare_sets_settings_that_agents_and_dense_networks_call_otherwise_sid
     assert "│ epochs │ 20 │ 5 │" in table
     assert "│ prune │ - │ 0.65 │" in table
     assert table.count("epochs") == 1
-    assert "price" not in table
+    assert "│ price │ 0.1 │ - │" in table, "which is not its default"
+    assert "polish" not in table
     longer = dense_run(tmp_path / "longer", 0.89, 0.5, prune=0.65)
     (longer / "config.yaml").write_text((pruned / "config.yaml").read_text().replace("epochs: 5", "epochs: 8"))
     assert main(["compare", str(agent), str(pruned), str(longer)]) == 0

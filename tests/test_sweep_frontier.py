@@ -130,6 +130,12 @@ def test_a_file_that_a_run_folder_does_not_stand_for_is_another_network_to_start
     assert [group.first.name for group in grouped(records)] == [inits[1], inits[2], inits[4], inits[5]]
 
 
+def test_a_group_is_in_the_order_of_its_seeds_and_called_after_the_first() -> None:
+    records = [Record(f"run-{seed}", {"seed": seed}, summary(0.9, 0.5)) for seed in (2, 0, 1)]
+    (group,) = grouped(records)
+    assert [record.name for record in group.records] == ["run-0", "run-1", "run-2"]
+
+
 def test_frontier_of_runs_with_seeds(capsys: pytest.CaptureFixture[str], runs: list[str], tmp_path: Path) -> None:
     assert main(["frontier", *runs, "--out", str(tmp_path / "out")]) == 0
     output = capsys.readouterr().out

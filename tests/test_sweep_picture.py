@@ -80,8 +80,23 @@ def test_rivals_are_not_drawn_as_ours(monkeypatch: pytest.MonkeyPatch, runs: lis
     for of in ([*runs, str(rival)], [str(rival)]):
         assert main(["frontier", *of, "--reference", "none", "--out", str(tmp_path)]) == 0
     both, alone = ([text.get_text() for text in figure.axes[0].get_legend().texts] for figure in drawn)
-    assert both == ["ours: dominated", "ours: frontier", "rival: rival"]
+    assert both == ["ours: others", "ours: frontier of policies", "rival: rival"]
     assert alone == ["rival: rival"]
+
+
+@pytest.mark.parametrize(("accuracy", "beaten"), [(0.89, False), (0.91, True)])
+def test_a_policy_that_a_static_network_beats_is_hollow(
+    monkeypatch: pytest.MonkeyPatch, accuracy: float, beaten: bool, tmp_path: Path
+) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    groups = grouped([Record("x", {}, summary(0.9, 0.5))])
+    for given in ({"dense": {"d": (4e6, accuracy)}}, {"dense": {}, "static": {"s": (5e6, accuracy)}}):
+        plot_frontier(groups, [0], published=[], title="title", path=tmp_path / "frontier.png", **given)
+    for figure in drawn:
+        point = figure.axes[0].lines[0]
+        assert (point.get_markerfacecolor() == "white") == beaten
+        assert ("beats it" in str(figure.axes[0].containers[0].get_label())) == beaten
 
 
 def test_no_control_has_the_policys_colour(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import os
 import platform
 import statistics
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import onnxruntime
@@ -17,6 +16,7 @@ from rich.table import Table
 import lcnet_rl
 from lcnet_rl.benchmark.contestants import Contestant
 from lcnet_rl.progress import console
+from lcnet_rl.provenance import cpu_name
 from lcnet_rl.timing import Comparison
 
 Times = Mapping[str, list[float]]
@@ -99,14 +99,6 @@ def machine(device: torch.device) -> dict[str, Any]:
             "onnxruntime": onnxruntime.__version__,
         },
     }
-
-
-def cpu_name() -> str:
-    """What the processor calls itself, or its architecture where it does not say."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def print_cases(cases: Sequence[Mapping[str, Any]]) -> None:

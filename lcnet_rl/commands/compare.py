@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from lcnet_rl.commands.frontier import nothing_skipped, print_left_out, short, with_defaults, worded
+from lcnet_rl.commands.frontier import defaults, nothing_skipped, print_left_out, short, with_defaults, worded
 from lcnet_rl.errors import UserError
 from lcnet_rl.per_image import paired_difference, read_correct
 from lcnet_rl.progress import console
@@ -92,13 +92,16 @@ def print_settings(groups: Sequence[Group]) -> None:
     """Settings that are not the same everywhere; "-" where there is no such setting.
 
     Agents and dense networks have few settings in common, some of them under two names. What only one kind has is shown
-    where it differs within it, and of dense networks how far they were pruned.
+    where it differs within it or from its default, and of dense networks how far they were pruned.
     """
     settings = differing(groups, with_defaults)
     kinds = [[group for group in groups if _decides(group.first) == decides] for decides in (True, False)]
     if all(kinds):
         shown = {name for kind in kinds for name in differing(kind, with_defaults)} | {PRUNED}
         shown |= {name for name in settings if all(_has(group, name) for group in groups)}
+        for group in groups:
+            usual = defaults(group.first.settings)
+            shown |= {name for name, value in group.first.settings.items() if value != usual.get(name, value)}
         settings = {name: row for name, row in settings.items() if name in shown}
     names = [name for name in settings if not (name.startswith(RECIPE) and _agents(name) in settings)]
     rows = []

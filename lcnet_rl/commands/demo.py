@@ -33,7 +33,7 @@ class Demo:
     runs: Path = Path("runs")
     """Where the run folder is made."""
     run: Path | None = None
-    """The run folder itself, instead of a new one under --runs."""
+    """The run folder itself, instead of a new one under --runs; the dense backbone's is then made beside it."""
 
 
 RECIPE = Recipe(epochs=5, batch_size=64, lr=0.2)
@@ -54,7 +54,8 @@ def run(config: Demo) -> None:
     console.print(f"2/4 pretraining a dense {training.backbone} on {len(train):,} images", style="bold")
     name = f"{training.backbone}-{training.dataset}"
     dense = Pretrain(training.dataset, training.backbone, training.width, recipe=RECIPE, seed=config.seed)
-    pretrained = create_run(config.runs, name, "pretrain", config.seed, dense, train=train)
+    runs = config.runs if config.run is None else config.run.parent
+    pretrained = create_run(runs, name, "pretrain", config.seed, dense, train=train)
     torch.manual_seed(config.seed)
     backbone = create_backbone(training.backbone, len(train.classes), training.width)
     save_backbone(backbone, pretrained / START)  # as pretrain --resume needs it

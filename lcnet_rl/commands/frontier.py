@@ -168,8 +168,13 @@ def show(records: Sequence[Record], split: str, reference: str, out: Path, fixed
 
 def with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a run, and those that there were not yet when it was made, as if they had had their defaults."""
+    return {**defaults(settings), **settings}
+
+
+def defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a run of that kind, by dotted name; empty where its kind is not known."""
     kind = Pretrain if "recipe.epochs" in settings else ALGOS.get(settings.get("algo", ""))
-    return dict(settings) if kind is None else {**experiment(plain(kind())), **settings}
+    return {} if kind is None else experiment(plain(kind()))
 
 
 def print_left_out(names: Sequence[str]) -> None:

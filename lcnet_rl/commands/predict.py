@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lcnet_rl.commands.evaluate import checked
 from lcnet_rl.data import class_names
-from lcnet_rl.data.folder import read_images
+from lcnet_rl.data.folder import cannot_be_read, readable_images
 from lcnet_rl.device import resolve_device
 from lcnet_rl.drawing import Trace, draw_trace, labelled, legend, tile, trace
 from lcnet_rl.engine import Engine
@@ -33,7 +33,7 @@ BATCH, COLUMNS = 256, 4
 class Predict:
     """Classify image files with the engine, which runs only what each image keeps.
 
-    Images of other sizes are scaled to 32x32 pixels.
+    Images of other sizes are scaled to 32x32 pixels, both sides by themselves; transparent pixels become black.
     """
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
@@ -59,7 +59,11 @@ class Predict:
 
 
 def run(config: Predict) -> None:
-    """Print a row an image, and write the picture and the figures where they are asked for."""
+    """Print a row an image, and write the picture and the figures where they are asked for.
+
+    Raises:
+        UserError: in the end, for files that cannot be read; the others have their rows by then.
+    """
     if not config.images:
         raise UserError("which images? lcnet-rl predict RUN IMAGE [IMAGE ...]")
     if not 0 < config.threshold < 1:
@@ -75,13 +79,14 @@ def run(config: Predict) -> None:
         model.price.fill_(checked(config.price, price_range(settings["agent"]["price"])))
     classes = classes_of(config.run, settings)
     check_classes(config.run, model.classes, settings["dataset"], classes)
-    pixels = read_images(config.images)
+    pixels, unreadable = readable_images(config.images)
+    files = [file for file in config.images if file not in unreadable]
     engine = Engine(model.to(resolve_device(config.device)))
     rows: list[dict[str, Any]] = []
     traces: list[Trace] = []
     for start in range(0, len(pixels), BATCH):
         for row, kept in predict(engine, pixels[start : start + BATCH], config.threshold, classes):
-            rows.append({"image": str(config.images[len(rows)]), **row})
+            rows.append({"image": str(files[len(rows)]), **row})
             traces.append(kept)
     print_rows(rows, traces, len(model.backbone.networks))
     if config.picture is not None:
@@ -91,6 +96,8 @@ def run(config: Predict) -> None:
         options = {"threshold": config.threshold, "price": float(model.price), "which": config.which}
         write_json(config.json, {"run": str(config.run), **options, "images": rows})
         console.print(f"figures: {config.json}", soft_wrap=True)
+    if unreadable:
+        raise cannot_be_read(unreadable, len(config.images))
 
 
 def classes_of(run: Path, settings: dict[str, Any]) -> tuple[str, ...]:

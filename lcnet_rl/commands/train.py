@@ -80,7 +80,8 @@ def run_on(config: AnyTrain, device: torch.device) -> None:
         train_agent(config, backbone, teacher, train, val, folder, device)
     else:
         folder = start_run(config, backbone, train, val, device)
-    console.print(f"done; now: lcnet-rl evaluate {quote(str(folder))}", soft_wrap=True)
+    evaluation = f"lcnet-rl evaluate {quote(str(folder))}"
+    console.print(f"done; now: {evaluation} --split val (without --split on test images, once chosen)", soft_wrap=True)
 
 
 def start_run(
@@ -145,7 +146,9 @@ def put_second(config: AnyTrain, first: Backbone) -> Backbone:
 def put_gates(config: AnyTrain, backbone: Backbone) -> LCNet:
     """``backbone``, which is copied, with the gates that ``config`` asks for."""
     if backbone.second is None and not config.second_rule:
-        raise UserError("without --second there is no gate that --no-second-rule (here or of a preset) is about")
+        raise UserError(
+            "give a --second network: --no-second-rule (also of the preset cifar10-second) is about the gate before it"
+        )
     if config.second is not None and config.second_rule and not config.confidence:
         raise UserError("the rule of the gate before --second reads the confidence: give --no-second-rule too")
     model = LCNet(

@@ -6,7 +6,7 @@ import hashlib
 import os
 import struct
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,20 +48,33 @@ def read_images(files: Sequence[Path]) -> Tensor:
     Raises:
         UserError: for files that are no readable image (named, up to five, and counted).
     """
-    images, unreadable = [], []
-    for file in files:
-        image = _try_to_read(file)
-        if isinstance(image, str):
-            unreadable.append(image)
-        else:
-            images.append(image)
+    images, unreadable = readable_images(files)
     if unreadable:
-        more = f" and {len(unreadable) - NAMED} more" if len(unreadable) > NAMED else ""
-        raise UserError(
-            f"{len(unreadable)} of {len(files)} files cannot be read as images: "
-            f"{', '.join(unreadable[:NAMED])}{more}; leave them out or mend them"
-        )
-    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
+        raise cannot_be_read(unreadable, len(files))
+    return images
+
+
+def readable_images(files: Sequence[Path]) -> tuple[Tensor, dict[Path, str]]:
+    """Those of at least one file that can be read, uint8 (N, 3, 32, 32), and what to say about each of the others.
+
+    Raises:
+        UserError: when none can.
+    """
+    tried = {file: _try_to_read(file) for file in files}
+    unreadable = {file: told for file, told in tried.items() if isinstance(told, str)}
+    images = [tried[file] for file in files if file not in unreadable]
+    if not images:
+        raise cannot_be_read(unreadable, len(files))
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(), unreadable
+
+
+def cannot_be_read(unreadable: Mapping[Path, str], count: int) -> UserError:
+    """An error for some of so many files, up to five of them by name."""
+    named = ", ".join(list(unreadable.values())[:NAMED])
+    more = f" and {len(unreadable) - NAMED} more" if len(unreadable) > NAMED else ""
+    return UserError(
+        f"{len(unreadable)} of {count} files cannot be read as images: {named}{more}; leave them out or mend them"
+    )
 
 
 def read_image(file: Path) -> NDArray[np.uint8]:

@@ -113,7 +113,7 @@ def _found(text: str) -> tuple[str, Shape, str]:
         return name, _REWARDS[name], arguments
     attribute, _, arguments = arguments.partition(":")
     if not attribute.isidentifier():
-        raise unknown_name("reward", name, _REWARDS)
+        raise unknown_name("reward", name, _REWARDS, f"{', '.join(sorted(_REWARDS))}, or MODULE:FUNCTION of your own")
     return f"{name}:{attribute}", imported("reward", name, attribute, reward_names()), arguments
 
 

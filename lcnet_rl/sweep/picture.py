@@ -26,11 +26,13 @@ LABELLED = 12
 """Runs that are labelled; the names of more would lie over each other."""
 MARGIN = 1.0
 """Points of accuracy below all else from which on a dominated run is told at the picture's foot instead of drawn."""
-
 TOLD = 3
 """Runs at the foot that are told with their accuracy; of more it says only how many they are."""
 CROSSES = "1234|_+x"
 """Markers of rivals; where there are more runs than markers, those of one algorithm share one."""
+OTHER, FRONTIER, BEATEN = "others", "frontier of policies", "the same, but a static network beats it"
+KINDS = ((OTHER, "0.6", "0.6", 5), (FRONTIER, "tab:blue", "tab:blue", 8), (BEATEN, "tab:blue", "white", 8))
+"""Of policies: the label, colour, face and size of their markers."""
 
 
 def plot_frontier(
@@ -59,19 +61,20 @@ def plot_frontier(
     axes = figure.subplots()
     style: dict[str, Any] = {"ls": "", "capsize": 3, "elinewidth": 1}
     several_seeds = any(len(group.records) > 1 for group in [*groups, *rivals])
-    for best, color, size in ((False, "0.6", 5), (True, "tab:blue", 8)):
+    fixed = [*dense.values(), *static.values()]
+    kinds = [(_kind(group, index in front, fixed), group) for index, group in enumerate(groups)]
+    for kind, color, face, size in KINDS:
         for several, marker in ((False, "o"), (True, "s")):
             chosen = [
-                group
-                for index, group in enumerate(groups)
-                if (index in front, networks(group.first.summary["backbone"]) > 1) == (best, several)
+                group for of, group in kinds if (of, networks(group.first.summary["backbone"]) > 1) == (kind, several)
             ]
             if chosen:
-                label = f"ours{', networks in a row' if several else ''}: {'frontier' if best else 'dominated'}"
+                label = f"ours{', chains' if several else ''}: {kind}"
                 macs, accuracies = zip(*(_shown(group.point) for group in chosen), strict=True)
                 macs_bars, accuracy_bars = zip(*(_shown(group.spread) for group in chosen), strict=True)
                 bars: dict[str, Any] = {"xerr": macs_bars, "yerr": accuracy_bars} if several_seeds else {}
-                axes.errorbar(macs, accuracies, **bars, fmt=marker, ms=size, color=color, label=label, **style)
+                faced: dict[str, Any] = {"color": color, "mfc": face, "label": label}
+                axes.errorbar(macs, accuracies, **bars, fmt=marker, ms=size, **faced, **style)
     markers: dict[str, str] = {}
     for rival in rivals:
         few = len(rivals) <= len(CROSSES)
@@ -137,6 +140,13 @@ def plot_frontier(
     axes.legend(handles, labels, loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize="small", frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
+
+
+def _kind(group: Group, best: bool, fixed: Sequence[tuple[float, float]]) -> str:
+    """Which of ``KINDS`` a group is, beside networks ``fixed`` (MACs, accuracy) that treat all images alike."""
+    macs, accuracy = group.point
+    beaten = any(cost <= macs and reached >= accuracy for cost, reached in fixed)
+    return OTHER if not best else BEATEN if beaten else FRONTIER
 
 
 def _shown(point: tuple[float, float]) -> tuple[float, float]:

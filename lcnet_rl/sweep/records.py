@@ -196,7 +196,7 @@ def dotted(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def grouped(records: Iterable[Record], filled: Fill = dict) -> list[Group]:
-    """Records by all settings but the seed, in order; of two with the same seeds, the later one.
+    """Records by all settings but the seed, in order, each group's by their seeds; of two with the same, the later one.
 
     Starting from networks that were trained alike, with other seeds, is the same setting.
 
@@ -212,7 +212,10 @@ def grouped(records: Iterable[Record], filled: Fill = dict) -> list[Group]:
         rest |= lineages(record.settings, filled)
         seeds = [record.settings.get(SEED), lineages(record.settings, filled, seeds=True)]
         groups.setdefault(json.dumps(rest, sort_keys=True), {})[json.dumps(seeds, sort_keys=True)] = record
-    return [Group(tuple(by_seeds.values())) for by_seeds in groups.values()]
+    return [
+        Group(tuple(sorted(by_seeds.values(), key=lambda record: record.settings.get(SEED) or 0)))
+        for by_seeds in groups.values()
+    ]
 
 
 def left_out(records: Iterable[Record], groups: Iterable[Group]) -> list[str]:
