@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lcnet_rl.backbones import BackboneSpec, create_backbone
 from lcnet_rl.gates import Standardize
@@ -71,3 +74,21 @@ def balance(model: LCNet, images: torch.Tensor) -> LCNet:
             gate.keep.bias -= middle
         state = model.advance(state, greedy(observation))
     return model
+
+
+class Convolutions(TorchDispatchMode):
+    """Notes every convolution's type and number of images, whichever operator it is, and counts ReLUs by themselves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[int] = []
+        self.types: list[torch.dtype] = []
+        self.relus = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if "convolution" in func.name() and "weight" not in func.name():
+            self.batches.append(len(result))
+            self.types.append(result.dtype)
+        self.relus += "relu" in func.name() or ("clamp" in func.name() and result.ndim == 4)
+        return result

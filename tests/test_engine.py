@@ -11,8 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import images, lively
-from torch.utils._python_dispatch import TorchDispatchMode
+from networks import Convolutions, images, lively
 from torch.utils.flop_counter import FlopCounterMode
 
 from lcnet_rl.backbones import pool
@@ -196,22 +195,6 @@ def test_greedy_decides_as_the_model_does(confidence: bool) -> None:
         expected = model.run(images(32), model.greedy(0.6)).actions
         got = engine.run(images(32), engine.greedy(0.6)).actions
     assert torch.equal(got, model.executed(expected))
-
-
-class Convolutions(TorchDispatchMode):
-    """Notes how many images every convolution gets, whichever operator it is, and counts ReLUs by themselves."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.batches: list[int] = []
-        self.relus = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if "convolution" in func.name() and "weight" not in func.name():
-            self.batches.append(len(result))
-        self.relus += "relu" in func.name() or ("clamp" in func.name() and result.ndim == 4)
-        return result
 
 
 def test_a_skipped_block_runs_no_convolution() -> None:
