@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,14 @@ def pytest_configure() -> None:
 def images(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A folder of dark and bright images, as a data set's name."""
     return dark_and_bright(tmp_path_factory.mktemp("images"), train=40, test=10)
+
+
+@pytest.fixture
+def threads() -> Iterator[int]:
+    """Another number of threads than PyTorch has now, and has again after the test."""
+    before = torch.get_num_threads()
+    yield before + 1
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
