@@ -207,9 +207,11 @@ def test_a_folder_for_figures_is_made_before_and_they_are_written_before_the_pic
 ) -> None:
     figures = run / "new" / "folder" / "x.json"
     monkeypatch.setattr(bench, "trained", lambda *_: told() if figures.parent.is_dir() else pytest.fail("no folder"))
-    monkeypatch.setattr(bench, "plot_latencies", lambda *_: figures.is_file() or pytest.fail("no figures"))
+    drawn = []
+    monkeypatch.setattr(bench, "plot_latencies", lambda *of: drawn.append((figures.is_file(), *of)))
     assert main(["bench", str(run), "--json", str(figures), "--device", "cpu", "--batches", "2"]) == 0
     assert json.loads(figures.read_text())["latencies"] == LATENCIES
+    assert drawn == [(True, LATENCIES, figures.with_suffix(".png"))]
 
 
 def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_timed(
