@@ -11,12 +11,14 @@ import re
 from typing import Any
 
 import pytest
+import torch
 
+from lcnet_rl.rewards import Judgement, create_reward
 from lcnet_rl.weights import REFERENCE
 
 ROOT = REFERENCE.parent.parent
 SNIPPETS = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S)
-OWN_NETWORK, SINGLE, VECTOR, TRAINED, SB3, EVALUATED, ENGINE, EXPORTED = range(8)
+OWN_NETWORK, SINGLE, VECTOR, TRAINED, SB3, EVALUATED, OWN_REWARD, ENGINE, EXPORTED = range(9)
 SMALLER = {
     "num_envs=512": "num_envs=2",
     "VectorEnv(256, ": "VectorEnv(8, ",
@@ -59,6 +61,12 @@ def test_a_snippet_compiles_and_imports_what_exists(snippet: str) -> None:
 def test_a_network_of_ones_own_is_one_as_documented() -> None:
     short = run([OWN_NETWORK], {})["short"]
     assert (short.stages, short.growth) == ((1, 2), (1, 4))
+
+
+def test_a_reward_of_ones_own_is_one_as_documented() -> None:
+    reward = create_reward(run([OWN_REWARD], {})["cubic"])
+    judged = Judgement(torch.tensor([1.0, 0.0]), torch.tensor([-0.1, -2.0]), torch.tensor([0.9, 0.5]))
+    assert reward(judged, torch.tensor([0.5, 1.0]), torch.tensor(2.0)).tolist() == [0.75, -2.0]
 
 
 def test_environments_are_made_as_documented(capsys: pytest.CaptureFixture[str]) -> None:
