@@ -27,14 +27,15 @@ def plot_tradeoff(summary: dict[str, Any], curve: list[tuple[float, float]], lin
     Args:
         summary: of ``report.summarize``.
         curve: (MACs, accuracy) of the policy at other settings, perhaps on fewer images.
-        line: what these settings are.
-        path: the PNG to write.
+        line: what these settings are, for the legend.
+        path: the PNG to write, in the run's folder.
     """
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     if curve:
         macs, accuracies = zip(*sorted(curve), strict=True)
-        axes.plot([m / 1e6 for m in macs], [100 * a for a in accuracies], "-", color="tab:blue", lw=1.5, alpha=0.6)
+        places = [m / 1e6 for m in macs], [100 * a for a in accuracies]
+        axes.plot(*places, ".-", color="tab:blue", lw=1.5, alpha=0.6, label=f"policy at {line}")
     axes.plot(summary["macs_mean"] / 1e6, 100 * summary["accuracy"], "o", color="tab:blue", ms=9, label="policy")
     axes.plot(summary["dense_macs"] / 1e6, 100 * summary["dense_accuracy"], "k*", ms=12, label=whole(summary))
     # The first colour is the policy's.
@@ -45,7 +46,7 @@ def plot_tradeoff(summary: dict[str, Any], curve: list[tuple[float, float]], lin
     axes.set_ylabel("accuracy, %")
     shown = [summary["accuracy"], summary["dense_accuracy"], *(c["accuracy"] for c in summary["controls"].values())]
     axes.set_ylim(bottom=100 * min(shown) - BELOW)  # the line may go on to where nothing is kept
-    axes.set_title(f"{summary['backbone']} on {summary['dataset']}/{summary['split']}\nline: {line}")
+    axes.set_title(f"{path.resolve().parent.name}: {summary['backbone']} on {summary['dataset']}/{summary['split']}")
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=130)
@@ -83,7 +84,7 @@ def picture_paths(model: LCNet, dataset: Dataset, policy: Results, whole: Result
         dataset: N images.
         policy: the greedy policy's results on them.
         whole: those of the whole network.
-        path: the PNG to write.
+        path: the PNG to write, in the run's folder.
         count: images a row.
     """
     known = dataset.difficulty is not None
@@ -92,7 +93,8 @@ def picture_paths(model: LCNet, dataset: Dataset, policy: Results, whole: Result
     pictures, networks = [], len(model.backbone.networks)
     for index in torch.cat((order[:count], order[-count:])).tolist():
         how = f"difficulty {difficulty[index]:.2f}" if known else f"-log p {difficulty[index]:.2f}"
-        caption = f"{policy.shares[index]:.0%} MACs, {how}"
+        label, seen = (dataset.classes[int(number[index])] for number in (dataset.labels, policy.predictions))
+        caption = f"{label}{'' if seen == label else f', seen as {seen}'}\n{policy.shares[index]:.0%} MACs, {how}"
         pictures.append(
             draw_trace(
                 dataset.images[index].numpy(),
@@ -103,6 +105,6 @@ def picture_paths(model: LCNet, dataset: Dataset, policy: Results, whole: Result
                 networks,
             )
         )
-    where = f"{model.spec.backbone.title} on {dataset.name}/{dataset.split}"
+    where = f"{path.resolve().parent.name}: {model.spec.backbone.title} on {dataset.name}/{dataset.split}"
     title = f"{where}: what ran ({legend(networks)}; frame: green if right, else red)"
     Image.fromarray(labelled(tile(pictures, count), title, ("easy", "hard"))).save(path)

@@ -180,8 +180,12 @@ def test_a_pictures_easiest_images_are_those_of_the_whole_network(
     rows: list[Any] = []
     monkeypatch.setattr(plots, "labelled", lambda grid, title, labels: rows.extend([title, labels]) or grid)
     picture_paths(model, data, policy, whole, tmp_path / "paths.png", count=2)
-    assert rows[0].startswith(f"{model.spec.backbone.title} on {data.name}/{data.split}: what ran")
+    run = tmp_path.name
+    assert rows[0].startswith(f"{run}: {model.spec.backbone.title} on {data.name}/{data.split}: what ran")
     assert rows[1] == ("easy", "hard")
     order = whole.log_prob.abs().argsort(stable=True)
     expected = [float(whole.log_prob[index].abs()) for index in (*order[:2], *order[-2:])]
     assert [float(caption.rsplit(maxsplit=1)[-1]) for caption in captions] == pytest.approx(expected, abs=0.006)
+    for caption, index in zip(captions, (*order[:2], *order[-2:]), strict=True):
+        label, seen = (data.classes[int(of[index])] for of in (data.labels, policy.predictions))
+        assert caption.startswith(f"{label}\n" if label == seen else f"{label}, seen as {seen}\n")
