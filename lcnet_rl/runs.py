@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import difflib
 import io
 import json
 import math
@@ -135,11 +136,19 @@ def read_config(run: Path) -> dict[str, Any]:
     """
     path = run / CONFIG
     if not path.is_file():
-        raise UserError(f"{run} is no run folder: it holds no {CONFIG}")
+        raise no_run_folder(run)
     settings = read_yaml(path, str(path))
     if not isinstance(settings.get("dataset"), str) or not isinstance(settings.get("agent", {}), dict):
         raise UserError(f"{path} is cut short, or no run's: it lacks dataset or agent")
     return settings
+
+
+def no_run_folder(run: Path) -> UserError:
+    """An error for a folder without a run, or of no such name, with the nearest names beside it."""
+    beside = [config.parent.name for config in run.parent.glob(f"*/{CONFIG}")]
+    near = difflib.get_close_matches(run.name, beside, n=2)
+    hint = f"; did you mean {' or '.join(str(run.with_name(name)) for name in near)}?" if near else ""
+    return UserError(f"{run} is no run folder: it holds no {CONFIG}{hint}")
 
 
 def load_checkpoint(run: Path) -> dict[str, Any]:

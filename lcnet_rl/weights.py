@@ -84,7 +84,9 @@ def load_model(path: Path) -> LCNet:
     if not path.is_file() and (path.parent / BACKBONE).is_file():
         raise UserError(f"{path.parent} trained a dense backbone, no agent; give a run of lcnet-rl train")
     if not path.is_file():
-        raise UserError(f"no model at {path}; has the run finished?")
+        final = path.name != MODEL and (path.parent / MODEL).is_file()
+        hint = "this folder has the final model only (--which final)" if final else "has the run finished?"
+        raise UserError(f"no model at {path}; {hint}")
     state, metadata = read_tensors(path)
     if "model" not in metadata:
         raise UserError(f"{path} is no model of this project (its header names no architecture)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -297,7 +298,19 @@ def test_what_is_missing_is_said_with_the_command_that_makes_it(
     assert error.index("give --split val") < error.index("--split test"), "test images are for the end"
     other = make_run(tmp_path / "other", 1.0, 0, 0.9, 0.5, dataset="cifar10")
     assert main([command, runs[0], other]) == 2
-    assert "cannot be compared" in capsys.readouterr().err
+    assert re.search(r"accuracies on \S+ \(.+\) and shapes \(.+\) cannot be compared", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("command", ["frontier", "compare", "evaluate"])
+def test_a_run_folder_of_nearly_that_name_is_told(
+    command: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    make_run(tmp_path / "resnet20-65-layers", 0.1, 0, 0.9, 0.5)
+    wrong = [str(tmp_path / "resnet20-65-layer")] * (2 if command == "compare" else 1)
+    assert main([command, *wrong]) == 2
+    told = capsys.readouterr().err
+    assert "resnet20-65-layer is no run folder: it holds no config.yaml; did you mean " in told
+    assert f"{tmp_path / 'resnet20-65-layers'}?" in told
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from lcnet_rl.errors import UserError
 from lcnet_rl.progress import console
 from lcnet_rl.report import whole
 from lcnet_rl.results.rows import is_dense, is_pruned, rivals
-from lcnet_rl.runs import CONFIG, command_line, plain, write_json
+from lcnet_rl.runs import CONFIG, command_line, no_run_folder, plain, write_json
 from lcnet_rl.sweep.frontier import hypervolume, pareto
 from lcnet_rl.sweep.picture import plot_frontier
 from lcnet_rl.sweep.published import CIFAR10
@@ -68,6 +68,9 @@ def run(config: Frontier) -> None:
     storage = config.storage or default_storage(config.runs)
     folders = [name for name in config.of if (Path(name) / CONFIG).is_file()]
     studies = [name for name in config.of if name not in folders]
+    for name in studies:
+        if "/" in name:  # which a study's name cannot have
+            raise no_run_folder(Path(name))
     split = ("val" if studies else "test") if config.split == "auto" else config.split
     if studies and split == "test":
         raise UserError(

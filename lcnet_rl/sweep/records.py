@@ -267,7 +267,8 @@ def one_data_set(records: Sequence[Record]) -> str:
     """
     if not records:
         raise UserError("there is nothing to compare yet: no trial has completed")
-    names = sorted({record.summary["dataset"] for record in records})
-    if len(names) > 1:
-        raise UserError(f"accuracies on {' and '.join(names)} cannot be compared; give runs on one data set")
-    return str(names[0])
+    first = {record.summary["dataset"]: record.name for record in reversed(records)}
+    if len(first) > 1:
+        named = " and ".join(f"{dataset} ({name})" for dataset, name in sorted(first.items()))
+        raise UserError(f"accuracies on {named} cannot be compared; give runs on one data set")
+    return str(*first)
