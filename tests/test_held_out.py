@@ -25,7 +25,7 @@ def test_a_row_of_networks_learns_its_gates_and_leaves_its_networks_as_they_are(
     network = ["--dataset", "held-out:shapes", "--backbone", "resnet8", "--width", "4", "--init", "small.safetensors"]
     arguments = ["train", "--preset", "cifar10-second", *network, "--epochs", "1", "--batch-size", "64"]
     assert main(arguments) == 2
-    assert "without --second there is no gate" in " ".join(capsys.readouterr().err.split())
+    assert "give a --second network" in " ".join(capsys.readouterr().err.split())
     assert main([*arguments, "--second", "large.safetensors", "--target", "0.6", "--run", "row"]) == 0
     model = load_model(tmp_path / "row")
     assert all(gate.keep.weight.any() for gate in model.gates())

@@ -115,7 +115,7 @@ def test_a_second_network_is_put_behind_the_starting_one(
     for said, *option in (
         (behind, "--second-weight", "2"),
         (behind, "--second-mirrored"),
-        ("without --second there is no gate", "--no-second-rule"),
+        ("give a --second network", "--no-second-rule"),
         ("reads the confidence: give --no-second-rule too", "--no-confidence", "--second", other),
         ("has no pupil", "--teacher", other, "--no-train-backbone", "--no-train-scales"),
     ):

@@ -37,7 +37,7 @@ ONLY_OF = {
     "device": (RUN, "env", "train"),
 }
 """Options that only some benchmarks have, and which."""
-STANDARD_TRIALS = {1: 60, 128: 16}
+STANDARD_TRIALS = {1: 50, 128: 12}
 """Counted trials of the standard cases, by batch size."""
 
 
@@ -62,7 +62,7 @@ class Bench:
     precisions: tuple[Literal["fp32", "bf16"], ...] = ("fp32",)
     """Of a run: fp32, bf16, or both."""
     trials: int | None = None
-    """Counted trials of each: 30 for a run, and ten times as many of single images; 60 and 16 for the standard cases at
+    """Counted trials of each: 30 for a run, and ten times as many of single images; 50 and 12 for the standard cases at
     batch 1 and 128; else 12."""
     threads: int | None = None
     """CPU threads; as many as torch takes when not given (OMP_NUM_THREADS, else all cores)."""
