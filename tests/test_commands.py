@@ -179,15 +179,18 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("option", ["--runs", "--run"])
 def test_a_demo_that_is_stopped_while_pretraining_leaves_what_resuming_needs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(*_: object) -> None:
         raise Interrupted("lcnet-rl pretrain --resume", 1, 2)
 
     monkeypatch.setattr(demo, "train_dense", stop)
-    assert main(["demo", "--runs", str(tmp_path)]) != 0
-    (folder,) = tmp_path.iterdir()
+    monkeypatch.chdir(tmp_path)
+    given = {"--runs": tmp_path / "mine", "--run": tmp_path / "mine" / "agent"}[option]
+    assert main(["demo", option, str(given)]) != 0
+    (folder,) = (tmp_path / "mine").iterdir()
     assert {CONFIG, START} <= {path.name for path in folder.iterdir()}
 
 
