@@ -14,13 +14,13 @@ import yaml
 
 import lcnet_rl
 from agents.reinforce import Reinforce
-from lcnet_rl.commands import COMMANDS, demo, main
+from lcnet_rl.commands import COMMANDS, main
 from lcnet_rl.commands.train_settings import ALGOS, parse
 from lcnet_rl.data import Dataset, load_dataset
-from lcnet_rl.interrupt import Interrupted, deferred_interrupt
+from lcnet_rl.interrupt import deferred_interrupt
 from lcnet_rl.macs import dense_macs
 from lcnet_rl.pretrain import dense_accuracy
-from lcnet_rl.runs import CHECKPOINT, CONFIG, MODEL, PROGRESS, RUN, START
+from lcnet_rl.runs import CHECKPOINT, CONFIG, MODEL, PROGRESS, RUN
 from lcnet_rl.settings import from_dict, preset_names, read_preset
 from lcnet_rl.tree import load_tree
 from lcnet_rl.weights import REFERENCE, load_backbone
@@ -176,22 +176,6 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     assert re.findall(r"^  (\S+) ", capsys.readouterr().out, re.M) == list(COMMANDS)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("option", ["--runs", "--run"])
-def test_a_demo_that_is_stopped_while_pretraining_leaves_what_resuming_needs(
-    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def stop(*_: object) -> None:
-        raise Interrupted("lcnet-rl pretrain --resume", 1, 2)
-
-    monkeypatch.setattr(demo, "train_dense", stop)
-    monkeypatch.chdir(tmp_path)
-    given = {"--runs": tmp_path / "mine", "--run": tmp_path / "mine" / "agent"}[option]
-    assert main(["demo", option, str(given)]) != 0
-    (folder,) = (tmp_path / "mine").iterdir()
-    assert {CONFIG, START} <= {path.name for path in folder.iterdir()}
 
 
 @pytest.mark.parametrize("name", preset_names())
