@@ -21,14 +21,15 @@ BELOW = 4
 """Points of accuracy that are drawn below the worst control."""
 
 
-def plot_tradeoff(summary: dict[str, Any], curve: list[tuple[float, float]], line: str, path: Path) -> None:
+def plot_tradeoff(summary: dict[str, Any], curve: list[tuple[float, float]], line: str, name: str, path: Path) -> None:
     """Accuracy over MMACs an image: the policy, its controls, the dense backbone, and the policy at other settings.
 
     Args:
         summary: of ``report.summarize``.
         curve: (MACs, accuracy) of the policy at other settings, perhaps on fewer images.
         line: what these settings are, for the legend.
-        path: the PNG to write, in the run's folder.
+        name: the run's, for the title.
+        path: the PNG to write.
     """
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
@@ -46,7 +47,7 @@ def plot_tradeoff(summary: dict[str, Any], curve: list[tuple[float, float]], lin
     axes.set_ylabel("accuracy, %")
     shown = [summary["accuracy"], summary["dense_accuracy"], *(c["accuracy"] for c in summary["controls"].values())]
     axes.set_ylim(bottom=100 * min(shown) - BELOW)  # the line may go on to where nothing is kept
-    axes.set_title(f"{path.resolve().parent.name}: {summary['backbone']} on {summary['dataset']}/{summary['split']}")
+    axes.set_title(f"{name}: {summary['backbone']} on {summary['dataset']}/{summary['split']}")
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=130)
@@ -73,7 +74,9 @@ def plot_latencies(latencies: dict[str, dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=130)
 
 
-def picture_paths(model: LCNet, dataset: Dataset, policy: Results, whole: Results, path: Path, count: int = 8) -> None:
+def picture_paths(
+    model: LCNet, dataset: Dataset, policy: Results, whole: Results, name: str, path: Path, count: int = 8
+) -> None:
     """What ran for the easiest images (upper row) and the hardest (lower row).
 
     Easy and hard are the data set's known difficulty, or else the label's log-probability where everything runs: the
@@ -84,7 +87,8 @@ def picture_paths(model: LCNet, dataset: Dataset, policy: Results, whole: Result
         dataset: N images.
         policy: the greedy policy's results on them.
         whole: those of the whole network.
-        path: the PNG to write, in the run's folder.
+        name: the run's, for the title.
+        path: the PNG to write.
         count: images a row.
     """
     known = dataset.difficulty is not None
@@ -105,6 +109,6 @@ def picture_paths(model: LCNet, dataset: Dataset, policy: Results, whole: Result
                 networks,
             )
         )
-    where = f"{path.resolve().parent.name}: {model.spec.backbone.title} on {dataset.name}/{dataset.split}"
+    where = f"{name}: {model.spec.backbone.title} on {dataset.name}/{dataset.split}"
     title = f"{where}: what ran ({legend(networks)}; frame: green if right, else red)"
     Image.fromarray(labelled(tile(pictures, count), title, ("easy", "hard"))).save(path)

@@ -179,9 +179,8 @@ def test_a_pictures_easiest_images_are_those_of_the_whole_network(
     monkeypatch.setattr(plots, "draw_trace", drawn)
     rows: list[Any] = []
     monkeypatch.setattr(plots, "labelled", lambda grid, title, labels: rows.extend([title, labels]) or grid)
-    picture_paths(model, data, policy, whole, tmp_path / "paths.png", count=2)
-    run = tmp_path.name
-    assert rows[0].startswith(f"{run}: {model.spec.backbone.title} on {data.name}/{data.split}: what ran")
+    picture_paths(model, data, policy, whole, "mine", tmp_path / "paths.png", count=2)
+    assert rows[0].startswith(f"mine: {model.spec.backbone.title} on {data.name}/{data.split}: what ran")
     assert rows[1] == ("easy", "hard")
     order = whole.log_prob.abs().argsort(stable=True)
     expected = [float(whole.log_prob[index].abs()) for index in (*order[:2], *order[-2:])]

@@ -108,6 +108,12 @@ def test_evaluate_tells_what_became_of_every_image(
     assert accuracy("dense backbone") == figures["dense_accuracy"]
     for name, control in figures["controls"].items():
         assert accuracy(name) == control["accuracy"]
+    left = {path: path.stat().st_mtime_ns for path in run.iterdir()}
+    assert main(["evaluate", str(run), "--out", str(tmp_path / "out")]) == 0
+    assert left == {path: path.stat().st_mtime_ns for path in run.iterdir()}
+    written = ["evaluation-test.json", "images-test.csv", "paths-test.png", "tradeoff-test.png"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == written
+    assert json.loads((tmp_path / "out" / "evaluation-test.json").read_text())["accuracy"] == figures["accuracy"]
     assert sum(map(float, told["macs"])) / len(test) == pytest.approx(figures["macs_mean"])
     assert len(set(told["macs"])) > 1
     for block, kept in enumerate(figures["kept_filters"]):

@@ -62,10 +62,12 @@ class Evaluate:
     """Where data sets are kept; by default where the run had them."""
     seed: int = 0
     """Of the controls."""
+    out: Path | None = None
+    """Folder of the figures and pictures; by default the run's own, where compare and frontier look for figures."""
 
 
 def run(config: Evaluate) -> None:
-    """Evaluate, print, and write ``evaluation-SPLIT.json``, ``images-SPLIT.csv`` and pictures into the run folder."""
+    """Evaluate, print, and write ``evaluation-SPLIT.json``, ``images-SPLIT.csv`` and pictures."""
     check_seed(config.seed)
     if config.budget is not None and config.price is not None:
         raise UserError("a budget finds its price by itself: give --budget or --price, not both")
@@ -82,13 +84,13 @@ def run(config: Evaluate) -> None:
     summary = evaluate_run(config, model, train, val, dataset)
     print_summary(summary)
     for name in ("tradeoff", "paths"):
-        console.print(f"picture: {config.run / f'{name}-{variant(config)}.png'}", soft_wrap=True)
+        console.print(f"picture: {picture_of(config, name)}", soft_wrap=True)
     print_files(figures_of(config))
 
 
 def evaluate_dense(config: Evaluate, settings: dict[str, Any]) -> None:
     """Accuracy and MACs of a run of ``pretrain``; writes ``evaluation-SPLIT.json`` and ``images-SPLIT.csv``."""
-    if config != Evaluate(config.run, config.split, device=config.device, data_root=config.data_root):
+    if config != Evaluate(config.run, config.split, device=config.device, data_root=config.data_root, out=config.out):
         raise UserError(f"in {config.run} nothing is decided: leave --budget, --price, --which and --seed away")
     root = data_root(config.data_root, settings)
     dataset = load_dataset(settings["dataset"], config.split, root)
@@ -126,7 +128,12 @@ def print_files(figures: Path) -> None:
 
 def figures_of(config: Evaluate) -> Path:
     """Where the figures are written."""
-    return config.run / f"evaluation-{variant(config)}.json"
+    return (config.out or config.run) / f"evaluation-{variant(config)}.json"
+
+
+def picture_of(config: Evaluate, name: str) -> Path:
+    """Where a picture, ``tradeoff`` or ``paths``, is drawn."""
+    return figures_of(config).with_name(f"{name}-{variant(config)}.png")
 
 
 def variant(config: Evaluate) -> str:
@@ -138,7 +145,7 @@ def variant(config: Evaluate) -> str:
 
 
 def evaluate_run(config: Evaluate, model: LCNet, train: Dataset, val: Dataset, dataset: Dataset) -> dict[str, Any]:
-    """The figures of ``report.summarize``, written with their pictures into the run folder."""
+    """The figures of ``report.summarize``, written with their pictures."""
     device = resolve_device(config.device)
     model.to(device)
     settings = read_config(config.run)
@@ -159,8 +166,9 @@ def evaluate_run(config: Evaluate, model: LCNet, train: Dataset, val: Dataset, d
     few = dataset.sample(2000)
     line = ("other thresholds" if prices.is_one else f"prices {prices}") + f", {len(few):,} images"
     curve = trade_off(model, train, few, prices, device)
-    plot_tradeoff(summary, curve, line, config.run / f"tradeoff-{variant(config)}.png")
-    picture_paths(model, dataset, policy, controls["keep-all"], config.run / f"paths-{variant(config)}.png")
+    name = config.run.resolve().name
+    plot_tradeoff(summary, curve, line, name, picture_of(config, "tradeoff"))
+    picture_paths(model, dataset, policy, controls["keep-all"], name, picture_of(config, "paths"))
     return summary
 
 
