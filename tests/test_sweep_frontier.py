@@ -150,6 +150,22 @@ def test_frontier_of_runs_with_seeds(capsys: pytest.CaptureFixture[str], runs: l
     assert (tmp_path / "out" / "frontier-test.png").stat().st_size > 10_000
 
 
+def test_a_hypervolume_counts_from_the_macs_asked_for(
+    capsys: pytest.CaptureFixture[str], runs: list[str], tmp_path: Path
+) -> None:
+    def frontier(*options: str) -> int:
+        return main(["frontier", *runs, "--out", str(tmp_path), *options])
+
+    assert frontier("--hypervolume-mmacs", "20") == 0
+    assert "at 20.00 MMACs, as asked for" in capsys.readouterr().out
+    figures = json.loads((tmp_path / "frontier-test.json").read_text())
+    assert figures["hypervolume_reference"]["macs"] == 20e6
+    assert figures["hypervolume"] == pytest.approx(0.75 * 0.88 + 0.6 * 0.04)
+    for wrong in ("0", "-1", "nan", "inf"):
+        assert frontier("--hypervolume-mmacs", wrong) == 2
+        assert "--hypervolume-mmacs must be a positive number" in capsys.readouterr().err
+
+
 def test_shares_of_different_networks_are_not_set_side_by_side(
     capsys: pytest.CaptureFixture[str], runs: list[str], tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ def test_a_run_far_below_all_else_is_told_at_the_pictures_foot(monkeypatch: pyte
         plot_frontier(groups, [0], {"dense": (1e6, 0.95)}, [], "title", tmp_path / "frontier.png")
     low, near = (figure.axes[0] for figure in drawn)
     assert low.get_ylim()[0] == pytest.approx(90 - MARGIN)
-    assert [text.get_text() for text in low.texts] == ["0.9", "50.0\N{DOWNWARDS ARROW}"]
+    assert {text.get_text() for text in low.texts} == {"0.9", "50.0\N{DOWNWARDS ARROW}"}
     assert near.get_ylim()[0] < 89.5
     assert [text.get_text() for text in near.texts] == ["0.9", "0.895"]
 
@@ -47,6 +48,16 @@ def test_many_runs_far_below_all_else_are_counted_at_the_pictures_foot(
     axes = drawn[0].axes[0]
     assert [text.get_text() for text in axes.texts] == [f"20 runs below {90 - MARGIN:.1f} %"]
     assert any(list(line.get_ydata()) == [axes.get_ylim()[0]] * 20 for line in axes.lines), "and marked where they are"
+
+
+def test_names_of_runs_that_lie_close_together_do_not_overlap(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    groups = grouped([Record(f"a-rather-long-name-{i}", {"x": i}, summary(0.9, 0.5)) for i in range(4)])
+    plot_frontier(groups, [0], {"dense": (1e6, 0.95)}, [], "title", tmp_path / "frontier.png")
+    boxes = [text.get_window_extent() for text in drawn[0].axes[0].texts]
+    assert len(boxes) == 4
+    assert not any(box.overlaps(other) for box, other in itertools.combinations(boxes, 2))
 
 
 @pytest.mark.parametrize("count", [LABELLED, LABELLED + 1])
@@ -105,6 +116,6 @@ def test_no_control_has_the_policys_colour(monkeypatch: pytest.MonkeyPatch, tmp_
     of = summary(0.9, 0.5) | {"networks": 1, "pruned": False, "split": "test"}
     control = of["controls"]["shuffled"]
     of["controls"] = dict.fromkeys(("keep-all", "random", "shuffled", "static"), control)
-    plot_tradeoff(of, [], "line", tmp_path / "tradeoff.png")
+    plot_tradeoff(of, [], "line", "mine", tmp_path / "tradeoff.png")
     policy, *others = (to_hex(line.get_color()) for line in drawn[0].axes[0].lines)
     assert len({policy, *others}) == 6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,9 @@ class Frontier:
     """The studies' database; by default the SQLite file under --runs."""
     runs: Path = Path("runs")
     """Where studies are looked for and where the files go."""
+    hypervolume_mmacs: float | None = None
+    """MMACs from which the hypervolume counts, so that those of several calls compare; by default those of the dearest
+    network here with nothing skipped."""
     out: Path | None = None
     """Folder of frontier-SPLIT.png and .json; by default that of the first study, or --runs/frontier."""
 
@@ -65,6 +69,8 @@ def run(config: Frontier) -> None:
     """Print the frontier, and write its picture and figures."""
     if not config.of:
         raise UserError("give a study's name or run folders")
+    if config.hypervolume_mmacs is not None and not 0 < config.hypervolume_mmacs < math.inf:
+        raise UserError(f"--hypervolume-mmacs must be a positive number, got {config.hypervolume_mmacs:g}")
     storage = config.storage or default_storage(config.runs)
     folders = [name for name in config.of if (Path(name) / CONFIG).is_file()]
     studies = [name for name in config.of if name not in folders]
@@ -84,12 +90,19 @@ def run(config: Frontier) -> None:
     if fixed and not records:
         raise UserError("these are dense networks; give runs of lcnet-rl train, or a study, to hold against them")
     out = config.out or config.runs / (studies[0] if studies else "frontier")
-    show(records, split, config.reference, out, fixed)
+    show(records, split, config.reference, out, fixed, config.hypervolume_mmacs)
     if studies:
         console.print(f"studies in {shown(storage)}", soft_wrap=True, highlight=False)
 
 
-def show(records: Sequence[Record], split: str, reference: str, out: Path, fixed: Sequence[Record] = ()) -> None:
+def show(
+    records: Sequence[Record],
+    split: str,
+    reference: str,
+    out: Path,
+    fixed: Sequence[Record] = (),
+    mmacs: float | None = None,
+) -> None:
     """Print the table of a frontier, and write its picture and figures into the folder ``out``.
 
     Args:
@@ -98,6 +111,7 @@ def show(records: Sequence[Record], split: str, reference: str, out: Path, fixed
         reference: what to show beside, as of ``Frontier``.
         out: where the files go.
         fixed: networks that treat all images alike, to hold the policies against.
+        mmacs: from which the hypervolume counts; None for those of the dearest network with nothing skipped.
 
     Raises:
         UserError: for records on different data sets, or none.
@@ -109,13 +123,13 @@ def show(records: Sequence[Record], split: str, reference: str, out: Path, fixed
     front = pareto(points)
     dense = dense_backbones(records)
     dearest = max(records, key=lambda record: float(record.summary["dense_macs"]))
-    most = float(dearest.summary["dense_macs"])
+    most = float(dearest.summary["dense_macs"]) if mmacs is None else 1e6 * mmacs
     volume = hypervolume(points, (most, 0.0))
     title = f"frontier on {dataset}/{split}: {len(front)} of {len(groups)} settings"
     print_frontier(groups, front, title, f"lcnet-rl compare RUN RUN ... --split {split}")
+    named = "as asked for" if mmacs else nothing_skipped(dearest)
     console.print(
-        f"hypervolume {volume:.4f} of 1 (reference point: accuracy 0 at {most / 1e6:.2f} MMACs, "
-        f"{nothing_skipped(dearest)})",
+        f"hypervolume {volume:.4f} of 1 (reference point: accuracy 0 at {most / 1e6:.2f} MMACs, {named})",
         soft_wrap=True,
         highlight=False,
     )

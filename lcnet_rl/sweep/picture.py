@@ -6,11 +6,13 @@ import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+from matplotlib.transforms import Bbox
 
 from lcnet_rl.sweep.published import Published
 from lcnet_rl.sweep.records import Group, networks
@@ -33,6 +35,19 @@ CROSSES = "1234|_+x"
 OTHER, FRONTIER, BEATEN = "others", "frontier of policies", "the same, but a static network beats it"
 KINDS = ((OTHER, "0.6", "0.6", 5), (FRONTIER, "tab:blue", "tab:blue", 8), (BEATEN, "tab:blue", "white", 8))
 """Of policies: the label, colour, face and size of their markers."""
+POINTS: dict[str, Any] = {"ls": "", "capsize": 3, "elinewidth": 1}
+"""How points with bars are drawn."""
+WRITTEN: dict[str, Any] = {"textcoords": "offset points", "color": "0.5", "fontsize": "small"}
+"""How what is written into the picture looks."""
+PLACES = (
+    ((7, 8), "left"),
+    ((7, -9), "left"),
+    ((-7, 8), "right"),
+    ((-7, -9), "right"),
+    ((7, 20), "left"),
+    ((7, -21), "left"),
+)
+"""Where a name may be, points from the run's marker, the best first."""
 
 
 def plot_frontier(
@@ -59,9 +74,42 @@ def plot_frontier(
     """
     figure = Figure(figsize=(10, 5.2), layout="constrained")
     axes = figure.subplots()
-    style: dict[str, Any] = {"ls": "", "capsize": 3, "elinewidth": 1}
+    _draw_policies(axes, groups, front, [*dense.values(), *static.values()], rivals)
+    _draw_rivals(axes, rivals)
+    _draw_networks(axes, dense, "*", 13, "dense backbones")
+    _draw_networks(axes, static, "d", 9, "pruned backbones")
+    _draw_published(axes, published)
+    beside = [*dense.values(), *static.values(), *(rival.point for rival in rivals)]
+    shown = [_shown(point) for point in [*(groups[index].point for index in front), *beside]]
+    shown += [point for result in published for point in result.points]
+    foot = min(percent for _, percent in shown) - MARGIN
+    _scale(axes, [mmacs for mmacs, _ in [*shown, *(_shown(group.point) for group in groups)]])
+    low = [group for group in groups if _shown(group.point)[1] < foot]
+    if low:
+        axes.set_ylim(bottom=foot)
+    axes.set_xlabel("MMACs per image, gates included")
+    axes.set_ylabel("accuracy, %")
+    axes.set_title(title)
+    axes.grid(alpha=0.3)
+    legend = zip(*axes.get_legend_handles_labels(), strict=True)
+    handles, labels = zip(*sorted(legend, key=lambda pair: not pair[1].startswith("ours")), strict=True)
+    axes.legend(handles, labels, loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize="small", frameon=False)
+    _tell_low(axes, low, foot)
+    if len(groups) <= LABELLED:
+        _name(axes, [group for group in groups if group not in low], shown)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+
+
+def _draw_policies(
+    axes: Axes,
+    groups: Sequence[Group],
+    front: Sequence[int],
+    fixed: Sequence[tuple[float, float]],
+    rivals: Sequence[Group],
+) -> None:
+    """Ours, by kind, chains apart, with bars where any run has several seeds; and the line of the frontier."""
     several_seeds = any(len(group.records) > 1 for group in [*groups, *rivals])
-    fixed = [*dense.values(), *static.values()]
     kinds = [(_kind(group, index in front, fixed), group) for index, group in enumerate(groups)]
     for kind, color, face, size in KINDS:
         for several, marker in ((False, "o"), (True, "s")):
@@ -74,72 +122,82 @@ def plot_frontier(
                 macs_bars, accuracy_bars = zip(*(_shown(group.spread) for group in chosen), strict=True)
                 bars: dict[str, Any] = {"xerr": macs_bars, "yerr": accuracy_bars} if several_seeds else {}
                 faced: dict[str, Any] = {"color": color, "mfc": face, "label": label}
-                axes.errorbar(macs, accuracies, **bars, fmt=marker, ms=size, **faced, **style)
+                axes.errorbar(macs, accuracies, **bars, fmt=marker, ms=size, **faced, **POINTS)
+    steps = [_shown(groups[index].point) for index in front]
+    if len(steps) > 1:
+        axes.plot(*zip(*steps, strict=True), "-", drawstyle="steps-post", color="tab:blue", lw=1.2, alpha=0.6)
+
+
+def _draw_rivals(axes: Axes, rivals: Sequence[Group]) -> None:
+    """Other methods' runs: called by their own names where there are markers for all, else by their algorithms'."""
     markers: dict[str, str] = {}
     for rival in rivals:
         few = len(rivals) <= len(CROSSES)
         name = f"rival: {Path(rival.first.name).name if few else rival.first.settings['algo']}"
-        known = name in markers
-        cross = markers.setdefault(name, CROSSES[len(markers) % len(CROSSES)])
-        said = None if known else name
-        axes.plot(*_shown(rival.point), marker=cross, ms=11, mew=2, ls="", color="tab:red", label=said)
+        said = None if name in markers else name
+        marker = markers.setdefault(name, CROSSES[len(markers) % len(CROSSES)])
+        axes.plot(*_shown(rival.point), marker=marker, ms=11, mew=2, ls="", color="tab:red", label=said)
         wide, high = _shown(rival.spread)
-        axes.errorbar(*_shown(rival.point), high, wide, fmt="none", ecolor="tab:red", **style)
-    steps = [_shown(groups[index].point) for index in front]
-    if len(steps) > 1:
-        axes.plot(*zip(*steps, strict=True), "-", drawstyle="steps-post", color="tab:blue", lw=1.2, alpha=0.6)
-    for points, marker, size, kind in ((dense, "*", 13, "dense backbones"), (static, "d", 9, "pruned backbones")):
-        named = len(points) <= NAMED
-        for index, (name, point) in enumerate(points.items()):
-            shade = f"{0.55 * index / len(points):.2f}" if named else "black"
-            told = name if named else kind if index == 0 else None
-            axes.plot(*_shown(point), marker=marker, ms=size, ls="", color=shade, label=told)
+        axes.errorbar(*_shown(rival.point), high, wide, fmt="none", ecolor="tab:red", **POINTS)
+
+
+def _draw_networks(
+    axes: Axes, points: Mapping[str, tuple[float, float]], marker: str, size: int, together: str
+) -> None:
+    """Networks that treat all images alike, in black and greys by name, or where they are many, ``together``."""
+    named = len(points) <= NAMED
+    for index, (name, point) in enumerate(points.items()):
+        shade = f"{0.55 * index / len(points):.2f}" if named else "black"
+        said = name if named else together if index == 0 else None
+        axes.plot(*_shown(point), marker=marker, ms=size, ls="", color=shade, label=said)
+
+
+def _draw_published(axes: Axes, published: Sequence[Published]) -> None:
+    """Results from papers, those of one method joined by a line."""
     colors = itertools.cycle(PUBLISHED_COLORS)
     for result, marker, color in zip(published, itertools.cycle("vD^P<X>hpd8"), colors, strict=False):
         line = "-" if len(result.points) > 1 else ""
-        axes.plot(
-            *zip(*result.points, strict=True),
-            marker=marker,
-            ms=6,
-            ls=line,
-            lw=0.8,
-            color=color,
-            alpha=0.8,
-            label=result.method,
-        )
-    others = [*steps, *map(_shown, [*dense.values(), *static.values()]), *(_shown(rival.point) for rival in rivals)]
-    others += [point for result in published for point in result.points]
-    foot = min(percent for _, percent in others) - MARGIN
-    low = [(mmacs, percent) for mmacs, percent in (_shown(group.point) for group in groups) if percent < foot]
-    if low:
-        axes.set_ylim(bottom=foot)
-    grey: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "color": "0.5", "fontsize": "small"}
-    for group in groups if len(groups) <= LABELLED else []:
-        if (point := _shown(group.point)) not in low:
-            axes.annotate(Path(group.first.name).name + group.first.at, point, (5, 5), **{**grey, "ha": "left"})
-    for mmacs, percent in low if len(low) <= TOLD else []:
-        axes.annotate(f"{percent:.1f}\N{DOWNWARDS ARROW}", (mmacs, foot), (0, 4), **grey)
-    if len(low) > TOLD:  # their figures would lie over each other
-        axes.plot([mmacs for mmacs, _ in low], [foot] * len(low), "v", ms=5, color="0.6", alpha=0.6, clip_on=False)
-        told = f"{len(low)} runs below {foot:.1f} %"
-        axes.annotate(told, (1, 0), (-4, 6), xycoords="axes fraction", **grey)
-    drawn = [*dense.values(), *static.values(), *(group.point for group in [*groups, *rivals])]
-    costs = [macs / 1e6 for macs, _ in drawn]
-    costs += [macs for result in published for macs, _ in result.points]
+        how: dict[str, Any] = {"marker": marker, "ms": 6, "ls": line, "lw": 0.8, "color": color, "alpha": 0.8}
+        axes.plot(*zip(*result.points, strict=True), **how, label=result.method)
+
+
+def _scale(axes: Axes, costs: Sequence[float]) -> None:
+    """Draw costs, in MMACs, on a logarithmic axis where they differ much."""
     if max(costs) > WIDE * min(costs):
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(ScalarFormatter())
         axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel("MMACs per image, gates included")
-    axes.set_ylabel("accuracy, %")
-    axes.set_title(title)
-    axes.grid(alpha=0.3)
-    legend = zip(*axes.get_legend_handles_labels(), strict=True)
-    handles, labels = zip(*sorted(legend, key=lambda pair: not pair[1].startswith("ours")), strict=True)
-    axes.legend(handles, labels, loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize="small", frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
+
+
+def _tell_low(axes: Axes, low: Sequence[Group], foot: float) -> None:
+    """Say at the picture's foot, ``foot`` %, what groups lie below it."""
+    costs = [_shown(group.point)[0] for group in low]
+    if len(low) > TOLD:  # their figures would lie over each other
+        axes.plot(costs, [foot] * len(low), "v", ms=5, color="0.6", alpha=0.6, clip_on=False)
+        told = f"{len(low)} runs below {foot:.1f} %"
+        axes.annotate(told, (1, 0), (-4, 6), xycoords="axes fraction", ha="right", **WRITTEN)
+        return
+    for group, mmacs in zip(low, costs, strict=True):
+        told = f"{_shown(group.point)[1]:.1f}\N{DOWNWARDS ARROW}"
+        axes.annotate(told, (mmacs, foot), (0, 4), ha="right", **WRITTEN)
+
+
+def _name(axes: Axes, groups: Sequence[Group], points: Sequence[tuple[float, float]]) -> None:
+    """Write each group's name beside its point, where it hides least of other points and names, inside the frame."""
+    cast(Figure, axes.figure).draw_without_rendering()
+    frame, points = axes.get_window_extent(), [*points, *(_shown(group.point) for group in groups)]
+    taken = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in axes.transData.transform(points)]
+    for group in groups:
+        name, point = Path(group.first.name).name + group.first.at, _shown(group.point)
+        texts = [axes.annotate(name, point, offset, ha=side, va="center", **WRITTEN) for offset, side in PLACES]
+        boxes = [text.get_window_extent() for text in texts]
+        hidden = [box.count_overlaps(taken) + (box.x0 < frame.x0) + (box.x1 > frame.x1) for box in boxes]
+        best = hidden.index(min(hidden))
+        taken.append(boxes.pop(best))
+        texts.pop(best)
+        for text in texts:
+            text.remove()
 
 
 def _kind(group: Group, best: bool, fixed: Sequence[tuple[float, float]]) -> str:
