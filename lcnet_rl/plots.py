@@ -40,9 +40,9 @@ def plot_tradeoff(summary: dict[str, Any], curve: list[tuple[float, float]], lin
     axes.plot(summary["macs_mean"] / 1e6, 100 * summary["accuracy"], "o", color="tab:blue", ms=9, label="policy")
     axes.plot(summary["dense_macs"] / 1e6, 100 * summary["dense_accuracy"], "k*", ms=12, label=whole(summary))
     # The first colour is the policy's.
-    for index, ((name, control), marker) in enumerate(zip(summary["controls"].items(), "sv^DPX", strict=False), 1):
+    for index, ((kind, control), marker) in enumerate(zip(summary["controls"].items(), "sv^DPX", strict=False), 1):
         point = control["macs_mean"] / 1e6, 100 * control["accuracy"]
-        axes.plot(*point, marker, ms=8, ls="", color=f"C{index}", label=f"control: {name}")
+        axes.plot(*point, marker, ms=8, ls="", color=f"C{index}", label=f"control: {kind}")
     axes.set_xlabel("MMACs per image, gates included")
     axes.set_ylabel("accuracy, %")
     shown = [summary["accuracy"], summary["dense_accuracy"], *(c["accuracy"] for c in summary["controls"].values())]

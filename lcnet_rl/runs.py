@@ -2,6 +2,7 @@
 
 config.yaml              the settings, as the command line or preset gave them
 run.json                 the command, versions, machine, when it started, the classes' names, which training images
+MODULE.py                a copy of each module of the user's own that the settings name (a reward, a backbone)
 start.safetensors, teacher.safetensors   the dense network that it began with, and the one that it learns from
 progress.csv             one row a log point; EXPERIMENTS.md says what the scalars are
 events.out.tfevents.*    the same for TensorBoard
@@ -37,8 +38,9 @@ from lcnet_rl.data import Dataset, base_name
 from lcnet_rl.distributed import by_main, launched, launcher, world_size
 from lcnet_rl.errors import UserError
 from lcnet_rl.files import read_json, write_text
+from lcnet_rl.imports import sources_of
 from lcnet_rl.progress import console
-from lcnet_rl.provenance import code, cpu_name
+from lcnet_rl.provenance import code, cpu_name, digest
 from lcnet_rl.settings import read_yaml
 from lcnet_rl.tree import load_tree
 
@@ -76,6 +78,7 @@ def create_run(
         check_free(path)
         path.mkdir(parents=True, exist_ok=True)
     write_text(path / CONFIG, yaml.safe_dump(plain(config), sort_keys=False))
+    sources = sources_of(plain(config))
     about = {
         "command": command_line(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -89,8 +92,11 @@ def create_run(
             "cpu": cpu_name(),
         },
         **({"code": of} if (of := code()) else {}),
+        **({"modules": {name: digest(text) for name, text in sources.items()}} if sources else {}),
     }
     write_json(path / RUN, about)
+    for name, text in sources.items():
+        write_text(path / f"{name}.py", text)
     return path
 
 
@@ -235,6 +241,24 @@ def warn_if_changed(run: Path, train: Dataset) -> None:
             style="yellow",
             soft_wrap=True,
         )
+
+
+def warn_if_edited(run: Path, config: Any) -> None:
+    """Say so if a module of the user's own is not what it was when ``run`` began, which goes on with ``config``."""
+    began = recorded_modules(run)
+    for name, text in sources_of(plain(config)).items():
+        if began.get(name, digest(text)) != digest(text):
+            console.print(
+                f"{name} was changed since {run} began: from here on the run is trained by other code; what it began "
+                f"with is {run / name}.py",
+                style="yellow",
+                soft_wrap=True,
+            )
+
+
+def recorded_modules(run: Path) -> dict[str, str]:
+    """Users' own modules that a run was made with, by name, a digest of each; empty where none is recorded."""
+    return dict(_about(run).get("modules", {}))
 
 
 def recorded_classes(run: Path) -> tuple[str, ...] | None:

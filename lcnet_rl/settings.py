@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -46,6 +47,17 @@ def _refuse_wrong(kind: Any, values: dict[Any, Any], source: str) -> None:
             raise UserError(f"{source}: {unknown_name(name, str(value), choices)}")
         elif isinstance(value, bool) and bool not in (types[name], *choices):  # for which Python has 1 and 0
             raise UserError(f"{source}: {name} cannot be {value} (as YAML reads yes, no, on and off without quotes)")
+
+
+def dotted(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"agent": {"price": 1}}`` as ``{"agent.price": 1}``."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= dotted(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
 
 
 def preset_names(kind: str = "") -> list[str]:

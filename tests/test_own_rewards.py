@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from evaluated import summary
 from test_agents_runs import joint
 from test_documented_commands import files
 from test_envs_process import first_potential, random_actions, tiny, tiny_process
@@ -19,9 +22,12 @@ from torch import Tensor
 
 from agents.pricing import PricingConfig
 from agents.reinforce_config import ReinforceConfig
+from lcnet_rl import imports
 from lcnet_rl.errors import UserError
 from lcnet_rl.rewards import Judgement, Reward, create_reward, is_smooth, judge, register_reward, reward_names
 from lcnet_rl.rewards.shapes import Lagrangian, Linear
+from lcnet_rl.runs import create_run, read_config, recorded_modules, warn_if_edited
+from lcnet_rl.sweep.records import differing, grouped, of_run
 
 MODULE = """
 from dataclasses import dataclass
@@ -270,3 +276,36 @@ def test_the_documented_reward_with_a_potential_is_shaped_and_paid_step_by_step(
     np.testing.assert_allclose(sum(rewards), expected, atol=1e-6)
     assert (rewards[0] != 0).all()
     assert (potential < 0).all()
+
+
+def test_a_run_keeps_the_module_that_its_reward_is_of_and_tells_versions_apart(
+    module: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begin(seed: int) -> Path:
+        config = {"dataset": "shapes", "seed": seed, "agent": {"reward": f"{module}:lin", "price": 0.3}}
+        create_reward(config["agent"]["reward"])
+        run = create_run(tmp_path, "LayerSkip", "reinforce", seed, config, tmp_path / f"run{seed}")
+        (run / "evaluation-test.json").write_text(json.dumps(summary(0.9, 0.5)))
+        return run
+
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.setattr(imports, "_SOURCES", {})
+    runs = [begin(seed) for seed in (0, 1)]
+    assert (runs[0] / f"{module}.py").read_text() == MODULE
+    monkeypatch.setattr(imports, "_SOURCES", {})
+    (tmp_path / f"{module}.py").write_text(MODULE + "# other\n")
+    runs.append(begin(2))
+    records = [record for run in runs for record in of_run(run, "test")]
+    groups = grouped(records)
+    assert [len(group.records) for group in groups] == [2, 1]
+    assert list(differing(groups)) == [f"modules.{module}"]
+    for run, says in zip(runs, (True, True, False), strict=True):
+        warn_if_edited(run, read_config(run))
+        assert (f"{module} was changed since {run} began" in " ".join(capsys.readouterr().out.split())) == says
+
+
+def test_a_run_without_a_module_of_ones_own_keeps_none(module: str, tmp_path: Path) -> None:
+    create_reward(f"{module}:lin")
+    run = create_run(tmp_path, "LayerSkip", "reinforce", 0, {"agent": {"reward": "linear"}}, tmp_path / "run")
+    assert recorded_modules(run) == {}
+    assert not list(run.glob("*.py"))

@@ -1,7 +1,7 @@
 """The committed results, from the committed weights, on the real test images: figures must come out exactly.
 
-All runs on all images take a quarter of an hour, which is for ``pytest -m every_run``; the others take one run of each kind, and
-every run on some images.
+All runs on all images take a quarter of an hour, which is for ``pytest -m every_run``; the others take one run of each
+kind, and every run on some images.
 """
 
 from __future__ import annotations

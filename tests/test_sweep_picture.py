@@ -110,12 +110,15 @@ def test_a_policy_that_a_static_network_beats_is_hollow(
         assert ("beats it" in str(figure.axes[0].containers[0].get_label())) == beaten
 
 
-def test_no_control_has_the_policys_colour(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_trade_off_has_the_runs_name_and_no_control_the_policys_colour(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     drawn: list[Figure] = []
     monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
     of = summary(0.9, 0.5) | {"networks": 1, "pruned": False, "split": "test"}
     control = of["controls"]["shuffled"]
     of["controls"] = dict.fromkeys(("keep-all", "random", "shuffled", "static"), control)
     plot_tradeoff(of, [], "line", "mine", tmp_path / "tradeoff.png")
+    assert drawn[0].axes[0].get_title().startswith("mine: ")
     policy, *others = (to_hex(line.get_color()) for line in drawn[0].axes[0].lines)
     assert len({policy, *others}) == 6

@@ -32,10 +32,10 @@ from lcnet_rl.pretrain import dense_accuracy
 from lcnet_rl.progress import console
 from lcnet_rl.report import measured, summarize
 from lcnet_rl.rewards import check_price
-from lcnet_rl.runs import command_line, plain, write_json
-from lcnet_rl.settings import from_dict, read_preset
+from lcnet_rl.runs import command_line, plain, recorded_modules, write_json
+from lcnet_rl.settings import dotted, from_dict, read_preset
 from lcnet_rl.sweep.pruning import Pruning
-from lcnet_rl.sweep.records import dotted, of_study
+from lcnet_rl.sweep.records import MODULES, of_study
 from lcnet_rl.sweep.space import SELECTOR, Space, entries_of, full_name, nested, read_space, scalar, setting_types
 from lcnet_rl.sweep.study import REASON, create_sampler, default_storage, finished, open_study, shown
 from lcnet_rl.sweep.worker import Outcome, Report, Worker
@@ -237,7 +237,8 @@ def run_trial(settings: AnyTrain, report: Report) -> Outcome:
     summary = summarize(model, val, policy, reference, {"shuffled": control})
     summary = measured(summary, model, settings.seed)
     write_json(folder / "evaluation-val.json", summary)
-    return Outcome(policy.accuracy, summary["macs_mean"], policy.macs_ratio, folder, plain(settings), summary)
+    told = {**plain(settings), MODULES: recorded_modules(folder)}
+    return Outcome(policy.accuracy, summary["macs_mean"], policy.macs_ratio, folder, told, summary)
 
 
 def starting_settings(config: Sweep) -> dict[str, Any]:

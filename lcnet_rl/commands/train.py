@@ -42,6 +42,7 @@ from lcnet_rl.runs import (
     create_run,
     load_checkpoint,
     warn_if_changed,
+    warn_if_edited,
 )
 from lcnet_rl.second import start_unsure, with_second
 from lcnet_rl.starting import is_agent, starting_networks
@@ -76,6 +77,7 @@ def run_on(config: AnyTrain, device: torch.device) -> None:
         raise UserError("a network behind another one trains in one process: leave torchrun away")
     if folder is not None:
         check_same_data(folder, train)
+        by_main(warn_if_edited)(folder, config)
         teacher = load_backbone(str(folder / TEACHER), classes=classes) if config.teacher else backbone
         train_agent(config, backbone, teacher, train, val, folder, device)
     else:

@@ -13,7 +13,8 @@ from lcnet_rl.errors import UserError
 from lcnet_rl.files import read_json
 from lcnet_rl.results.rows import TIMES, evaluations, is_dense, origin, typed
 from lcnet_rl.runs import CHECKPOINT, METRICS, MODEL, read_config
-from lcnet_rl.sweep.records import ORIGINS, dotted
+from lcnet_rl.settings import dotted
+from lcnet_rl.sweep.records import ORIGINS
 from lcnet_rl.weights import BACKBONE
 
 PLACES = ("init", "second", "teacher", "run", "runs", "resume", "data_root", "device")

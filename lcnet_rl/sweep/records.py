@@ -17,7 +17,8 @@ from lcnet_rl.errors import UserError
 from lcnet_rl.files import read_json
 from lcnet_rl.per_image import table_beside
 from lcnet_rl.rewards import price_range
-from lcnet_rl.runs import CONFIG, MODEL, read_config
+from lcnet_rl.runs import CONFIG, MODEL, read_config, recorded_modules
+from lcnet_rl.settings import dotted
 from lcnet_rl.sweep.space import NOT_SEARCHED
 from lcnet_rl.sweep.study import OUTCOME
 from lcnet_rl.weights import BACKBONE, pretrained
@@ -29,6 +30,8 @@ ORIGINS = ("init", "second", "teacher")
 """Options that name another network: what a run starts from, what it has behind that, and what it is taught by."""
 EVALUATE = "evaluate."
 """Begins the names of settings of an evaluation, not of a training."""
+MODULES = "modules"
+"""Stands before the names of users' own modules: runs by other versions of one are of other settings."""
 Split = Literal["val", "test"]
 NEEDED = ("dataset", "backbone", "width", "accuracy", "macs_mean")
 """What an evaluation has to hold to be compared."""
@@ -138,14 +141,14 @@ def of_run(run: Path, split: Split) -> list[Record]:
         if split == "test" and evaluation_files(run, "val"):
             first = f"give --split val, for which there is one; or, to look at test images, {first}"
         raise UserError(f"{run} has no evaluation-{split}.json; {first}")
-    records = []
+    records, code = [], dotted({MODULES: recorded_modules(run)})
     for path in paths:
         summary, shown = _read_summary(path, NEEDED_OF_AGENTS), {}
         if summary.get("budget") is not None:
             shown = {f"{EVALUATE}budget": summary["budget"]}
         elif several:
             shown = {f"{EVALUATE}price": summary["price"]}
-        records.append(Record(str(run), {**experiment(settings), **shown}, summary, table_beside(path)))
+        records.append(Record(str(run), {**experiment(settings), **code, **shown}, summary, table_beside(path)))
     return records
 
 
@@ -159,7 +162,8 @@ def of_dense(run: Path, split: Split) -> Record:
     if not path.is_file():
         raise UserError(f"{run} has no {path.name}; first: lcnet-rl evaluate {quote(str(run))} --split {split}")
     summary = {"controls": {}, **_read_summary(path, NEEDED)}
-    return Record(str(run), experiment(read_config(run)), summary, table_beside(path))
+    settings = {**experiment(read_config(run)), **dotted({MODULES: recorded_modules(run)})}
+    return Record(str(run), settings, summary, table_beside(path))
 
 
 def _read_summary(path: Path, needed: Iterable[str]) -> dict[str, Any]:
@@ -182,17 +186,6 @@ def of_study(study: Study) -> list[Record]:
 def experiment(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Nested settings by dotted name, without those that say where and how."""
     return {name: value for name, value in dotted(settings).items() if name not in NOT_SEARCHED}
-
-
-def dotted(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """``{"agent": {"price": 1}}`` as ``{"agent.price": 1}``."""
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            flat |= dotted(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
 
 
 def grouped(records: Iterable[Record], filled: Fill = dict) -> list[Group]:
