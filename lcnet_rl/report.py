@@ -15,11 +15,13 @@ from lcnet_rl.evaluate import Results
 from lcnet_rl.model import LCNet
 from lcnet_rl.per_image import paired_difference
 from lcnet_rl.progress import console
+from lcnet_rl.rewards import create_reward
 from lcnet_rl.runs import command_line
 
 PERCENTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-GAINS = ("shuffled", "static")
-"""Controls that cost what the policy costs: whether it looks at the image, and whether looking pays."""
+GAINS = ("shuffled", "static", "keep-all")
+"""Controls that the policy's accuracy is set beside, image by image: the first two cost what it costs, and tell whether
+it looks at the image, and whether looking pays; the third tells what skipping loses."""
 APART = 0.03
 """Share of the policy's MACs by which the static path may miss them without a word."""
 
@@ -75,7 +77,7 @@ def summarize(
     }
     for name in (name for name in GAINS if name in controls):
         gain, error = gain_over(policy, controls[name])
-        summary |= {f"gain_over_{name}": gain, f"gain_over_{name}_error": error}
+        summary |= {_gain(name): gain, f"{_gain(name)}_error": error}
     if dataset.difficulty is not None:
         summary["difficulty_correlation"] = rank_correlation(policy.macs, dataset.difficulty)
     return summary
@@ -102,6 +104,18 @@ def rank_correlation(macs: Tensor, difficulty: Tensor) -> float:
 def gain_over(policy: Results, control: Results) -> tuple[float, float]:
     """Accuracy of the policy minus that of a control on the same images, and the standard error of the difference."""
     return paired_difference(policy.correct, control.correct)
+
+
+def rewarded(
+    summary: dict[str, Any], name: str, price: float, policy: Results, controls: dict[str, Results]
+) -> dict[str, Any]:
+    """``summary`` with the mean reward called ``name`` at ``price``, of the policy and of its controls."""
+    reward = create_reward(name)
+    told = {
+        control: {**figures, "mean_reward": controls[control].reward(reward, price)}
+        for control, figures in summary["controls"].items()
+    }
+    return summary | {"reward": name, "mean_reward": policy.reward(reward, price), "controls": told}
 
 
 def measured(
@@ -135,18 +149,22 @@ def print_summary(summary: dict[str, Any]) -> None:
     table = Table(title=title, title_justify="left")
     all_of_it = whole(summary)
     word = all_of_it.partition(" ")[0]
-    for column in ("who decides", "accuracy", "MMACs/image", f"share of {word}"):
+    reward = ["reward"] if "mean_reward" in summary else []
+    for column in ("who decides", "accuracy", "MMACs/image", f"share of {word}", *reward):
         table.add_column(column, justify="left" if column == "who decides" else "right")
 
-    def row(name: str, accuracy: float, macs: float, style: str | None = None) -> None:
-        share = macs / summary["dense_macs"]
-        table.add_row(name, f"{accuracy:.2%}", f"{macs / 1e6:.2f}", f"{share:.1%}", style=style)
+    def row(name: str, of: dict[str, Any], style: str | None = None) -> None:
+        macs, earned = of["macs_mean"], of.get("mean_reward")
+        cells = f"{of['accuracy']:.2%}", f"{macs / 1e6:.2f}", f"{macs / summary['dense_macs']:.1%}"
+        table.add_row(name, *cells, *(["" if earned is None else f"{earned:.4f}"] if reward else []), style=style)
 
-    row(f"{all_of_it}, no gates", summary["dense_accuracy"], summary["dense_macs"])
-    row("policy (greedy)", summary["accuracy"], summary["macs_mean"], "bold")
+    row(f"{all_of_it}, no gates", {"accuracy": summary["dense_accuracy"], "macs_mean": summary["dense_macs"]})
+    row("policy (greedy)", summary, "bold")
     for name, control in summary["controls"].items():
-        row(f"control: {name}", control["accuracy"], control["macs_mean"])
+        row(f"control: {name}", control)
     console.print(table)
+    if reward:
+        console.print(f"Rewards are means of {summary['reward']} at price {summary['price']:.4g}.", soft_wrap=True)
 
     blocks = Table(title="kept per block, share of images and of filters", title_justify="left")
     for column in ("block", "runs", "filters"):
@@ -174,7 +192,7 @@ def print_summary(summary: dict[str, Any]) -> None:
     console.print(f"The policy {reads} the confidence of a probe on the features.")
     if "difficulty_correlation" in summary:
         console.print(f"rank correlation of MACs with known difficulty: {summary['difficulty_correlation']:+.3f}")
-    gain, beside_static = (_worded_gain(summary, name) for name in GAINS)
+    gain, beside_static, beside_all = (_worded_gain(summary, name) for name in GAINS)
     if looks_at_image(summary):
         verdict, style = "depend", None
     else:
@@ -185,8 +203,15 @@ def print_summary(summary: dict[str, Any]) -> None:
     apart = f", of the policy's {policy / 1e6:.2f}" if abs(static / policy - 1) > APART else ""
     cost = f"{static / 1e6:.2f} MMACs{apart}"
     console.print(f"Beside the best static path found, at {cost}: {beside_static}.", soft_wrap=True)
+    everything = summary["controls"]["keep-all"]["macs_mean"] / 1e6
+    console.print(f"Beside all of its own network, at {everything:.2f} MMACs: {beside_all}.", soft_wrap=True)
+
+
+def _gain(control: str) -> str:
+    """What the policy's gain over a control is called in a summary."""
+    return f"gain_over_{control.replace('-', '_')}"
 
 
 def _worded_gain(summary: dict[str, Any], control: str) -> str:
-    gain, error = summary[f"gain_over_{control}"], summary[f"gain_over_{control}_error"]
+    gain, error = summary[_gain(control)], summary[f"{_gain(control)}_error"]
     return f"{100 * gain:+.2f} +- {100 * error:.2f} points (standard error)"

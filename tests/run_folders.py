@@ -31,7 +31,12 @@ def trained(folder: Path, model: LCNet, dataset: str, price: float | str = 0.3, 
     folder.mkdir(exist_ok=True)
     save_model(model, folder / MODEL)
     save_backbone(model.backbone, folder / START)
-    settings = {"dataset": dataset, "data_root": None, "seed": 0, "agent": {"price": price, **agent}}
+    settings = {
+        "dataset": dataset,
+        "data_root": None,
+        "seed": 0,
+        "agent": {"price": price, "reward": "linear", **agent},
+    }
     (folder / CONFIG).write_text(yaml.safe_dump(settings))
     return folder
 

@@ -88,7 +88,7 @@ def test_evaluate_tells_what_became_of_every_image(
     monkeypatch.setattr(evaluate, "CURVE", (0.5,))
     torch.manual_seed(0)
     backbone = create_backbone("resnet8", 2, 4)
-    run = write(tmp_path / "run", "train", dataset=images, agent={"price": 0.3}, seed=0)
+    run = write(tmp_path / "run", "train", dataset=images, agent={"price": 0.3, "reward": "linear"}, seed=0)
     save_backbone(backbone, run / START)
     model = LCNet(backbone, groups=2, keep_bias=0.0)
     for parameter in [p for gate in model.gates() for p in gate.parameters()]:
@@ -108,6 +108,8 @@ def test_evaluate_tells_what_became_of_every_image(
     assert accuracy("dense backbone") == figures["dense_accuracy"]
     for name, control in figures["controls"].items():
         assert accuracy(name) == control["accuracy"]
+    share = figures["macs_mean"] / figures["dense_macs"]
+    assert figures["mean_reward"] == pytest.approx(figures["accuracy"] - figures["price"] * share)
     left = {path: path.stat().st_mtime_ns for path in run.iterdir()}
     assert main(["evaluate", str(run), "--out", str(tmp_path / "out")]) == 0
     assert left == {path: path.stat().st_mtime_ns for path in run.iterdir()}

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lcnet_rl.data import Dataset
 from lcnet_rl.evaluate import Results
-from lcnet_rl.report import gain_over, looks_at_image, per_class, rank_correlation, summarize
+from lcnet_rl.report import gain_over, looks_at_image, per_class, rank_correlation, rewarded, summarize
 
 MODEL = lively(width=4, groups=2)
 
@@ -83,5 +83,17 @@ def test_a_summarys_figures_are_those_of_a_hand_count() -> None:
     # Differences 0, 0, -1, 0, 0: mean -1/5, variance 1/5 - 1/25.
     assert summary["gain_over_static"] == pytest.approx(-0.2)
     assert summary["gain_over_static_error"] == pytest.approx((0.16 / 5) ** 0.5)
+    assert "gain_over_keep_all" not in summary
     assert summary["controls"]["shuffled"]["accuracy"] == pytest.approx(0.4)
     assert summary["difficulty_correlation"] == pytest.approx(1.0)
+
+
+def test_rewards_are_those_of_the_shape_at_the_price() -> None:
+    dense = MODEL.costs.dense
+    policy, control = results([1, 1, 0, 1], [0.5 * dense] * 4), results([1, 1, 1, 1], [dense] * 4)
+    summary = summarize(MODEL, data([0] * 4), policy, 0.75, {"keep-all": control})
+    assert summary["gain_over_keep_all"] == pytest.approx(-0.25)
+    summary = rewarded(summary, "linear", 0.3, policy, {"keep-all": control})
+    assert summary["mean_reward"] == pytest.approx(0.75 - 0.3 * 0.5)
+    assert summary["controls"]["keep-all"]["mean_reward"] == pytest.approx(1 - 0.3)
+    assert summary["controls"]["keep-all"]["accuracy"] == 1

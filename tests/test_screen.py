@@ -81,6 +81,23 @@ def test_whether_looking_at_the_image_pays_is_said(screen: Console) -> None:
         assert f"Beside the best static path found, at {said}: -1.23 +- 0.45 points (standard error)." in text
 
 
+def test_what_skipping_loses_and_what_rewards_are_is_said(screen: Console) -> None:
+    summary = summary_of(lively())
+    report.print_summary(summary)
+    assert "reward" not in screen.export_text().lower()
+    summary |= {"gain_over_keep_all": -0.02, "gain_over_keep_all_error": 0.004}
+    summary |= {"reward": "cubic:penalty=1", "price": 0.25, "mean_reward": 0.6543}
+    summary["controls"]["keep-all"] = {"accuracy": 0.5, "macs_mean": 2.345e6, "mean_reward": 0.4321}
+    report.print_summary(summary)
+    text = screen.export_text()
+    assert "Beside all of its own network, at 2.35 MMACs: -2.00 +- 0.40 points (standard error)." in text
+    assert "Rewards are means of cubic:penalty=1 at price 0.25." in text
+    rows = {line.split("│")[1].strip(): line.split("│")[-2].strip() for line in text.splitlines() if "│" in line}
+    assert rows["policy (greedy)"] == "0.6543"
+    assert rows["control: keep-all"] == "0.4321"
+    assert rows["dense backbone, no gates"] == ""
+
+
 def test_a_name_that_looks_like_markup_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     summary = summary_of(lively())
     summary["dataset"], summary["classes"] = "folder:my[bold]images", {"[red]fox": summary["classes"]["a"]}

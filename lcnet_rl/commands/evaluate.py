@@ -23,7 +23,7 @@ from lcnet_rl.per_image import table_beside, write_images
 from lcnet_rl.plots import picture_paths, plot_tradeoff
 from lcnet_rl.pretrain import accuracy_of, dense_predictions
 from lcnet_rl.progress import Progress, console
-from lcnet_rl.report import measured, print_summary, summarize, whole
+from lcnet_rl.report import measured, print_summary, rewarded, summarize, whole
 from lcnet_rl.rewards import PriceRange, price_range
 from lcnet_rl.runs import (
     START,
@@ -160,6 +160,10 @@ def evaluate_run(config: Evaluate, model: LCNet, train: Dataset, val: Dataset, d
     controls = run_controls(model, dataset, policy, train, val, device, config.seed)
     summary = summarize(model, dataset, policy, accuracy_of(dense, dataset), controls)
     summary = measured(summary, model, settings["seed"], config.budget, config.which, config.seed)
+    try:
+        summary = rewarded(summary, settings["agent"]["reward"], summary["price"], policy, controls)
+    except UserError as error:  # a module of the user's own may be elsewhere by now
+        console.print(f"no mean rewards: {error}", style="yellow", soft_wrap=True)
     others = {whole(summary): dense, **{name: results.predictions for name, results in controls.items()}}
     write_run_images(table_beside(figures_of(config)), model, dataset, policy, others)
     write_json(figures_of(config), summary)
