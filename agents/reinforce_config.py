@@ -103,9 +103,10 @@ class Schedule:
 
     @staticmethod
     def of(config: ReinforceConfig, steps_per_epoch: int) -> Schedule:
-        """The schedule of ``config``."""
+        """The schedule of ``config``; however few the steps are, one is the policy's."""
         total = max(1, round(config.epochs * steps_per_epoch))
-        policy, polish = round(config.warmup * total), round((1 - config.polish) * total)
+        policy = min(round(config.warmup * total), total - 1)
+        polish = max(round((1 - config.polish) * total), policy + 1)
         ramp, integral = (max(1, round(share * (polish - policy))) for share in (config.ramp, config.integral_share))
         return Schedule(total, policy, polish, ramp, integral)
 

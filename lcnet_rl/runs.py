@@ -222,7 +222,11 @@ def changed(run: Path, train: Dataset) -> bool:
 
 
 def warn_if_changed(run: Path, train: Dataset) -> None:
-    """Say so if ``run`` may have been trained on what are validation images now; nothing of what is no run folder."""
+    """Say so if ``run`` may have been trained on what are validation images now; nothing of what is no run folder.
+
+    A file in a run folder, such as its weights, stands for the folder.
+    """
+    run = run.parent if run.is_file() else run
     if not (run / CONFIG).is_file():
         return
     began = read_config(run)["dataset"]

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from networks import images, lively
 from test_agents_runs import noise, small_model
 
@@ -206,3 +208,10 @@ def test_a_target_below_what_the_first_of_two_networks_spends_is_told_and_ends_n
     said = " ".join(capsys.readouterr().out.split())
     assert "without the last network it still costs" in said
     assert "decisions stay as they are" in said
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.integers(1, 12))
+def test_the_policy_has_a_step_however_few_there_are(warmup: float, polish: float, steps: int) -> None:
+    assume(warmup + polish < 1)
+    schedule = Schedule.of(ReinforceConfig(epochs=1, warmup=warmup, polish=polish), steps_per_epoch=steps)
+    assert 0 <= schedule.policy < schedule.polish <= schedule.total == steps

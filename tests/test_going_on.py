@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from image_folders import dark_and_bright
 
-from lcnet_rl.commands import main, train
+from lcnet_rl.backbones import create_backbone
+from lcnet_rl.commands import main, pretrain, train
 from lcnet_rl.data import load_dataset
 from lcnet_rl.errors import UserError
 from lcnet_rl.runs import CHECKPOINT, CONFIG, METRICS, MODEL, PROGRESS, load_checkpoint, warn_if_changed
@@ -90,8 +91,10 @@ def test_images_that_a_run_learned_from_are_said_to_be_known_where_they_validate
     warn_if_changed(tmp_path, load_dataset("held-out:shapes", "train"))
     warn_if_changed(tmp_path / "no-run", load_dataset("shapes", "train"))
     assert capsys.readouterr().out == ""
-    warn_if_changed(tmp_path, load_dataset("shapes", "train"))
-    assert f"{tmp_path} was trained on half of the validation images of shapes" in capsys.readouterr().out
+    (tmp_path / MODEL).touch()
+    for named in (tmp_path, tmp_path / MODEL):
+        warn_if_changed(named, load_dataset("shapes", "train"))
+        assert f"{tmp_path} was trained on half of the validation images of shapes" in capsys.readouterr().out
 
 
 def test_all_networks_that_training_starts_from_are_asked_what_they_have_seen(
@@ -102,10 +105,20 @@ def test_all_networks_that_training_starts_from_are_asked_what_they_have_seen(
 
     asked: list[str] = []
     monkeypatch.setattr(train, "warn_if_changed", lambda run, _: asked.append(run.name))
-    monkeypatch.setattr(train, "starting_backbone", stop)
+    monkeypatch.setattr(train, "starting_backbone", lambda *_: create_backbone("resnet8", 10, 4))
+    monkeypatch.setattr(train, "check", stop)
+    monkeypatch.setattr(pretrain, "warn_if_changed", lambda run, _: asked.append(run.name))
+    monkeypatch.setattr(pretrain, "TrainingBatches", stop)
     networks = ["--init", "first", "--second", "behind", "--teacher", "above"]
     assert main(["train", "--dataset", "shapes", *networks, "--run", str(tmp_path / "run")]) == 2
     assert asked == ["first", "behind", "above"]
+    asked.clear()
+    assert main(["train", "--dataset", "shapes", "--run", str(tmp_path / "run")]) == 2
+    assert asked == ["auto"]
+    asked.clear()
+    taught = [*networks[:2], *networks[4:], "--recipe.distill", "0.5"]
+    assert main(["pretrain", "--dataset", "shapes", *taught, "--run", str(tmp_path / "run")]) == 2
+    assert asked == ["first", "above"]
 
 
 def test_a_run_without_a_checkpoint_is_told_from_a_finished_one(

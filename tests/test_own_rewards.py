@@ -134,7 +134,9 @@ def test_a_potential_is_one_finite_float_an_image(values: Callable[[Tensor], Ten
 
 
 def test_a_reward_is_tried_where_predictions_are_sure(module: str) -> None:
-    with pytest.raises(UserError, match=r"inverse returned nan at share 0, price 0, correct 1, log_prob 0: it must"):
+    with pytest.raises(
+        UserError, match=r"inverse returned nan at share 0, price 0, correct 1, log_prob 0, confidence 1: it"
+    ):
         create_reward(f"{module}:inverse")
 
 
@@ -143,7 +145,9 @@ def test_what_is_no_number_while_training_is_the_rewards_fault_at_a_point_and_no
 ) -> None:
     register_reward("test-unsure")(unsure)
     trainer = joint(tmp_path / "run", reward="test-unsure", cost_gradient="sampled", target=None, warmup=0.0)
-    with pytest.raises(UserError, match=r"test_own_rewards:unsure returned nan at share .*, price .*, log_prob -"):
+    with pytest.raises(
+        UserError, match=r"test_own_rewards:unsure returned nan at share .*, price .*, log_prob -.*, confidence"
+    ):
         trainer.joint_step()
 
 

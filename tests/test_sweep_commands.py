@@ -20,7 +20,7 @@ from agents.reinforce_config import ReinforceConfig
 from agents.sb3 import train_sb3
 from agents.sb3_config import PPOConfig
 from lcnet_rl.backbones import create_backbone
-from lcnet_rl.commands import main
+from lcnet_rl.commands import main, sweep
 from lcnet_rl.commands.sweep import Sweep, parse, prepare
 from lcnet_rl.commands.train_settings import ALGOS
 from lcnet_rl.data import Dataset, load_dataset
@@ -125,6 +125,33 @@ def test_a_grid_that_is_not_covered_says_how_it_would_be(
     grid[grid.index("--trials") + 1] = "1"
     assert main(grid) == 0
     assert "with --trials" not in capsys.readouterr().out, "all are there"
+
+
+@pytest.mark.parametrize(
+    ("space", "options", "said"),
+    [
+        ("price=0.1,0.2", ["--trials", "2"], True),
+        ("price=0.1,0.2", ["--trials", "1"], False),
+        ("price=0.1,0.2", ["--trials", "2", "--sampler", "grid"], False),
+        ("price=0.1..0.2", ["--trials", "2"], False),
+    ],
+)
+def test_trials_that_may_repeat_each_other_are_told_of_the_grid(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    images: str,
+    tmp_path: Path,
+    space: str,
+    options: list[str],
+    said: bool,
+) -> None:
+    monkeypatch.setattr(Worker, "work", lambda *_: None)
+    monkeypatch.setattr(sweep, "conclude", lambda *_, **__: None)
+    arguments = tiny(images, tmp_path, *options)
+    arguments[arguments.index("price=0.1..2:log")] = space
+    assert main(arguments) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert ("the space has 2 points only, and --sampler tpe may try one twice" in told) == said
 
 
 def test_a_teacher_of_any_number_of_classes_can_teach_networks_from_scratch(images: str, tmp_path: Path) -> None:

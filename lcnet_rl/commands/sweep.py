@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import multiprocessing
 import os
 import shlex
@@ -129,6 +128,14 @@ def parse(arguments: Sequence[str], prog: str) -> Sweep:
 def run(config: Sweep) -> None:
     """Work until the study has its trials; then show the frontier so far."""
     mine = prepare(config)
+    points = mine.space.points
+    if config.sampler != "grid" and points is not None and points <= config.trials:
+        console.print(
+            f"the space has {points} points only, and --sampler {config.sampler} may try one twice: --sampler grid "
+            "tries each once",
+            style="yellow",
+            soft_wrap=True,
+        )
     with sigterm_as_ctrl_c():
         others = [start_worker(config, number) for number in range(2, config.workers + 1)]
         try:
@@ -211,7 +218,7 @@ def worker(config: Sweep, study: Study, space: Space, build: Callable[[dict[str,
         objective,
         objectives,
         config.runs / config.study,
-        min(config.trials, grid_size(space)) if config.sampler == "grid" else config.trials,
+        min(config.trials, space.points or config.trials) if config.sampler == "grid" else config.trials,
         config.pruning,
         config.patience,
         storage_of(config),
@@ -273,11 +280,6 @@ def settings_of(base: dict[str, Any], values: dict[str, Any], space: Space) -> A
         found = dotted(merged)
         merged = nested({name: found[name] for name in found if name in known or not name.startswith("agent.")})
     return from_dict(kind, merged, "settings of trials")
-
-
-def grid_size(space: Space) -> int:
-    """How many points the grid has."""
-    return math.prod(len(values) for values in space.grid().values())
 
 
 def price_of(config: Sweep) -> float:
@@ -343,7 +345,7 @@ def conclude(config: Sweep, study: Study, space: Space) -> None:
         again += ["--runs", str(config.runs)]
     console.print(f"study: {shown(storage_of(config))}", soft_wrap=True, highlight=False)
     console.print(f"run folders: {config.runs / config.study}", soft_wrap=True, highlight=False)
-    most = grid_size(space) if config.sampler == "grid" else config.trials + 20
+    most = space.points or config.trials if config.sampler == "grid" else config.trials + 20
     if len(trials) < most:
         what = f"{len(trials)} of the grid's {most} points; all" if config.sampler == "grid" else "more trials"
         console.print(f"{what}: the same command with --trials {most}", soft_wrap=True, highlight=False)

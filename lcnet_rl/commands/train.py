@@ -67,9 +67,6 @@ def run_on(config: AnyTrain, device: torch.device) -> None:
         raise UserError(f"--algo {config.algo} trains in one process: start it without torchrun, or use reinforce")
     with main_first():
         train, val = (load_dataset(config.dataset, split, config.data_root) for split in ("train", "val"))
-    if config.resume is None:
-        for network in (config.init, config.second, config.teacher):
-            warn_if_changed(Path(network or ""), train)
     torch.manual_seed(config.seed)
     folder, classes = config.resume, len(train.classes)
     backbone = load_backbone(str(folder / START), classes=classes) if folder else starting_backbone(config, classes)
@@ -95,6 +92,8 @@ def start_run(
     on_validation: OnValidation | None = None,
 ) -> Path:
     """Make a run folder for training from ``backbone``, and train; returns the folder."""
+    for network in filter(None, (config.init, config.second, config.teacher)):
+        by_main(warn_if_changed)(Path(network), train)
     # Faulty settings are refused before there is a folder that a corrected command would find taken.
     check(config, backbone)
     teacher = load_backbone(config.teacher, classes=len(train.classes)) if config.teacher else backbone

@@ -21,7 +21,8 @@ def checked_call(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
     @functools.wraps(call)
     def checked(self: object, judged: Judgement, share: Tensor, price: Tensor) -> Tensor:
         values = call(self, judged, share, price)
-        where = {"share": share, "price": price, "correct": judged.correct, "log_prob": judged.log_prob}
+        judgement = {name: getattr(judged, name) for name in ("correct", "log_prob", "confidence")}
+        where = {"share": share, "price": price, **judgement}
         check_values(f"reward {_name(self)}", values, where)
         return values
 
@@ -53,7 +54,10 @@ def check_values(what: str, values: Any, where: dict[str, Tensor]) -> None:
         UserError: with the fault and, of a value that is not finite, its arguments.
     """
     if not isinstance(values, Tensor):
-        raise UserError(f"{what} returned a {type(values).__name__}: it must return a tensor, one float an image")
+        raise UserError(
+            f"{what} returned a {type(values).__name__}: it must return a tensor, one float an image; "
+            "torch.from_numpy makes one of an array"
+        )
     if not values.is_floating_point():
         raise UserError(f"{what} returned {values.dtype}: it must return floats (.float() makes them)")
     due = next(iter(where.values())).shape

@@ -97,6 +97,14 @@ class Space:
         """
         return {name: _grid_of(name, distribution) for name, distribution in self.dimensions.items()}
 
+    @property
+    def points(self) -> int | None:
+        """How many there are to try; None where a range has no steps, and so no end of them."""
+        try:
+            return math.prod(len(values) for values in self.grid().values())
+        except UserError:
+            return None
+
     def describe(self) -> dict[str, str]:
         """The space as text, to tell two of them apart."""
         return {name: repr(self.dimensions[name]) for name in sorted(self.dimensions)}
