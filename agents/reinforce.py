@@ -114,7 +114,7 @@ class Reinforce:
         ):
             while self.step < schedule.total:
                 if self.step == schedule.polish and config.polish:
-                    self.center_threshold()
+                    self.hold_to_target()
                 scalars = self.joint_step()
                 self.step += 1
                 if schedule.policy < self.step == schedule.polish:
@@ -130,7 +130,7 @@ class Reinforce:
                     bar.note(f"{scalars['rollout/macs_ratio']:.1%} of MACs, price {self.pricing.now}")
                 if self.step in eval_steps:
                     if self.step > schedule.middle_of_polish:
-                        self.center_threshold()
+                        self.hold_to_target()
                     log.write(self.step * steps_per_row, scalars := self.validate())
                     if on_validation:
                         on_validation(self.step / schedule.total, scalars)
@@ -139,7 +139,7 @@ class Reinforce:
                 if stop:
                     raise Interrupted(command, self.step, schedule.total)
                 bar.advance()
-            self.center_threshold()
+            self.hold_to_target()
             distributed.by_main(save_model)(self.model, self.run / MODEL)
             log.write(schedule.total * steps_per_row, scalars := self.validate(calibrated=True))
             if on_validation:
@@ -257,7 +257,7 @@ class Reinforce:
         last = self.step == self.schedule.polish - 1
         self.pricing.learn(share, self.schedule.ramped(self.step), last)
 
-    def center_threshold(self) -> None:
+    def hold_to_target(self) -> None:
         """Shift keep logits so that greedy decisions at 1/2 spend the target on validation images.
 
         All of them, or of several networks the last one's. Before polishing, as the sampled share is not the
@@ -268,21 +268,22 @@ class Reinforce:
         model, config, prices = self.model, self.config, self.pricing.now
         model.price.fill_(self.pricing.value)
         images = self.val_set.sample(2000)
-        target = self.drifted_from(images) if self.pricing.target is None else self.pricing.target
+        target = self.pricing.target
+        if target is None:
+            share = self.greedy_share(images)
+            self.held = share if self.held is None else self.held
+            target = self.held if abs(share - self.held) > DRIFT else None
         if target is not None:
             center(model, self.train_set, images, target, self.device, config.precision, rounds=3, prices=prices)
         recalibrate(model, self.train_set, model.greedy(), self.device, prices=prices)
         distributed.share_weights(model)
 
-    def drifted_from(self, images: Dataset) -> float | None:
-        """What greedy decisions spent when this was first asked, over all prices, unless they spend it still."""
+    def greedy_share(self, images: Dataset) -> float:
+        """The share of dense MACs that greedy decisions spend on ``images``, over all prices."""
         model, precision, prices = self.model, self.config.precision, self.pricing.now
         recalibrate(model, self.train_set, model.greedy(), self.device, precision, 2000, prices)
         seen = spread_prices(prices, len(images))
-        share = evaluate(model, images, model.greedy(), self.device, precision, seen).macs_ratio
-        if self.held is None:
-            self.held = share
-        return self.held if abs(share - self.held) > DRIFT else None
+        return evaluate(model, images, model.greedy(), self.device, precision, seen).macs_ratio
 
     def validate(self, calibrated: bool = False) -> dict[str, float]:
         """Scalars of a validation; see ``agents.validation``."""

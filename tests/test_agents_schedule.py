@@ -153,7 +153,7 @@ def test_greedy_decisions_are_held_to_the_target_before_late_in_and_after_polish
     config = ReinforceConfig(epochs=10, batch_size=16, target=0.8, warmup=0.1, polish=0.5, evals=10)
     agent = small_agent(config, tmp_path)
     steps: list[int] = []
-    monkeypatch.setattr(agent, "center_threshold", lambda: steps.append(agent.step))
+    monkeypatch.setattr(agent, "hold_to_target", lambda: steps.append(agent.step))
     agent.train()
     assert steps == [5, 8, 9, 10]
 
@@ -170,15 +170,15 @@ def test_without_a_target_polishing_is_held_to_what_the_policy_spent(tmp_path: P
     def share() -> float:
         return evaluate(agent.model, val, agent.model.greedy(), agent.device, prices=seen).macs_ratio
 
-    agent.center_threshold()
+    agent.hold_to_target()
     before, bias = share(), agent.model.l_nets[0].keep.bias.clone()
     assert 0.2 < before < 0.9
-    agent.center_threshold()
+    agent.hold_to_target()
     assert torch.equal(agent.model.l_nets[0].keep.bias, bias), "nothing has moved"
     for shift in (1.0, -1.0):
         agent.model.shift_logits(shift)
         assert abs(share() - before) > 0.03
-        agent.center_threshold()
+        agent.hold_to_target()
         assert share() == pytest.approx(before, abs=0.01)
 
 
@@ -187,10 +187,10 @@ def test_what_keeps_everything_is_shifted_no_further_than_to_keep_everything(tmp
     train, val = (Dataset("", split, images(200), labels, classes) for split in ("train", "val"))
     agent = Reinforce(lively(), ReinforceConfig(target=None), train, val, tmp_path, 0, torch.device("cpu"))
     agent.model.shift_logits(100)
-    agent.center_threshold()
+    agent.hold_to_target()
     assert agent.held == pytest.approx(agent.model.costs.ceiling / agent.model.costs.dense)
     agent.model.shift_logits(-99.5)
-    agent.center_threshold()
+    agent.hold_to_target()
     share = evaluate(agent.model, val, agent.model.greedy(), agent.device).macs_ratio
     assert share == pytest.approx(agent.held, abs=0.01)
     assert evaluate(agent.model, val, agent.model.greedy(0.9), agent.device).macs_ratio < agent.held

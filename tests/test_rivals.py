@@ -254,7 +254,7 @@ def test_blockdrops_decisions_do_not_hang_on_the_batch_once_it_polishes(tmp_path
     learned = norm.running_mean.clone()  # type: ignore[union-attr]
     trainer.step = trainer.schedule.polish
     trainer.joint_step()
-    trainer.center_threshold()
+    trainer.hold_to_target()
     assert not norm.training
     assert torch.equal(learned, norm.running_mean)  # type: ignore[arg-type]
 
