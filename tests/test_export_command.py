@@ -21,6 +21,8 @@ from lcnet_rl.rewards import PriceRange
 from lcnet_rl.runs import BEST, MODEL
 from lcnet_rl.weights import load_model, save_model
 
+BUILT_IN = "built into the file: leave its input threshold at 0.5, the default"
+
 
 @pytest.fixture
 def run(images: str, tmp_path: Path) -> Path:
@@ -66,7 +68,7 @@ def test_the_best_model_goes_where_and_in_the_layout_that_was_asked_for(run: Pat
 
 
 def test_the_defaults_of_a_file_for_a_budget_meet_it_on_validation_images(
-    run: Path, images: str, monkeypatch: pytest.MonkeyPatch
+    run: Path, images: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     read = set()
 
@@ -77,6 +79,7 @@ def test_the_defaults_of_a_file_for_a_budget_meet_it_on_validation_images(
     monkeypatch.setattr(export, "load_dataset", load)
     assert main(["export", str(run), "--budget", "0.6"]) == 0
     assert read == {"train", "val"}
+    assert BUILT_IN in capsys.readouterr().out
     train, val = (load_dataset(images, split) for split in ("train", "val"))
     model = load_model(run / MODEL)
     meet_budget(model, train, val, 0.6, PriceRange(0.3, 0.3), torch.device("cpu"))
@@ -89,7 +92,9 @@ def test_the_defaults_of_a_file_for_a_budget_meet_it_on_validation_images(
     torch.testing.assert_close(after, before + float(said["shift"]))
 
 
-def test_the_price_that_meets_a_budget_is_told(images: str, tmp_path: Path) -> None:
+def test_the_price_that_meets_a_budget_is_told(
+    images: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     model = lively(width=16, classes=2, prices=PriceRange(0.01, 100))
     for gate in model.gates():
         gate.keep.weight.data.zero_()
@@ -102,6 +107,9 @@ def test_the_price_that_meets_a_budget_is_told(images: str, tmp_path: Path) -> N
     assert float(said["price"]) == pytest.approx(onnx.numpy_helper.to_array(stored).item(), rel=1e-5)
     assert float(said["price"]) > 0.01
     assert said["shift"] == "0"
+    told = capsys.readouterr().out
+    assert f"at price {float(said['price']):.3g}" in told
+    assert BUILT_IN not in told
 
 
 @pytest.mark.parametrize(

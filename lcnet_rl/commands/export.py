@@ -61,6 +61,8 @@ def run(config: Export) -> None:
         train, prices = load_dataset(settings["dataset"], "train", root), price_range(settings["agent"]["price"])
         warn_if_changed(config.run, train)
         said, shift = meet_budget(model, train, val, config.budget, prices, torch.device("cpu"))
+        if prices.is_one:
+            said += "; both are built into the file: leave its input threshold at 0.5, the default"
         console.print(said, soft_wrap=True)
         origin |= {"budget": f"{config.budget:g}", "shift": f"{shift:.6g}"}
     images = val.sample(config.check).images
