@@ -22,6 +22,7 @@ from lcnet_rl.runs import BEST, MODEL
 from lcnet_rl.weights import load_model, save_model
 
 BUILT_IN = "built into the file: leave its input threshold at 0.5, the default"
+BLOCKED = pytest.mark.skipif(blocked_size() == 1, reason="ONNX Runtime has no blocked kernels here")
 
 
 @pytest.fixture
@@ -83,18 +84,16 @@ def test_the_defaults_of_a_file_for_a_budget_meet_it_on_validation_images(
     train, val = (load_dataset(images, split) for split in ("train", "val"))
     model = load_model(run / MODEL)
     meet_budget(model, train, val, 0.6, PriceRange(0.3, 0.3), torch.device("cpu"))
-    assert_does_what(model, run / "model.onnx", load_dataset(images, "test").images)
-    spent = OnnxNetwork(run / "model.onnx").run(val.images).macs.mean()
+    assert_does_what(model, run / "model-budget0.6.onnx", load_dataset(images, "test").images)
+    spent = OnnxNetwork(run / "model-budget0.6.onnx").run(val.images).macs.mean()
     assert spent <= 0.6 * model.costs.dense
-    said = metadata(run / "model.onnx")
+    said = metadata(run / "model-budget0.6.onnx")
     assert (said["run"], said["which"], said["budget"], said["price"]) == ("run", "final", "0.6", "0")
     before, after = load_model(run / MODEL).gates()[0].keep.bias, model.gates()[0].keep.bias
     torch.testing.assert_close(after, before + float(said["shift"]))
 
 
-def test_the_price_that_meets_a_budget_is_told(
-    images: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_price_that_meets_a_budget_is_told(images: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = lively(width=16, classes=2, prices=PriceRange(0.01, 100))
     for gate in model.gates():
         gate.keep.weight.data.zero_()
@@ -102,14 +101,35 @@ def test_the_price_that_meets_a_budget_is_told(
         gate.keep.bias.data.fill_(0.1)
     run = trained(tmp_path / "run", model, images, price="0.01..100")
     assert main(["export", str(run), "--budget", "0.5", "--check", "5"]) == 0
-    said = metadata(run / "model.onnx")
-    stored = next(one for one in onnx.load(run / "model.onnx").graph.initializer if one.name == "price")
+    file = run / "model-budget0.5.onnx"
+    said = metadata(file)
+    stored = next(one for one in onnx.load(file).graph.initializer if one.name == "price")
     assert float(said["price"]) == pytest.approx(onnx.numpy_helper.to_array(stored).item(), rel=1e-5)
     assert float(said["price"]) > 0.01
     assert said["shift"] == "0"
     told = capsys.readouterr().out
     assert f"at price {float(said['price']):.3g}" in told
     assert BUILT_IN not in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ([], "model.onnx"),
+        (["--which", "best"], "model-best.onnx"),
+        (["--which", "best", "--budget", "0.6"], "model-best-budget0.6.onnx"),
+        pytest.param(["--layout", "blocked"], "model-blocked.onnx", marks=BLOCKED),
+    ],
+)
+def test_a_file_is_called_after_its_variant_and_replaces_no_other(run: Path, arguments: list[str], name: str) -> None:
+    others = {"model.onnx", "model-best.onnx", "model-budget0.6.onnx", "model-blocked.onnx"} - {name}
+    for other in others:
+        (run / other).write_text("of another variant")
+    assert main(["export", str(run), "--check", "5", *arguments]) == 0
+    said = metadata(run / name)
+    assert (said["which"] == "best", "budget" in said) == ("best" in name, "budget" in name)
+    assert said["layout"].startswith("blocked") == ("blocked" in name)
+    assert {(run / other).read_text() for other in others} == {"of another variant"}
 
 
 @pytest.mark.parametrize(

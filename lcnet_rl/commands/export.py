@@ -33,7 +33,7 @@ class Export:
     layout: Literal["standard", "blocked"] = "standard"
     """standard runs wherever ONNX does; blocked is faster, and only for ONNX Runtime on CPUs like this one."""
     out: Path | None = None
-    """The file; by default model.onnx in the run folder."""
+    """The file; by default model.onnx in the run folder, or model-best.onnx, model-budget0.7.onnx and so on."""
     which: Literal["final", "best"] = "final"
     """The final model, or the best by validation reward."""
     budget: float | None = None
@@ -50,7 +50,7 @@ def run(config: Export) -> None:
         raise UserError(f"--check needs at least one image, got {config.check}")
     settings = read_config(config.run)
     model, layout = load_model(config.run / WEIGHTS[config.which]), choose(config.layout)
-    path = config.out or config.run / "model.onnx"
+    path = config.out or config.run / f"model{variant(config)}.onnx"
     check_target("--out", path)
     root = data_root(config.data_root, settings)
     val = load_dataset(settings["dataset"], "val", root)
@@ -74,6 +74,14 @@ def run(config: Export) -> None:
         )
         agreement.check()
     console.print(f"file: {path} ({path.stat().st_size / 1e6:.1f} MB, {config.layout} layout)", soft_wrap=True)
+
+
+def variant(config: Export) -> str:
+    """What the file is called after, beside the model: what is not as usual."""
+    best = "-best" if config.which == "best" else ""
+    budget = "" if config.budget is None else f"-budget{config.budget:g}"
+    layout = "" if config.layout == "standard" else f"-{config.layout}"
+    return f"{best}{budget}{layout}"
 
 
 def choose(name: str) -> Layout:
