@@ -56,6 +56,10 @@ def test_files_get_the_class_and_the_bill_that_the_model_gives_their_pixels(
     assert [row["class"] for row in rows] == [classes[guess] for guess in expected.logits.argmax(1)]
     assert [row["macs"] for row in rows] == expected.macs.tolist()
     assert [row["probability"] for row in rows] == pytest.approx(expected.logits.softmax(1).amax(1).tolist(), abs=1e-4)
+    assert all(tuple(row["probabilities"]) == classes for row in rows)
+    probabilities = torch.tensor([list(row["probabilities"].values()) for row in rows])
+    torch.testing.assert_close(probabilities, expected.logits.softmax(1), atol=1e-4, rtol=0)
+    assert all(row["probabilities"][row["class"]] == row["probability"] for row in rows)
     filters = model.kept(expected.actions)[1]
     assert torch.allclose(torch.tensor([row["blocks"] for row in rows]), filters.T.float())
     assert len({tuple(row["blocks"]) for row in rows}) > 1

@@ -55,7 +55,8 @@ class Predict:
     picture: Path | None = None
     """A PNG (by its name's end) to draw every image and what ran for it into."""
     json: Path | None = None
-    """A file to write the figures to."""
+    """A file to write the figures to: of every image its class, the probabilities of all classes by their names, its
+    MACs, and the share of each block's filters that ran."""
 
 
 def run(config: Predict) -> None:
@@ -108,15 +109,16 @@ def classes_of(run: Path, settings: dict[str, Any]) -> tuple[str, ...]:
 def predict(
     engine: Engine, images: Tensor, threshold: float, classes: tuple[str, ...]
 ) -> list[tuple[dict[str, Any], Trace]]:
-    """Class, its probability, MACs and what ran, for uint8 images (B, 3, 32, 32)."""
+    """Class, its probability and all classes', MACs and what ran, for uint8 images (B, 3, 32, 32)."""
     outcome = engine.run(images.to(engine.price.device), engine.greedy(threshold))
-    probabilities, guesses = outcome.logits.float().softmax(1).max(1)
+    probabilities = outcome.logits.float().softmax(1)
     found: list[tuple[dict[str, Any], Trace]] = []
-    for index, (probability, guess) in enumerate(zip(probabilities.tolist(), guesses.tolist(), strict=True)):
+    for index, (seen, guess) in enumerate(zip(probabilities.tolist(), probabilities.argmax(1).tolist(), strict=True)):
         macs = int(outcome.macs[index])
         row = {
             "class": classes[guess],
-            "probability": probability,
+            "probability": seen[guess],
+            "probabilities": dict(zip(classes, seen, strict=True)),
             "macs": macs,
             "macs_ratio": macs / engine.costs.dense,
         }
