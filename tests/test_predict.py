@@ -160,6 +160,12 @@ def test_what_cannot_be_asked_is_one_clear_line(
     assert message in capsys.readouterr().err
 
 
+def test_its_help_says_how_to_meet_a_budget(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["predict", "--help"])
+    assert "lcnet-rl export RUN --budget R" in " ".join(capsys.readouterr().out.replace("│", " ").split())
+
+
 def test_classes_that_the_network_does_not_know_are_noticed(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_model(LCNet(create_backbone("resnet8", 4, 4), "both"), run / "model.safetensors")
     file = written(images(1), run)[0]

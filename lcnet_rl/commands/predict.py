@@ -45,7 +45,8 @@ class Predict:
     """PNG, JPEG or other image files."""
     threshold: float = 0.5
     """What a keep probability must exceed; a lower one keeps more. Of several networks, it is for the last one only.
-    BatchNorm's statistics stay those of the policy's own threshold; export --budget makes a file with its own."""
+    BatchNorm's statistics stay those of the policy's own threshold: for a budget, which predict does not take, lcnet-rl
+    export RUN --budget R makes a file with its own."""
     price: float | None = None
     """The price to decide at, of a run that was trained for a range of them; the middle one if not given."""
     which: Literal["final", "best"] = "final"
