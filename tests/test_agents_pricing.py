@@ -133,6 +133,7 @@ def test_a_restored_price_goes_on_as_if_nothing_had_happened() -> None:
         ({"price": "0..1"}, "a range of prices rises"),
         ({"price": "cheap"}, "price is a number like 0.3 or a range"),
         ({"price": "0.1.."}, "price is a number like 0.3 or a range"),
+        ({"price": (0.05, 1.0)}, 'a range like "0.05..1.0", got (0.05, 1.0)'),
         ({"price": "-1"}, "price must be >= 0"),
         ({"price": float("inf")}, "price must be a finite number"),
         ({"price_schedule": "cosin"}, "did you mean cosine"),

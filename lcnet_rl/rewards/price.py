@@ -97,7 +97,7 @@ def price_range(price: float | str) -> PriceRange:
     try:
         first, last = check_price(float(low)), check_price(float(high if dots else low))
     except ValueError as error:
-        raise UserError(f"price is a number like 0.3 or a range like 0.05..1.0, got {price!r}") from error
+        raise UserError(f'price is a number like 0.3 or a range like "0.05..1.0", got {price!r}') from error
     if dots and not 0 < first < last:
         raise UserError(f"a range of prices rises from above 0, like 0.05..1.0, got {price}")
     return PriceRange(first, last)
