@@ -76,7 +76,9 @@ def test_environments_are_made_as_documented(capsys: pytest.CaptureFixture[str])
 
 @pytest.mark.slow
 def test_an_agent_is_trained_and_compared_with_the_controls_as_documented(capsys: pytest.CaptureFixture[str]) -> None:
-    run([SB3, EVALUATED], SMALLER | BUILT_IN)
+    names = run([SB3, EVALUATED], SMALLER | BUILT_IN)
+    played, measured = (model.backbone.state_dict() for model in (names["envs"].process.model, names["model"]))
+    assert any(not torch.equal(played[key], measured[key]) for key in played), "recalibrated is a copy only"
     shown = capsys.readouterr().out
     assert [name for name in ("agent", "keep-all", "random", "shuffled", "static") if f"{name}: " not in shown] == []
 
