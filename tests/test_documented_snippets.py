@@ -1,18 +1,23 @@
-"""The README's Python is Python: every block compiles, imports what exists, and runs, with smaller numbers.
-
-The last one, about an exported file, is not run here: ``test_export_command`` reads such files.
-"""
+"""The README's Python is Python: every block compiles, imports what exists, and runs, with smaller numbers."""
 
 from __future__ import annotations
 
 import ast
 import importlib
 import re
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 import torch
+from networks import balance, images, lively
+from PIL import Image
 
+from lcnet_rl.data.folder import readable_images
+from lcnet_rl.export import dynamic_model
+from lcnet_rl.export.layout import Standard
 from lcnet_rl.rewards import Judgement, create_reward
 from lcnet_rl.weights import REFERENCE
 
@@ -95,3 +100,16 @@ def test_a_trained_policy_decides_as_documented(monkeypatch: pytest.MonkeyPatch)
 def test_the_engine_runs_as_documented(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     assert len(run([ENGINE], {})["outcome"].logits) == 128
+
+
+def test_an_exported_file_names_the_class_of_a_picture_as_documented(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model, names = balance(lively("resnet14"), images(64)), [f"kind {number}" for number in range(10)]
+    onnx.save(dynamic_model(model, Standard(), names), "model.onnx")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 40, 3), np.uint8)).save("photo.png")
+    run([EXPORTED], {"runs/reference/resnet20-second-64-26/": ""})
+    with torch.no_grad():
+        expected = model.run(readable_images([Path("photo.png")])[0], model.greedy())
+    assert capsys.readouterr().out == f"{names[int(expected.logits.argmax())]} {int(expected.macs)}\n"
