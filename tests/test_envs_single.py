@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import pydoc
 import re
 from collections.abc import Callable
 from typing import Any
@@ -88,6 +89,14 @@ def test_an_image_can_be_chosen() -> None:
 def test_an_unknown_keyword_is_refused(make: Callable[..., Any]) -> None:
     with pytest.raises(UserError, match="unknown keyword 'datset'; did you mean dataset"):
         make("lcnet_rl:LCNet/LayerChannelSkip-v0", datset="shapes")
+
+
+@pytest.mark.parametrize(("decides", "env_id"), IDS)
+def test_the_help_of_an_environment_has_the_shape_of_all_that_it_observes(decides: Decides, env_id: str) -> None:
+    env = gymnasium.make(f"lcnet_rl:{env_id}", **tiny(decides)).unwrapped
+    sizes = {"C": max(env.process.model.input_channels), "depth": env.process.model.depth, "1": 1, "2": 2}
+    told = re.findall(r"\| `(\w+)` +\| `\((\w+),\)` +\|", pydoc.plain(pydoc.render_doc(env)))
+    assert {key: (sizes[size],) for key, size in told} == {key: box.shape for key, box in env.observation_space.items()}
 
 
 def test_an_unknown_reset_option_is_refused() -> None:
