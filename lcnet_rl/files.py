@@ -60,6 +60,17 @@ def _remove_leftovers(path: Path) -> None:
                 leftover.unlink()
 
 
+def new_folder(path: Path) -> Path:
+    """Make a folder that nobody else has: ``path``, or with a number behind it where there is something already."""
+    number, free = 1, path
+    while True:
+        with contextlib.suppress(FileExistsError):
+            free.mkdir(parents=True)
+            return free
+        number += 1
+        free = path.with_name(f"{path.name}-{number}")
+
+
 def check_target(option: str, path: Path) -> None:
     """Make the folder of a file that an option names, before the work whose results are to go there.
 

@@ -25,7 +25,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from torch.utils.tensorboard import SummaryWriter
 from lcnet_rl.data import Dataset, base_name
 from lcnet_rl.distributed import by_main, launched, launcher, world_size
 from lcnet_rl.errors import UserError
-from lcnet_rl.files import read_json, write_text
+from lcnet_rl.files import new_folder, read_json, write_text
 from lcnet_rl.imports import sources_of
 from lcnet_rl.progress import console
 from lcnet_rl.provenance import code, cpu_name, digest
@@ -72,7 +72,7 @@ def create_run(
         UserError: when ``folder`` already holds a run.
     """
     if folder is None:
-        path = _new_folder(root / f"{env}__{algo}__{seed}__{time.strftime('%Y%m%d-%H%M%S')}")
+        path = new_folder(root / f"{env}__{algo}__{seed}__{time.strftime('%Y%m%d-%H%M%S')}")
     else:
         path = folder
         check_free(path)
@@ -98,17 +98,6 @@ def create_run(
     for name, text in sources.items():
         write_text(path / f"{name}.py", text)
     return path
-
-
-def _new_folder(path: Path) -> Path:
-    """Make a folder that nobody else has, with a number behind ``path`` where another run began in the same second."""
-    number, free = 1, path
-    while True:
-        with suppress(FileExistsError):
-            free.mkdir(parents=True)
-            return free
-        number += 1
-        free = path.with_name(f"{path.name}-{number}")
 
 
 def check_free(path: Path) -> None:

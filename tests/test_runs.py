@@ -14,6 +14,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lcnet_rl.errors import UserError
+from lcnet_rl.files import new_folder
 from lcnet_rl.provenance import code, cpu_name
 from lcnet_rl.runs import CHECKPOINT, CONFIG, PROGRESS, RUN, MetricsLog, create_run, plain, read_config, write_json
 
@@ -82,6 +83,12 @@ def test_a_folder_that_holds_a_run_is_refused_and_left_alone(tmp_path: Path) -> 
     with pytest.raises(UserError, match=r"already holds a run.*--resume"):
         create_run(tmp_path, "LayerSkip", "ppo", 0, Outer(seed=2), run)
     assert read_config(run)["seed"] == 1
+
+
+def test_an_empty_folder_that_was_made_for_a_run_is_used(tmp_path: Path) -> None:
+    folder = new_folder(tmp_path / "here")
+    assert create_run(tmp_path, "LayerSkip", "ppo", 0, Outer(), folder) == folder
+    assert read_config(folder)["seed"] == 3
 
 
 def test_a_folder_that_holds_something_else_is_used(tmp_path: Path) -> None:

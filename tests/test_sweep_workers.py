@@ -22,7 +22,7 @@ from lcnet_rl.interrupt import Interrupted
 from lcnet_rl.sweep.pruning import Pruning
 from lcnet_rl.sweep.space import Space, read_space
 from lcnet_rl.sweep.study import OUTCOME, REASON, create_sampler, finished, load_study, open_study
-from lcnet_rl.sweep.worker import Outcome, Report, Worker, unused
+from lcnet_rl.sweep.worker import Outcome, Report, Worker
 
 PATIENCE = 4
 SPACE: Space = read_space(["agent.price=0.1..1", "agent.reward=linear,confidence"], ALGOS, "reinforce")
@@ -44,6 +44,11 @@ def worker(study: Study, storage: str, trials: int, does: Any = objective, **opt
         return (accuracy, macs) if len(study.directions) == 2 else (accuracy - 0.3 * share,)
 
     return Worker(study, SPACE, does, values, Path("trials"), trials, patience=PATIENCE, storage=storage, **options)
+
+
+@pytest.fixture(autouse=True)
+def _trials_are_kept_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
@@ -294,9 +299,18 @@ def test_a_study_on_postgresql_can_be_continued_and_read(postgres: str) -> None:
     assert states(load_study(name, postgres)) == ["COMPLETE"] * 5
 
 
-def test_a_trial_gets_a_folder_of_its_own_whatever_another_database_left(tmp_path: Path) -> None:
-    folder = tmp_path / "trial-0000"
-    assert unused(folder) == folder
-    folder.mkdir()
-    (tmp_path / "trial-0000-2").mkdir()
-    assert unused(folder) == tmp_path / "trial-0000-3"
+def test_trials_of_two_databases_get_folders_of_their_own_though_neither_has_a_run_yet(storage: str) -> None:
+    folders: list[Path] = []
+
+    def second(values: dict[str, Any], folder: Path, report: Report) -> Outcome:
+        folders.append(folder)
+        return objective(values, folder, report)
+
+    def first(values: dict[str, Any], folder: Path, report: Report) -> Outcome:
+        other = f"{storage}.other"
+        worker(join(other), other, 1, second).work("")
+        return second(values, folder, report)
+
+    worker(join(storage), storage, 1, first).work("")
+    assert folders == [Path("trials/trial-0000-2"), Path("trials/trial-0000")]
+    assert all(folder.is_dir() for folder in folders)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import socket
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from lcnet_rl.errors import UserError
+from lcnet_rl.files import new_folder
 from lcnet_rl.interrupt import Interrupted
 from lcnet_rl.progress import console
 from lcnet_rl.sweep.pruning import Pruning
@@ -47,7 +47,7 @@ class Outcome:
 
 
 Objective = Callable[[dict[str, Any], Path, Report], Outcome]
-"""Takes the trial's values by dotted name, the run folder to make, and where to report validations.
+"""Takes the trial's values by dotted name, its run folder, empty, and where to report validations.
 
 Raises UserError for a trial that cannot be run or diverges.
 """
@@ -156,7 +156,8 @@ class Worker:
 
         try:
             values = self.space.suggest(trial)
-            outcome = self.objective(values, unused(self.folder / f"trial-{trial.number:04d}"), report)
+            # Another study of the same name, in another database, has its trials in the same place.
+            outcome = self.objective(values, new_folder(self.folder / f"trial-{trial.number:04d}"), report)
         except UserError as error:
             trial.set_user_attr(REASON, str(error))
             raise
@@ -183,9 +184,3 @@ class Worker:
             what = f"failed: {trial.user_attrs.get(REASON)}"
         done = len(finished(self.study))
         console.print(f"trial {trial.number} ({done}/{self.trials}): {what}; {values}", highlight=False, soft_wrap=True)
-
-
-def unused(folder: Path) -> Path:
-    """``folder``, or with a number behind it where a study of the same name in another database left one."""
-    paths = itertools.chain([folder], (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(2)))
-    return next(path for path in paths if not path.exists())
