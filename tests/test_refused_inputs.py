@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from networks import images, lively
@@ -56,6 +57,21 @@ def test_after_the_last_block_there_is_nothing_to_advance(build: Build) -> None:
         state = model.advance(state, torch.ones(2, model.action_size))
     with pytest.raises(UserError, match="all 3 blocks are done"):
         model.advance(state, torch.ones(2, model.action_size))
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "number", [-1, -1.0, np.float32(-1), np.array(-1.0), np.array([0.5, -1]), float("nan"), np.inf]
+)
+def test_a_price_that_is_none_is_refused_whoevers_number_it_is(build: Build, number: Any) -> None:
+    with pytest.raises(UserError, match="price must be >= 0"):
+        build(lively()).begin(images(2), number)
+
+
+@BOTH
+@pytest.mark.parametrize("number", [1, 1.0, np.float32(1), np.ones(2), torch.ones(2), [1, 1.0]])
+def test_a_price_may_be_any_kind_of_number(build: Build, number: Any) -> None:
+    assert build(lively()).begin(images(2), number).price.tolist() == [1, 1]
 
 
 def test_prices_for_another_number_of_images_are_refused() -> None:

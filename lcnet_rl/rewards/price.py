@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,8 +30,9 @@ def prices_of(price: float | Tensor, count: int, device: torch.device) -> Tensor
         UserError: for a number that ``check_price`` refuses, and a tensor of another length; its prices are taken as
             they are.
     """
-    if isinstance(price, float | int):
-        check_price(price)
+    if not isinstance(price, Tensor):
+        for number in np.ravel(price):  # NumPy's numbers are no float or int, and arrays work as well
+            check_price(number)
     prices = torch.as_tensor(price, dtype=torch.float32, device=device)
     if prices.shape not in ((), (1,), (count,)):
         raise UserError(f"one price, or one for each of {count} images, got prices {tuple(prices.shape)}")
