@@ -103,8 +103,7 @@ def _config(settings: Settings) -> dict[str, Any]:
     if settings.run is None:
         return {}
     run = Path(settings.run)
-    folder = run if run.is_dir() else run.parent
-    return read_config(folder) if (folder / CONFIG).is_file() else {}
+    return read_config(run) if (run / CONFIG).is_file() else {}
 
 
 def _trained(run: Path) -> LCNet:

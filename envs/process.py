@@ -77,6 +77,11 @@ class Settings:
             price_range(self.price)
         if self.model is not None and self.run is not None:
             raise UserError("give a model or a run, not both")
+        if self.run is not None and Path(self.run).is_file():
+            folder = Path(self.run).parent
+            raise UserError(
+                f"run is a folder, but {self.run} is a file: give {folder}, or what load_model reads as model"
+            )
         if self.init is not None and not (self.model is None and self.run is None):
             raise UserError("init is what fresh gates are put on: leave it out where a model or a run is given")
 

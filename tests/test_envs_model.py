@@ -181,6 +181,13 @@ def test_settings_that_do_not_fit_are_refused(wrong: dict[str, Any], said: str) 
         Process("both", Settings(**tiny(**wrong)))
 
 
+@pytest.mark.parametrize("dataset", [None, tiny_data()], ids=["the run's images", "others"])
+def test_a_file_of_a_run_is_no_run_whatever_images_there_are(dataset: Dataset | None, tmp_path: Path) -> None:
+    run = trained(tmp_path / "run", tiny_model(), "shapes")
+    with pytest.raises(UserError, match=f"is a file: give {run}, or what load_model reads"):
+        Process("both", Settings(dataset=dataset, run=run / "model.safetensors"))
+
+
 def test_a_run_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no model"):
         Process("both", Settings(dataset=tiny_data(), run=tmp_path / "nothing"))
