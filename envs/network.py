@@ -90,7 +90,8 @@ def model_of(decides: Decides, settings: Settings, dataset: Dataset) -> LCNet:
     for name, asked, found in (
         ("backbone", settings.backbone, spec.backbone.name),
         ("width", settings.width, spec.backbone.width),
-        ("groups", settings.groups, spec.groups),
+        # Where layers alone are decided there are no groups, and any number of them is as good.
+        ("groups", None if decides == "layers" else settings.groups, spec.groups),
         ("confidence", settings.confidence, spec.confidence),
     ):
         if asked is not None and asked != found:

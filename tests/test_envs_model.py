@@ -181,6 +181,13 @@ def test_settings_that_do_not_fit_are_refused(wrong: dict[str, Any], said: str) 
         Process("both", Settings(**tiny(**wrong)))
 
 
+def test_a_model_for_layers_alone_takes_any_groups_which_mean_nothing_there() -> None:
+    for groups in (0, 2, 4):
+        assert Process("layers", Settings(**tiny("layers"), groups=groups)).action_space.shape == (1,)
+    with pytest.raises(UserError, match="has groups 2, but 4 was asked for"):
+        Process("both", Settings(**tiny("both"), groups=4))
+
+
 @pytest.mark.parametrize("dataset", [None, tiny_data()], ids=["the run's images", "others"])
 def test_a_file_of_a_run_is_no_run_whatever_images_there_are(dataset: Dataset | None, tmp_path: Path) -> None:
     run = trained(tmp_path / "run", tiny_model(), "shapes")
