@@ -13,6 +13,7 @@ from PIL import Image
 from lcnet_rl.data import Dataset
 from lcnet_rl.drawing import draw_trace, labelled, legend, tile, trace
 from lcnet_rl.evaluate import Results
+from lcnet_rl.files import replacing
 from lcnet_rl.model import LCNet
 from lcnet_rl.report import whole
 
@@ -50,7 +51,8 @@ def plot_tradeoff(summary: dict[str, Any], curve: list[tuple[float, float]], lin
     axes.set_title(f"{name}: {summary['backbone']} on {summary['dataset']}/{summary['split']}")
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(path, dpi=130)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=130)
 
 
 def plot_latencies(latencies: dict[str, dict[str, Any]], path: Path) -> None:
@@ -71,7 +73,8 @@ def plot_latencies(latencies: dict[str, dict[str, Any]], path: Path) -> None:
     axes.set_yscale("log")
     axes.grid(alpha=0.3)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
-    figure.savefig(path, dpi=130)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=130)
 
 
 def picture_paths(
@@ -111,4 +114,5 @@ def picture_paths(
         )
     where = f"{name}: {model.spec.backbone.title} on {dataset.name}/{dataset.split}"
     title = f"{where}: what ran ({legend(networks)}; frame: green if right, else red)"
-    Image.fromarray(labelled(tile(pictures, count), title, ("easy", "hard"))).save(path)
+    with replacing(path) as temporary:
+        Image.fromarray(labelled(tile(pictures, count), title, ("easy", "hard"))).save(temporary, "png")

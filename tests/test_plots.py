@@ -1,14 +1,24 @@
-"""The picture of a benchmark: what was measured, of everyone who took part."""
+"""The picture of a benchmark: what was measured, of everyone who took part; and how pictures are written."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from evaluated import summary
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from networks import images, lively
+from PIL import Image
 
-from lcnet_rl.plots import plot_latencies
+from lcnet_rl.data import Dataset
+from lcnet_rl.evaluate import evaluate
+from lcnet_rl.plots import picture_paths, plot_latencies, plot_tradeoff
+from lcnet_rl.sweep.picture import plot_frontier
+from lcnet_rl.sweep.records import Record, grouped
 
 LATENCIES = {
     "engine": {"dense": False, "macs": [1e6, 3e6, 2e6], "milliseconds": [0.5, 0.7, 0.6]},
@@ -20,12 +30,11 @@ LATENCIES = {
 def test_the_milliseconds_of_every_contestant_are_drawn_over_its_mmacs(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    drawn: list[tuple[Figure, Path]] = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: drawn.append((figure, path)))
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
     plot_latencies(LATENCIES, tmp_path / "bench.png")
-    [(figure, path)] = drawn
+    [figure] = drawn
     [axes] = figure.axes
-    assert path == tmp_path / "bench.png"
     points = {str(line.get_label()): (list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines}
     assert points == {
         "engine": ([1, 3, 2], [0.5, 0.7, 0.6]),
@@ -36,6 +45,47 @@ def test_the_milliseconds_of_every_contestant_are_drawn_over_its_mmacs(
     assert axes.get_ylabel().startswith("ms ")
     assert (axes.get_xscale(), axes.get_yscale()) == ("linear", "log")
     assert [text.get_text() for text in axes.get_legend().texts] == list(LATENCIES)
+
+
+def draw_paths(path: Path) -> None:
+    model, data = lively(classes=2), Dataset("noise", "val", images(4), torch.arange(4) % 2, ("a", "b"))
+    results = evaluate(model, data, model.greedy(), torch.device("cpu"))
+    picture_paths(model, data, results, results, "mine", path, count=2)
+
+
+def draw_latencies(path: Path) -> None:
+    plot_latencies(LATENCIES, path)
+
+
+def draw_frontier(path: Path) -> None:
+    plot_frontier(grouped([Record("x", {}, summary(0.9, 0.5))]), [0], {"dense": (1e6, 0.95)}, [], "title", path)
+
+
+def draw_tradeoff(path: Path) -> None:
+    plot_tradeoff(summary(0.9, 0.5) | {"networks": 1, "pruned": False, "split": "test"}, [], "line", "mine", path)
+
+
+def stopped(_: Any, path: Path, *__: Any, **___: Any) -> None:
+    """A picture that is not written to its end."""
+    Path(path).write_bytes(b"half")
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("draw", [draw_frontier, draw_latencies, draw_paths, draw_tradeoff])
+def test_a_picture_is_the_old_one_until_the_new_one_is_whole(
+    draw: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "picture.png"
+    draw(path)
+    whole = path.read_bytes()
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+    monkeypatch.setattr(Figure, "savefig", stopped)
+    monkeypatch.setattr(Image.Image, "save", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        draw(path)
+    assert path.read_bytes() == whole
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_contestants_are_told_apart_by_colour_and_dense_ones_by_their_mark(

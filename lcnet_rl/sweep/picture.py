@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 from matplotlib.transforms import Bbox
 
+from lcnet_rl.files import replacing
 from lcnet_rl.sweep.published import Published
 from lcnet_rl.sweep.records import Group, networks
 
@@ -97,8 +98,8 @@ def plot_frontier(
     _tell_low(axes, low, foot)
     if len(groups) <= LABELLED:
         _name(axes, [group for group in groups if group not in low], shown)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=130)
 
 
 def _draw_policies(
