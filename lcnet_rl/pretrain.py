@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
@@ -201,6 +202,7 @@ def train_dense(
         save(0)
     command = f"{distributed.launcher()} pretrain --resume {quote(str(run))}"
     with (
+        closing(log),
         distributed.resumable(command, run / CHECKPOINT),
         deferred_interrupt(twice_stops=distributed.world_size() == 1) as interrupt,
         Progress("pretraining", total, start) as bar,
@@ -247,7 +249,6 @@ def train_dense(
                 save(step + 1)
                 raise Interrupted(command, step + 1, total)
             bar.advance()
-    log.close()
     if recipe.layer_drop:
         recalibrate_dense(backbone, train, device)
     return dense_accuracy(backbone, val, device)

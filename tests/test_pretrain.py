@@ -6,6 +6,7 @@ import copy
 import csv
 import signal
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from lcnet_rl.interrupt import Interrupted
 from lcnet_rl.model import LCNet
 from lcnet_rl.optim import decayed, triangle
 from lcnet_rl.pretrain import Recipe, dense_accuracy, layer_drop_keeps, train_dense
-from lcnet_rl.runs import CHECKPOINT, PROGRESS
+from lcnet_rl.runs import CHECKPOINT, PROGRESS, MetricsLog
 from lcnet_rl.tree import load_tree, save_tree
 
 CPU = torch.device("cpu")
@@ -176,6 +177,26 @@ def test_a_run_interrupted_within_an_epoch_logs_what_an_uninterrupted_one_does(
     assert load_tree(tmp_path / "parts" / CHECKPOINT)["step"] == 8
     train(fresh(seed=1), tmp_path / "parts", resume=True)
     assert logged(tmp_path / "parts") == logged(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    "stop", [None, Interrupted("again", 1, 2), UserError("no number"), Stopped()], ids=lambda stop: type(stop).__name__
+)
+def test_the_log_is_closed_however_a_training_ends(
+    stop: BaseException | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[MetricsLog] = []
+    close = MetricsLog.close
+    monkeypatch.setattr(MetricsLog, "close", lambda log: closed.append(log) or close(log))
+
+    def ending() -> None:
+        if stop is not None:
+            raise stop
+
+    monkeypatch.setattr(pretrain, "triangle", within_an_epoch(ending))
+    with nullcontext() if stop is None else pytest.raises(type(stop)):
+        train(fresh(), tmp_path)
+    assert len(closed) == 1
 
 
 def test_with_all_weight_on_the_teacher_labels_do_not_matter(tmp_path: Path) -> None:
