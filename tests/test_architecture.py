@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,9 @@ LONGEST = 350
 PICKLE_READERS = {"lcnet_rl/weights.py", "lcnet_rl/data/cifar10_formats.py"}
 # From the bottom: a room imports itself and what is listed before it.
 ROOMS = ("lcnet_rl", "envs", "agents", "lcnet_rl.commands")
+DATA = "lcnet_rl.data"
+# What the data room is made of, beside itself; none of it knows a model.
+BELOW_DATA = {f"lcnet_rl.{name}" for name in ("device", "distributed", "errors", "files", "progress")}
 
 every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 
@@ -28,12 +31,17 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] in ("__init__", "__main__") and len(parts) > 1 else parts)
 
 
-def room(module: str) -> str | None:
-    """The room that a module is in, or None where it is none of ours."""
-    for name in sorted(ROOMS, key=len, reverse=True):
+def within(module: str, names: Collection[str]) -> str | None:
+    """The longest of ``names`` that a module is, or is in, or None."""
+    for name in sorted(names, key=len, reverse=True):
         if module == name or module.startswith(f"{name}."):
             return name
     return None
+
+
+def room(module: str) -> str | None:
+    """The room that a module is in, or None where it is none of ours."""
+    return within(module, ROOMS)
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -67,6 +75,15 @@ def test_rooms_import_downwards_only(path: Path) -> None:
         allowed = ROOMS
     above = sorted({name for name in imports(path) if room(name) not in (None, *allowed)})
     assert not above, f"{own} must not import {above}"
+
+
+def test_the_data_room_imports_nothing_of_models() -> None:
+    paths = [path for path in FILES if within(module_name(path), {DATA, *BELOW_DATA})]
+    assert {module_name(path) for path in paths} >= {f"{DATA}.augment", *BELOW_DATA}
+    for path in paths:
+        ours = {name for name in imports(path) if name.startswith("lcnet_rl.")}
+        above = sorted(name for name in ours if not within(name, {DATA, *BELOW_DATA}))
+        assert not above, f"{module_name(path)} must not import {above}"
 
 
 @every_file

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lcnet_rl.backbones import IMAGE_SIZE
+from lcnet_rl.data.dataset import SIZE
 from lcnet_rl.errors import UserError
 
 MEAN_PIXEL = (124, 116, 104)
@@ -34,8 +34,8 @@ class Augmentation:
     """Side of a square that is blanked out at a random place; 0 for none."""
 
     def __post_init__(self) -> None:
-        if not (0 <= self.padding < IMAGE_SIZE and 0 <= self.cutout < IMAGE_SIZE):
-            raise UserError(f"padding and cutout are pixels from 0 to 31, got {self.padding} and {self.cutout}")
+        if not (0 <= self.padding < SIZE and 0 <= self.cutout < SIZE):
+            raise UserError(f"padding and cutout are pixels from 0 to {SIZE - 1}, got {self.padding} and {self.cutout}")
 
 
 def augment(
