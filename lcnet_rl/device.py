@@ -6,11 +6,11 @@ import contextlib
 import multiprocessing
 from enum import IntEnum
 from multiprocessing.context import SpawnProcess
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
-from lcnet_rl.errors import UserError
+from lcnet_rl.errors import UserError, unknown_name
 
 Precision = Literal["auto", "bf16", "fp32"]
 
@@ -68,7 +68,13 @@ def has_fast_bf16(device: torch.device) -> bool:
 
 
 def uses_bf16(precision: Precision, device: torch.device) -> bool:
-    """Whether ``precision`` means bfloat16 on ``device``; ``auto`` is the faster one."""
+    """Whether ``precision`` means bfloat16 on ``device``; ``auto`` is the faster one.
+
+    Raises:
+        UserError: for a precision that there is not.
+    """
+    if precision not in get_args(Precision):
+        raise unknown_name("precision", str(precision), get_args(Precision))
     return precision == "bf16" or (precision == "auto" and has_fast_bf16(device))
 
 

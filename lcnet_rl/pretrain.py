@@ -35,6 +35,7 @@ from lcnet_rl.interrupt import Interrupted, deferred_interrupt
 from lcnet_rl.optim import KernelMuon, decayed, triangle
 from lcnet_rl.progress import Progress
 from lcnet_rl.runs import CHECKPOINT, MetricsLog, load_checkpoint, restoring
+from lcnet_rl.settings import check_choices
 from lcnet_rl.tree import save_tree
 from lcnet_rl.weights import are_finite
 
@@ -80,6 +81,7 @@ class Recipe:
     """Use torch.compile (needs a C++ compiler); about 1.2 times as fast after a minute; in one process only."""
 
     def __post_init__(self) -> None:
+        check_choices(self)
         for name, value in vars(self).items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise UserError(f"{name} must be a finite number, got {value}")

@@ -40,13 +40,30 @@ def _refuse_wrong(kind: Any, values: dict[Any, Any], source: str) -> None:
     for name, value in values.items():
         if name not in types:
             raise UserError(f"{source}: {unknown_name('setting', str(name), types)}")
-        choices = get_args(types[name])
-        if dataclasses.is_dataclass(types[name]) and isinstance(value, dict):
-            _refuse_wrong(types[name], value, source)
-        elif get_origin(types[name]) is Literal and value not in choices:
-            raise UserError(f"{source}: {unknown_name(name, str(value), choices)}")
-        elif isinstance(value, bool) and bool not in (types[name], *choices):  # for which Python has 1 and 0
+        wanted = types[name]
+        if dataclasses.is_dataclass(wanted) and isinstance(value, dict):
+            _refuse_wrong(wanted, value, source)
+        elif wrong := _wrong_choice(name, value, wanted):
+            raise UserError(f"{source}: {wrong}")
+        elif isinstance(value, bool) and bool not in (wanted, *get_args(wanted)):  # for which Python has 1 and 0
             raise UserError(f"{source}: {name} cannot be {value} (as YAML reads yes, no, on and off without quotes)")
+
+
+def check_choices(settings: Any) -> None:
+    """Refuse a settings dataclass that was made in Python, which takes any text, with something that is no choice.
+
+    Raises:
+        UserError: with the choices of the first such field.
+    """
+    for name, kind in get_type_hints(type(settings)).items():
+        if wrong := _wrong_choice(name, getattr(settings, name), kind):
+            raise wrong
+
+
+def _wrong_choice(name: str, value: Any, kind: Any) -> UserError | None:
+    """What is wrong with a setting whose type names its choices, or None."""
+    wrong = get_origin(kind) is Literal and value not in get_args(kind)
+    return unknown_name(name, str(value), get_args(kind)) if wrong else None
 
 
 def dotted(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

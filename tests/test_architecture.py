@@ -21,7 +21,7 @@ PICKLE_READERS = {"lcnet_rl/weights.py", "lcnet_rl/data/cifar10_formats.py"}
 ROOMS = ("lcnet_rl", "envs", "agents", "lcnet_rl.commands")
 DATA = "lcnet_rl.data"
 # What the data room is made of, beside itself; none of it knows a model.
-BELOW_DATA = {f"lcnet_rl.{name}" for name in ("device", "distributed", "errors", "files", "progress")}
+BELOW_DATA = {f"lcnet_rl.{name}" for name in ("device", "distributed", "errors", "files", "progress", "settings")}
 
 every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import pytest
 import torch
 from torch.nn.functional import pad
@@ -120,3 +122,8 @@ def test_without_flips_and_shifts_images_are_what_they_are() -> None:
 def test_faulty_augmentation_is_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(UserError, match="pixels from 0 to 31, got"):
         Augmentation(**wrong)  # type: ignore[arg-type]
+
+
+def test_flips_that_there_are_not_are_refused() -> None:
+    with pytest.raises(UserError, match="unknown flips 'alternate'; did you mean alternating"):
+        Augmentation(flips=cast(Any, "alternate"))

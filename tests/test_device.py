@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
 import torch._inductor.config as inductor
 
-from lcnet_rl.device import check_compiler, resolve_device, synchronize, uses_bf16
+from lcnet_rl.device import autocast, check_compiler, resolve_device, synchronize, uses_bf16
 from lcnet_rl.errors import UserError
 
 
@@ -54,6 +55,12 @@ def test_automatic_precision_is_bfloat16_where_the_cpu_computes_in_it(
     assert uses_bf16("auto", cpu) is faster
     assert uses_bf16("bf16", cpu)
     assert not uses_bf16("fp32", cpu)
+
+
+def test_a_precision_that_there_is_not_is_no_other_one() -> None:
+    for name in ("fp16", torch.float16):
+        with pytest.raises(UserError, match=f"unknown precision '{name}'.* known: auto, bf16, fp32"):
+            autocast(torch.device("cpu"), cast(Any, name))
 
 
 def test_a_missing_compiler_is_the_users_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -320,6 +320,8 @@ def test_dense_accuracy_counts_right_images_whatever_the_batch_size() -> None:
         ({"optimizer": "muon", "muon_momentum": 1.0}, "^muon_momentum must be in .* got 1.0"),
         ({"optimizer": "muon", "muon_weight_decay": -1.0}, "^muon_weight_decay must be >= 0, got -1.0"),
         ({"layer_drop": 1.0}, "layer_drop"),
+        ({"optimizer": "adamw"}, "^unknown optimizer 'adamw'; known: muon, sgd"),
+        ({"precision": "fp16"}, "^unknown precision 'fp16'; did you mean .*known: auto, bf16, fp32"),
     ],
 )
 def test_a_wrong_setting_is_refused_by_name(wrong: dict[str, Any], message: str) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import pytest
 
 from lcnet_rl import settings
 from lcnet_rl.commands.train_settings import TrainReinforce
 from lcnet_rl.errors import UserError
-from lcnet_rl.settings import from_dict, parse_yaml, preset_names, read_preset
+from lcnet_rl.settings import check_choices, from_dict, parse_yaml, preset_names, read_preset
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,13 @@ def test_a_name_that_is_twice_in_one_table_is_refused(text: str) -> None:
 def test_tables_of_one_file_may_share_their_names_and_values() -> None:
     text = "one: &one {a: 1, b: 2}\ntwo: {<<: *one, b: 3}\n"
     assert parse_yaml(text, "mine") == {"one": {"a": 1, "b": 2}, "two": {"a": 1, "b": 3}}
+
+
+def test_a_choice_misspelled_in_python_is_told_the_right_ones() -> None:
+    check_choices(Agent())
+    check_choices(Config())
+    with pytest.raises(UserError, match=r"^unknown baseline 'batch_mean'; did you mean batch-mean"):
+        check_choices(Agent(baseline=cast(Any, "batch_mean")))
 
 
 def test_a_switch_is_a_switch() -> None:

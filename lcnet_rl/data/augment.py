@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lcnet_rl.data.dataset import SIZE
 from lcnet_rl.errors import UserError
+from lcnet_rl.settings import check_choices
 
 MEAN_PIXEL = (124, 116, 104)
 """ImageNet's mean, which a backbone normalises to zero: what a cutout leaves."""
@@ -34,6 +35,7 @@ class Augmentation:
     """Side of a square that is blanked out at a random place; 0 for none."""
 
     def __post_init__(self) -> None:
+        check_choices(self)
         if not (0 <= self.padding < SIZE and 0 <= self.cutout < SIZE):
             raise UserError(f"padding and cutout are pixels from 0 to {SIZE - 1}, got {self.padding} and {self.cutout}")
 
