@@ -59,9 +59,11 @@ class Settings:
     width: int | None = None
     """Filters of the backbone's first stage; None is the usual width."""
     groups: int | None = None
-    """Filter groups a block, each kept or dropped as one; 0 decides every filter by itself; None is 4."""
+    """Filter groups a block, each kept or dropped as one; 0 decides every filter by itself. None is what the network
+    has, and 4 where gates are fresh."""
     confidence: bool | None = None
-    """Whether the policy sees the confidence of a probe on the pooled features, billed; None is yes."""
+    """Whether the policy sees the confidence of a probe on the pooled features, billed. None is what the network has,
+    and yes where gates are fresh."""
     reward: str | Shape | None = None
     """Reward shape, with parameters after a colon: ``linear``, ``quadratic:penalty=0.5``, ...; ``MODULE:FUNCTION``; a
     function or a ``Reward``. None is what the run was trained for, else ``linear``."""

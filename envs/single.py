@@ -160,8 +160,10 @@ class LayerSkipEnv(SkipEnv):
     |                      |              | weights that come with the project), a file, a run folder of `pretrain`,  |
     |                      |              | `"akamaster"`, or `"scratch"`: random weights, as `None`                  |
     | `backbone`, `width`  | `None`       | of that network; `None` is what the file of `init` holds, else `resnet8`  |
-    | `groups`             | `4`          | filter groups a block; 0 decides every filter by itself                   |
-    | `confidence`         | `True`       | whether the agent sees the confidence of a probe, which is then billed    |
+    | `groups`             | `None`       | filter groups a block; 0 decides every filter by itself; `None` is what   |
+    |                      |              | the model or run has, and 4 where neither is given                        |
+    | `confidence`         | `None`       | whether the agent sees the confidence of a probe, which is then billed;   |
+    |                      |              | `None` is what the model or run has, and yes where neither is given       |
     | `reward`             | `None`       | name of a shape, with parameters after a colon; or `"module:function"`;   |
     |                      |              | or a function, or a `Reward`; `None` is what the run was trained for,     |
     |                      |              | else `linear`                                                             |

@@ -1,4 +1,4 @@
-"""Optimisers and learning rates of dense training.
+"""Learning rates and parameter groups of dense training and of agents, and dense training's Muon.
 
 Muon: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024, as PyTorch has it
 (``torch.optim.Muon``): momentum whose matrix is orthogonalised before it is taken as a step.

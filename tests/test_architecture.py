@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Collection, Iterator
@@ -89,6 +90,16 @@ def test_the_data_room_imports_nothing_of_models() -> None:
 @every_file
 def test_every_module_says_what_it_is(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+
+
+def test_the_environments_room_lists_its_modules_and_the_classes_in_them() -> None:
+    modules = {path.stem: ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "envs").glob("*.py")}
+    docstring = ast.get_docstring(modules.pop("__init__")) or ""
+    listed = dict(re.findall(r"^(\w+) {2,}(\S.*)$", docstring, re.MULTILINE))
+    assert listed.keys() == modules.keys()
+    for name, what in listed.items():
+        classes = {node.name for node in modules[name].body if isinstance(node, ast.ClassDef)}
+        assert set(re.findall(r"``(\w+)``", what)) <= classes
 
 
 @every_file

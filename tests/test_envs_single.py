@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import itertools
 import pydoc
 import re
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import gymnasium
@@ -17,7 +19,7 @@ from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
 from test_envs_process import tiny
 
-from envs.process import ENV_IDS
+from envs.process import ENV_IDS, Settings
 from envs.single import ChannelSkipEnv, LayerChannelSkipEnv, LayerSkipEnv
 from lcnet_rl.drawing import HEADER, LEADING, MARGIN, NETWORK, RAN, SIDE, draw_trace, labelled, tile
 from lcnet_rl.errors import UserError
@@ -51,6 +53,13 @@ def test_every_id_works_without_arguments(env_id: str) -> None:
     info = episode(env, seed=1)[-1][4]
     assert env.get_wrapper_attr("process").dataset.name == "shapes"
     assert {"is_success", "label", "prediction", "macs", "macs_ratio", "kept_blocks"} <= info.keys()
+
+
+def test_the_documented_defaults_are_those_of_the_settings() -> None:
+    table = (LayerSkipEnv.__doc__ or "").partition("## Arguments")[2].partition("## ")[0]
+    rows = re.findall(r"^ *\| (`.*?`) *\| `(.*?)` *\|", table, re.MULTILINE)
+    documented = {name: ast.literal_eval(default) for names, default in rows for name in re.findall(r"`(\w+)`", names)}
+    assert documented == {field.name: field.default for field in fields(Settings)} | {"render_mode": None}
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ class Residual:
     shortcut: str
     """The shortcut's output."""
     gate_input: str
-    """What the gates read, (1, C + 4)."""
+    """What the gates read, (1, C + 4), or (1, C + 2) without confidence."""
     l_net: Layer | None
     """L-Net's layer for S_L, if there is an L-Net."""
     c_net: Layer | None
