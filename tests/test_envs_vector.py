@@ -13,6 +13,7 @@ from typing import Any, cast
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers.vector import FlattenObservation
@@ -215,14 +216,24 @@ def test_the_price_can_be_raised_between_images() -> None:
     assert (env.reset()[0]["price"] == np.float32(0.5)).all()
 
 
-def test_refresh_observes_the_images_in_flight_anew() -> None:
-    env = make_vec()
+def brighten(env: SkipVectorEnv) -> None:
+    with torch.no_grad():
+        env.process.model.backbone.stem.conv.weight.mul_(1.5)
+
+
+def test_refresh_observes_the_images_in_flight_as_the_changed_network_does() -> None:
+    env, changed = make_vec(), make_vec()
     env.reset(seed=0)
-    seen = env.step(env.action_space.sample())[0]
+    actions = env.action_space.sample()
+    seen = env.step(actions)[0]
+    brighten(env)
     again = env.refresh()
-    for key, values in seen.items():
+    brighten(changed)
+    changed.reset(seed=0)
+    assert not np.array_equal(again["pooled"], seen["pooled"])
+    for key, values in changed.step(actions)[0].items():
         np.testing.assert_array_equal(again[key], values)
-        assert not np.shares_memory(again[key], values)
+        assert not np.shares_memory(again[key], seen[key])
 
 
 def test_make_vecs_step_limit_and_a_render_mode_are_accepted() -> None:
