@@ -68,6 +68,10 @@ def measured(evaluation: Path, images: int | None = None) -> tuple[Results, dict
     return evaluate(model, test, model.greedy(), CPU, prices=prices), recorded
 
 
+def test_every_kinds_run_is_among_the_evaluated_ones() -> None:
+    assert set(ONE_OF_EACH_KIND) <= {evaluation.parent.name for evaluation in EVALUATIONS}
+
+
 @pytest.mark.cifar
 @pytest.mark.parametrize("evaluation", [p for p in EVALUATIONS if p.parent.name in ONE_OF_EACH_KIND], ids=called)
 def test_one_run_of_each_kind_has_its_recorded_figures(evaluation: Path) -> None:
