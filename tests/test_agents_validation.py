@@ -76,7 +76,7 @@ def test_evaluate_takes_the_best_model_where_it_is_asked_to(
 ) -> None:
     monkeypatch.setattr(evaluate, "CURVE", (0.5,))
     backbone = create_backbone("resnet8", 2, 4)
-    run = write(tmp_path / "run", "train", dataset=images, agent={"price": 0.3}, seed=0)
+    run = write(tmp_path / "run", "train", dataset=images, agent={"price": 0.3, "reward": "linear"}, seed=0)
     save_backbone(backbone, run / START)
     for name, bias in ((BEST, -100.0), (MODEL, 100.0)):
         save_model(LCNet(backbone, keep_bias=bias), run / name)

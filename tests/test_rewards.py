@@ -238,7 +238,7 @@ def test_a_users_function_is_a_shape_with_parameters(module: str) -> None:
         ("generous", "rises with compute at a share of 0.1"),
         ("broken", "failed: AttributeError"),
         ("single", r"single returned the shape \(\) for images of shape \(13,\): it must return one float an image"),
-        ("endless", "endless returned inf at share 0, price 0, correct 1, log_prob 0: it must be finite"),
+        ("endless", "endless returned inf at share 0, price 0, correct 1, log_prob 0, confidence 1: it must be finite"),
         ("boolean", r"boolean returned torch.bool: it must return floats \(.float\(\)"),
         ("number", "number returned a float: it must return a tensor"),
     ],

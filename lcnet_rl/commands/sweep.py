@@ -130,12 +130,8 @@ def run(config: Sweep) -> None:
     mine = prepare(config)
     points = mine.space.points
     if config.sampler != "grid" and points is not None and points <= config.trials:
-        console.print(
-            f"the space has {points} points only, and --sampler {config.sampler} may try one twice: --sampler grid "
-            "tries each once",
-            style="yellow",
-            soft_wrap=True,
-        )
+        few = f"the space has {points} points only, and --sampler {config.sampler} may try one twice"
+        console.print(f"{few}: --sampler grid tries each once", style="yellow", soft_wrap=True)
     with sigterm_as_ctrl_c():
         others = [start_worker(config, number) for number in range(2, config.workers + 1)]
         try:
