@@ -33,6 +33,7 @@ BACKBONE = "backbone.safetensors"
 REFERENCE = Path(__file__).resolve().parent.parent / "runs" / "reference"
 PRETRAINED = {
     ("cifar10", "resnet20", 16): "resnet20",
+    ("cifar10", "resnet56", 16): "resnet56",
     ("cifar10", "resnet18", 32): "resnet18-32",
     ("cifar10", "resnet16-late", 16): "resnet16-late-16",
     ("cifar10", "resnet16-late", 24): "resnet16-late",

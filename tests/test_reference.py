@@ -46,7 +46,7 @@ CERTAIN = 4
 
 
 @pytest.mark.cifar
-@pytest.mark.parametrize("name", ["resnet20", "resnet20-65-pruned-20", "resnet11-pool"])
+@pytest.mark.parametrize("name", ["resnet20", "resnet20-65-pruned-20", "resnet11-pool", "resnet56"])
 def test_a_dense_reference_network_has_its_recorded_figures(name: str) -> None:
     recorded = json.loads((REFERENCE / name / "evaluation-test.json").read_text())
     backbone = load_backbone(str(REFERENCE / name))
