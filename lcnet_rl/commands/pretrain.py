@@ -105,8 +105,9 @@ def run_on(config: Pretrain, device: torch.device) -> None:
         check_compiler(device)
     with main_first():
         train, val = (load_dataset(config.dataset, split, config.data_root) for split in ("train", "val"))
-    for network in filter(None, () if config.resume else (config.init, config.teacher)):
-        by_main(warn_if_changed)(Path(network), train)
+    if config.resume is None:
+        for network in filter(None, (config.init, config.teacher)):
+            by_main(warn_if_changed)(Path(network), train)
     # A faulty size is refused before there is a folder.
     an_epoch = TrainingBatches(train, config.recipe.batch_size, config.seed).steps_per_epoch
     torch.manual_seed(config.seed)
