@@ -86,7 +86,10 @@ class JointFinetuning(BaseCallback):
                 raise Interrupted(f"lcnet-rl train --resume {quote(str(self.run))}", 0, self.config.timesteps)
 
     def finetune_step(self, generator: torch.Generator, random_decisions: bool = False) -> None:
-        """One step of backbone, scales and probes on decisions sampled from the policy, or at random in the warm-up."""
+        """One step of backbone, scales and probes on decisions sampled from the policy, or at random in the warm-up.
+
+        They are those at the price that a model saved now decides at; on the way to a target, rollouts read more.
+        """
         images, labels = self.batches(self.step)
         model, config = self.lcnet, self.config
         prices = self.pricing.draw(len(images), step_generator(self.seed, self.step, self.device, Stream.PRICES))
