@@ -1,11 +1,9 @@
-"""Frontiers, groups of seeds and tests, against counts by hand and independent computations."""
+"""Frontiers, their hypervolume and their mistakes, against counts by hand and independent computations."""
 
 from __future__ import annotations
 
 import json
-import math
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lcnet_rl.commands import frontier, main
-from lcnet_rl.commands.frontier import with_defaults
 from lcnet_rl.sweep.frontier import hypervolume, pareto
 from lcnet_rl.sweep.published import CIFAR10
-from lcnet_rl.sweep.records import Record, differing, grouped
 from lcnet_rl.weights import REFERENCE
 
 SOME_POINTS = st.lists(st.tuples(st.integers(0, 6).map(float), st.integers(0, 6).map(lambda n: n / 6)), max_size=12)
@@ -60,81 +56,6 @@ def test_published_results_are_in_order_and_in_the_right_units() -> None:
     for result in CIFAR10:
         assert all(10 < macs < 3000 and 90 < accuracy < 97 for macs, accuracy in result.points)
         assert "arXiv" in result.source
-
-
-def test_a_run_from_before_a_setting_existed_is_grouped_with_those_that_have_its_default() -> None:
-    old = {"algo": "reinforce", "seed": 0, "agent.price": 1.0}
-    new = {"algo": "reinforce", "seed": 1, "agent.price": 1.0, "confidence": True}
-    records = [Record("x", settings, summary(0.9, 0.5)) for settings in (old, new)]
-    assert len(grouped(records, with_defaults)) == 1
-    other = Record("x", {**new, "confidence": False}, summary(0.9, 0.5))
-    assert differing(grouped([*records, other], with_defaults)) == {"confidence": [True, False]}
-    foreign = {"algo": "theirs"}
-    assert with_defaults(foreign) == foreign
-
-
-def test_runs_that_differ_in_their_seed_only_are_one_group() -> None:
-    def record(price: float, seed: int, accuracy: float) -> Record:
-        return Record("x", {"seed": seed, "agent.price": price}, summary(accuracy, 0.5))
-
-    groups = grouped([record(1, 0, 0.8), record(2, 0, 0.7), record(1, 1, 0.9), record(1, 1, 0.6)])
-    assert [group.accuracies for group in groups] == [[0.8, 0.6], [0.7]], "the later run of the same seed counts"
-    assert groups[0].point == (5e6, pytest.approx(0.7))
-    assert groups[0].spread == (0, pytest.approx(0.2 / math.sqrt(2)))
-    assert differing(groups) == {"agent.price": [1, 2]}
-
-
-def test_networks_to_start_from_that_differ_in_their_seed_only_are_no_other_setting(tmp_path: Path) -> None:
-    for name, seed, epochs in (("a", 0, 4), ("b", 1, 4), ("c", 2, 9)):
-        (tmp_path / name).mkdir()
-        settings = {"dataset": "x", "seed": seed, "init": None, "run": name, "recipe": {"epochs": epochs}}
-        (tmp_path / name / "config.yaml").write_text(yaml.safe_dump(settings))
-        (tmp_path / name / "backbone.safetensors").touch()
-    inits = [str(tmp_path / "a"), str(tmp_path / "b" / "backbone.safetensors"), str(tmp_path / "c"), "scratch"]
-    records = [Record("x", {"seed": seed, "init": init}, summary(0.9, 0.5)) for seed, init in enumerate(inits)]
-    assert [len(group.records) for group in grouped(records)] == [2, 1, 1]
-    alike = [replace(record, settings={**record.settings, "seed": 0}) for record in records]
-    assert [len(group.records) for group in grouped(alike)] == [2, 1, 1], "agents of one seed on networks of two"
-    newer = tmp_path / "b" / "config.yaml"
-    newer.write_text(yaml.safe_dump(yaml.safe_load(newer.read_text()) | {"prune_multiple": 1}))
-    assert [len(group.records) for group in grouped(records)] == [1, 1, 1, 1]
-    assert [len(group.records) for group in grouped(records, with_defaults)] == [2, 1, 1]
-
-
-@pytest.mark.parametrize("option", ["second", "teacher"])
-def test_nor_are_networks_behind_them_or_teachers_of_them(tmp_path: Path, option: str) -> None:
-    def write(name: str, **settings: object) -> str:
-        (tmp_path / name).mkdir()
-        common = {"dataset": "x", "init": None, "run": name}
-        (tmp_path / name / "config.yaml").write_text(yaml.safe_dump({**common, **settings}))
-        return str(tmp_path / name)
-
-    taught = [
-        write(f"start-{seed}", seed=seed, **{option: write(f"dense-{seed}", seed=seed, recipe={"epochs": epochs})})
-        for seed, epochs in ((0, 4), (1, 4), (2, 9))
-    ]
-    for settings in ([{option: run} for run in taught], [{"init": run} for run in taught]):
-        records = [Record("x", {"seed": seed, **one}, summary(0.9, 0.5)) for seed, one in enumerate(settings)]
-        assert [len(group.records) for group in grouped(records)] == [2, 1], settings
-
-
-def test_a_file_that_a_run_folder_does_not_stand_for_is_another_network_to_start_from(tmp_path: Path) -> None:
-    for name, settings in (("dense", {"recipe": {"epochs": 4}}), ("agent", {"agent": {"price": 1.0}})):
-        (tmp_path / name).mkdir()
-        common = {"dataset": "x", "seed": 0, "init": None}
-        (tmp_path / name / "config.yaml").write_text(yaml.safe_dump({**common, **settings}))
-        for file in ("start", "model" if name == "agent" else "backbone"):
-            (tmp_path / name / f"{file}.safetensors").touch()
-    inits = ["dense", "dense/backbone.safetensors", "dense/start.safetensors"]
-    inits += ["agent", "agent/model.safetensors", "agent/start.safetensors"]
-    records = [Record(init, {"seed": 0, "init": str(tmp_path / init)}, summary(0.9, 0.5)) for init in inits]
-    assert [group.first.name for group in grouped(records)] == [inits[1], inits[2], inits[4], inits[5]]
-
-
-def test_a_group_is_in_the_order_of_its_seeds_and_called_after_the_first() -> None:
-    records = [Record(f"run-{seed}", {"seed": seed}, summary(0.9, 0.5)) for seed in (2, 0, 1)]
-    (group,) = grouped(records)
-    assert [record.name for record in group.records] == ["run-0", "run-1", "run-2"]
 
 
 def test_frontier_of_runs_with_seeds(capsys: pytest.CaptureFixture[str], runs: list[str], tmp_path: Path) -> None:
@@ -223,16 +144,6 @@ def test_what_skips_nothing_is_called_as_an_evaluation_calls_it(
     rows = [line.strip("│ ").split(" │")[0].strip() for line in capsys.readouterr().out.splitlines()]
     assert words in rows
     assert f"share of {words.split()[0]}" in rows
-
-
-def test_a_network_by_two_names_is_no_difference() -> None:
-    both = [
-        Record("x", {"dataset": "cifar10", "backbone": "resnet20", "init": init, "agent.price": price}, {})
-        for init, price in (("auto", 1), (str(REFERENCE / "resnet20"), 2))
-    ]
-    assert differing(grouped(both, with_defaults), with_defaults) == {"agent.price": [1, 2]}
-    other = replace(both[1], settings={**both[1].settings, "init": "scratch"})
-    assert set(differing(grouped([both[0], other], with_defaults), with_defaults)) == {"init", "agent.price"}
 
 
 def test_one_run_for_a_range_of_prices_traces_a_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
