@@ -48,7 +48,8 @@ def plot_tradeoff(summary: dict[str, Any], curve: list[tuple[float, float]], lin
     axes.set_ylabel("accuracy, %")
     shown = [summary["accuracy"], summary["dense_accuracy"], *(c["accuracy"] for c in summary["controls"].values())]
     axes.set_ylim(bottom=100 * min(shown) - BELOW)  # the line may go on to where nothing is kept
-    axes.set_title(f"{name}: {summary['backbone']} on {summary['dataset']}/{summary['split']}")
+    title = f"{name}: {summary['backbone']} on {summary['dataset']}/{summary['split']}"
+    axes.set_title(title, fontsize="medium")  # a run that is named by its settings has a long name
     axes.grid(alpha=0.3)
     axes.legend()
     with replacing(path) as temporary:
