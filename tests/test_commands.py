@@ -17,9 +17,9 @@ from agents.reinforce import Reinforce
 from lcnet_rl.commands import COMMANDS, main
 from lcnet_rl.commands.train_settings import ALGOS, parse
 from lcnet_rl.data import Dataset, load_dataset
+from lcnet_rl.dense import dense_accuracy
 from lcnet_rl.interrupt import deferred_interrupt
 from lcnet_rl.macs import dense_macs
-from lcnet_rl.pretrain import dense_accuracy
 from lcnet_rl.runs import CHECKPOINT, CONFIG, MODEL, PROGRESS, RUN
 from lcnet_rl.settings import from_dict, preset_names, read_preset
 from lcnet_rl.tree import load_tree

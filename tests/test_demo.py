@@ -19,7 +19,7 @@ def test_a_demo_that_is_stopped_while_pretraining_leaves_what_resuming_needs(
     def stop(*_: object) -> None:
         raise Interrupted("lcnet-rl pretrain --resume", 1, 2)
 
-    monkeypatch.setattr(demo, "train_dense", stop)
+    monkeypatch.setattr(demo.DenseTraining, "train", stop)
     monkeypatch.chdir(tmp_path)
     given = {"--runs": tmp_path / "mine", "--run": tmp_path / "mine" / "agent"}[option]
     assert main(["demo", option, str(given)]) != 0

@@ -44,7 +44,8 @@ from lcnet_rl.gates import Standardize
 from lcnet_rl.interrupt import Interrupted
 from lcnet_rl.model import Observation
 from lcnet_rl.policies import PolicyName
-from lcnet_rl.pretrain import Recipe, train_dense
+from lcnet_rl.pretrain import DenseTraining
+from lcnet_rl.recipe import Recipe
 from lcnet_rl.runs import MODEL, PROGRESS, MetricsLog
 from lcnet_rl.tree import load_tree, save_tree
 
@@ -264,7 +265,7 @@ def train_backbone(run: Path) -> None:
         epochs=10, batch_size=24, lr=0.1, precision="fp32", augmentation=augmentation, layer_drop=LAYER_DROP[run.name]
     )
     backbone = fresh()
-    train_dense(backbone, coloured(), coloured(12, "val"), recipe, run, 0, CPU)
+    DenseTraining(backbone, recipe, coloured(), coloured(12, "val"), run, 0, CPU).train()
     steps = [{"loss": float(row["train/loss"]), "accuracy": float(row["eval/accuracy"])} for row in logged(run)]
     save_tree({"steps": steps, "model": backbone.state_dict()}, run / f"trace{rank()}")
 

@@ -22,11 +22,13 @@ from lcnet_rl import pretrain
 from lcnet_rl.backbones import Backbone, create_backbone
 from lcnet_rl.data import Dataset
 from lcnet_rl.data.augment import Augmentation
+from lcnet_rl.dense import dense_accuracy
 from lcnet_rl.errors import UserError
 from lcnet_rl.interrupt import Interrupted
 from lcnet_rl.model import LCNet
 from lcnet_rl.optim import decayed, triangle
-from lcnet_rl.pretrain import Recipe, dense_accuracy, layer_drop_keeps, train_dense
+from lcnet_rl.pretrain import DenseTraining, layer_drop_keeps
+from lcnet_rl.recipe import Recipe
 from lcnet_rl.runs import CHECKPOINT, PROGRESS, MetricsLog
 from lcnet_rl.tree import load_tree, save_tree
 
@@ -47,7 +49,12 @@ def coloured(count: int = 24, split: str = "train") -> Dataset:
 
 
 def train(backbone: Backbone, run: Path, recipe: Recipe = RECIPE, resume: bool = False) -> float:
-    return train_dense(backbone, coloured(), coloured(12, "val"), recipe, run, 0, CPU, resume)
+    val = coloured(12, "val")
+    training = DenseTraining(backbone, recipe, coloured(), val, run, 0, CPU)
+    if resume:
+        training.restore()
+    training.train()
+    return dense_accuracy(backbone, val, CPU)
 
 
 def fresh(seed: int = 0) -> Backbone:
@@ -206,7 +213,8 @@ def test_with_all_weight_on_the_teacher_labels_do_not_matter(tmp_path: Path) -> 
     students = []
     for index, (data, guide) in enumerate([(true, teacher), (false, teacher), (true, fresh(seed=3))]):
         student = fresh()
-        train_dense(student, data, coloured(12, "val"), recipe, tmp_path / str(index), 0, CPU, teacher=guide)
+        run = tmp_path / str(index)
+        DenseTraining(student, recipe, data, coloured(12, "val"), run, 0, CPU, guide).train()
         students.append(student.state_dict())
     assert_same_state(students[0], students[1])
     assert not torch.equal(students[0]["head.weight"], students[2]["head.weight"])

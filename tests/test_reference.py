@@ -15,10 +15,10 @@ import pytest
 import torch
 
 from lcnet_rl.data import load_dataset
+from lcnet_rl.dense import dense_accuracy
 from lcnet_rl.evaluate import Results, evaluate
 from lcnet_rl.export import OnnxNetwork, compare, dynamic_model, layouts_here
 from lcnet_rl.macs import dense_macs
-from lcnet_rl.pretrain import dense_accuracy
 from lcnet_rl.runs import MODEL
 from lcnet_rl.weights import REFERENCE, load_backbone, load_model
 

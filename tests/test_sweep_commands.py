@@ -24,9 +24,9 @@ from lcnet_rl.commands import main, sweep
 from lcnet_rl.commands.sweep import Sweep, parse, prepare
 from lcnet_rl.commands.train_settings import ALGOS
 from lcnet_rl.data import Dataset, load_dataset
+from lcnet_rl.dense import dense_accuracy
 from lcnet_rl.interrupt import Interrupted
 from lcnet_rl.model import LCNet
-from lcnet_rl.pretrain import dense_accuracy
 from lcnet_rl.runs import CONFIG, MODEL, PROGRESS, command_line
 from lcnet_rl.settings import from_dict, preset_names, read_preset
 from lcnet_rl.sweep.space import read_space

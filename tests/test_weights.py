@@ -18,10 +18,10 @@ from torch import Tensor
 
 from lcnet_rl.backbones import Backbone, BackboneSpec, create_backbone
 from lcnet_rl.data import load_dataset
+from lcnet_rl.dense import dense_accuracy
 from lcnet_rl.engine import Engine
 from lcnet_rl.errors import UserError
 from lcnet_rl.model import LCNet
-from lcnet_rl.pretrain import dense_accuracy
 from lcnet_rl.rewards import PriceRange
 from lcnet_rl.spec import Decides, ModelSpec
 from lcnet_rl.weights import PRETRAINED, load_backbone, load_model, pretrained, save_backbone, save_model

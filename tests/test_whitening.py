@@ -14,7 +14,7 @@ from torch import nn
 from lcnet_rl import whitening
 from lcnet_rl.backbones import create_backbone
 from lcnet_rl.data import Dataset
-from lcnet_rl.pretrain import train_dense
+from lcnet_rl.pretrain import DenseTraining
 from lcnet_rl.weights import save_backbone
 from lcnet_rl.whitening import whiten
 
@@ -23,7 +23,7 @@ def test_a_whitening_stem_makes_the_patches_of_an_image_white_and_stays(tmp_path
     data = Dataset("noise", "train", smooth(200), torch.arange(200) % 3, ("a", "b", "c"))
     backbone = create_backbone("resnet11-pool", classes=3, width=16)
     recipe = replace(RECIPE, epochs=1, batch_size=100, whiten=True)
-    train_dense(backbone, data, coloured(12, "val"), recipe, tmp_path, 0, CPU)
+    DenseTraining(backbone, recipe, data, coloured(12, "val"), tmp_path, 0, CPU).train()
     conv, x = backbone.stem.conv, backbone.stem.normalised(data.images)
     with torch.no_grad():
         seen = nn.functional.conv2d(x, conv.weight).transpose(0, 1).flatten(1)
@@ -40,7 +40,8 @@ def test_a_stem_whitens_what_all_classes_show(tmp_path: Path, monkeypatch: pytes
     images = labels.to(torch.uint8)[:, None, None, None].expand(-1, 3, 32, 32)
     data = Dataset("levels", "train", images, labels, ("a", "b", "c"))
     recipe = replace(RECIPE, epochs=1, batch_size=100, whiten=True)
-    train_dense(create_backbone("resnet11-pool", 3, 16), data, coloured(12, "val"), recipe, tmp_path, 0, CPU)
+    backbone = create_backbone("resnet11-pool", 3, 16)
+    DenseTraining(backbone, recipe, data, coloured(12, "val"), tmp_path, 0, CPU).train()
     assert len(seen[0]) == 60
     assert set(seen[0].flatten().tolist()) == {0, 1, 2}
 

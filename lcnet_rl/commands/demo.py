@@ -15,8 +15,9 @@ from lcnet_rl.commands.train import start_run
 from lcnet_rl.commands.train_settings import TrainReinforce
 from lcnet_rl.data import load_dataset
 from lcnet_rl.device import check_seed, resolve_device
-from lcnet_rl.pretrain import Recipe, train_dense
+from lcnet_rl.pretrain import DenseTraining
 from lcnet_rl.progress import console
+from lcnet_rl.recipe import Recipe
 from lcnet_rl.runs import START, check_free, create_run
 from lcnet_rl.settings import from_dict, read_preset
 from lcnet_rl.weights import save_backbone
@@ -59,7 +60,7 @@ def run(config: Demo) -> None:
     torch.manual_seed(config.seed)
     backbone = create_backbone(training.backbone, len(train.classes), training.width)
     save_backbone(backbone, pretrained / START)  # as pretrain --resume needs it
-    train_dense(backbone, train, val, RECIPE, pretrained, config.seed, device)
+    DenseTraining(backbone, RECIPE, train, val, pretrained, config.seed, device).train()
     save_results(backbone, dense, train, val, pretrained, device)
     console.print("3/4 training backbone and policy together", style="bold")
     folder = start_run(replace(training, init=str(pretrained)), backbone, train, val, device)

@@ -14,6 +14,7 @@ from agents.controls import run_controls
 from lcnet_rl.budget import meet_budget
 from lcnet_rl.data import Dataset, load_dataset
 from lcnet_rl.decisions import decision_names
+from lcnet_rl.dense import accuracy_of, dense_predictions
 from lcnet_rl.device import check_seed, resolve_device
 from lcnet_rl.errors import UserError
 from lcnet_rl.evaluate import Results, evaluate, recalibrate
@@ -21,7 +22,6 @@ from lcnet_rl.macs import dense_macs
 from lcnet_rl.model import LCNet
 from lcnet_rl.per_image import table_beside, write_images
 from lcnet_rl.plots import picture_paths, plot_tradeoff
-from lcnet_rl.pretrain import accuracy_of, dense_predictions
 from lcnet_rl.progress import Progress, console
 from lcnet_rl.report import measured, print_summary, rewarded, summarize, whole
 from lcnet_rl.rewards import PriceRange, price_range

@@ -13,13 +13,15 @@ from lcnet_rl.backbones import Backbone, create_backbone
 from lcnet_rl.commands.parsing import option, parse_over
 from lcnet_rl.data import Dataset, load_dataset
 from lcnet_rl.data.sampler import TrainingBatches, warn_if_few
+from lcnet_rl.dense import dense_accuracy
 from lcnet_rl.device import check_compiler, check_seed
 from lcnet_rl.distributed import by_main, from_main, joined, main_first, world_size
 from lcnet_rl.errors import UserError
 from lcnet_rl.macs import dense_macs
-from lcnet_rl.pretrain import Recipe, dense_accuracy, train_dense
+from lcnet_rl.pretrain import DenseTraining
 from lcnet_rl.progress import console
 from lcnet_rl.prune import prune
+from lcnet_rl.recipe import Recipe
 from lcnet_rl.runs import (
     CONFIG,
     METRICS,
@@ -130,7 +132,10 @@ def run_on(config: Pretrain, device: torch.device) -> None:
         by_main(save_backbone)(backbone, folder / START)
         if teacher is not None:
             by_main(save_backbone)(teacher, folder / TEACHER)
-    train_dense(backbone, train, val, config.recipe, folder, config.seed, device, config.resume is not None, teacher)
+    training = DenseTraining(backbone, config.recipe, train, val, folder, config.seed, device, teacher)
+    if config.resume is not None:
+        training.restore()
+    training.train()
     by_main(save_results)(backbone, config, train, val, folder, device)
 
 

@@ -21,13 +21,13 @@ from lcnet_rl.commands.parsing import parse_options
 from lcnet_rl.commands.train import check, start_run, starting_backbone
 from lcnet_rl.commands.train_settings import ALGOS, AnyTrain
 from lcnet_rl.data import load_dataset
+from lcnet_rl.dense import dense_accuracy
 from lcnet_rl.device import check_seed, resolve_device
 from lcnet_rl.errors import UserError, unknown_name
 from lcnet_rl.evaluate import evaluate
 from lcnet_rl.interrupt import Interrupted, sigterm_as_ctrl_c
 from lcnet_rl.macs import dense_macs
 from lcnet_rl.memory import keep_freed_memory
-from lcnet_rl.pretrain import dense_accuracy
 from lcnet_rl.progress import console
 from lcnet_rl.report import measured, summarize
 from lcnet_rl.rewards import check_price

@@ -1,0 +1,68 @@
+"""What a whole backbone makes of images, none of its blocks skipped."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from lcnet_rl import distributed
+from lcnet_rl.backbones import Backbone
+from lcnet_rl.batchnorm import even_batches, fresh_statistics
+from lcnet_rl.data import Dataset
+from lcnet_rl.device import Precision, autocast
+
+
+@torch.no_grad()
+def recalibrate_dense(
+    backbone: Backbone, train: Dataset, device: torch.device, precision: Precision = "fp32", images: int = 4000
+) -> None:
+    """Set BatchNorm's running statistics to those of the whole network, on training images without augmentation.
+
+    Those gathered while it dropped layers are of other networks.
+
+    Args:
+        backbone: changed in place and left in eval mode, the same in all processes.
+        train: training images, never validation or test images.
+        device: where to compute.
+        precision: of the passes.
+        images: how many images to average over.
+    """
+    norms = [module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d)]
+    backbone.train()
+    with fresh_statistics(norms), distributed.alone(), autocast(device, precision):
+        for batch in even_batches(train.sample(images).images, 500):
+            backbone(batch.to(device))
+    backbone.eval()
+    distributed.share_weights(backbone)
+
+
+@torch.no_grad()
+def soft_labels(teacher: Backbone, images: Tensor) -> Tensor:
+    """What the teacher makes of uint8 images (B, 3, 32, 32): probabilities (B, classes), float32."""
+    return teacher(images).float().softmax(1)
+
+
+@torch.no_grad()
+def dense_accuracy(
+    backbone: Backbone, dataset: Dataset, device: torch.device, precision: Precision = "fp32", batch_size: int = 500
+) -> float:
+    """Accuracy in [0, 1] of the whole backbone, in eval mode (in which it is left)."""
+    return accuracy_of(dense_predictions(backbone, dataset, device, precision, batch_size), dataset)
+
+
+def accuracy_of(predictions: Tensor, dataset: Dataset) -> float:
+    """Accuracy in [0, 1] of predicted classes (N,) of a data set's N images."""
+    return int((predictions == dataset.labels).sum()) / len(dataset)
+
+
+@torch.no_grad()
+def dense_predictions(
+    backbone: Backbone, dataset: Dataset, device: torch.device, precision: Precision = "fp32", batch_size: int = 500
+) -> Tensor:
+    """The classes that the whole backbone predicts, (N,), int64, on the CPU; in eval mode (in which it is left)."""
+    backbone.eval()
+    parts = []
+    for images in dataset.images.split(batch_size):
+        with autocast(device, precision):
+            parts.append(backbone(images.to(device)).argmax(1).cpu())
+    return torch.cat(parts)
