@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from agents.rollout import Rollout
 from lcnet_rl.backbones import Backbone
 from lcnet_rl.data.augment import Augmentation
+from lcnet_rl.dense import soft_labels
 from lcnet_rl.device import Precision
 from lcnet_rl.distributed import rand_rows
 from lcnet_rl.errors import UserError, unknown_name
@@ -92,13 +93,13 @@ class Finetuner:
 
     def task_loss(self, images: Tensor, labels: Tensor, rollout: Rollout) -> Tensor:
         """Cross-entropy of all passes (K, B, classes) with labels and with the teacher's probabilities; a mean."""
-        logits, weight = rollout.logits, self.config.distill
-        loss = F.cross_entropy(logits.flatten(0, 1), labels.repeat(logits.shape[0]))
+        passes, weight = len(rollout.logits), self.config.distill
+        logits = rollout.logits.flatten(0, 1)
+        loss = F.cross_entropy(logits, labels.repeat(passes))
         if not weight:
             return loss
-        with torch.no_grad():
-            soft = self.teacher(images).softmax(1)
-        return (1 - weight) * loss - weight * (soft * logits.log_softmax(2)).sum(2).mean()
+        soft = soft_labels(self.teacher, images).repeat(passes, 1)
+        return (1 - weight) * loss + weight * F.cross_entropy(logits, soft)
 
     def probe_loss(self, labels: Tensor, rollout: Rollout) -> Tensor:
         """Cross-entropy of the probes, a mean over passes and images and a sum over blocks."""

@@ -34,6 +34,17 @@ def test_the_task_loss_weighs_labels_and_the_teachers_probabilities(distill: flo
     torch.testing.assert_close(loss, torch.stack(each).mean())
 
 
+def test_soft_labels_are_not_rounded_where_the_teacher_computes_in_bfloat16() -> None:
+    passes, teacher = rollout(), lively("resnet14", width=4).backbone
+    finetuner = Finetuner(MODEL, FinetuneConfig(distill=1.0), teacher)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = finetuner.task_loss(images(6), LABELS, passes)
+        soft = teacher(images(6)).double().softmax(1)
+    assert loss.dtype == torch.float32
+    expected = -(soft * passes.logits.double().log_softmax(2)).sum(2).mean()
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-6, atol=0)
+
+
 def test_the_probes_loss_is_a_sum_over_blocks_of_means() -> None:
     passes = rollout()
     loss = Finetuner(MODEL, FinetuneConfig()).probe_loss(LABELS, passes)
