@@ -30,12 +30,13 @@ from lcnet_rl.dense import dense_accuracy, recalibrate_dense, soft_labels
 from lcnet_rl.device import Stream, autocast, step_generator
 from lcnet_rl.errors import diverged
 from lcnet_rl.interrupt import Interrupted, deferred_interrupt
+from lcnet_rl.macs import dense_macs
 from lcnet_rl.optim import KernelMuon, decayed, triangle
-from lcnet_rl.progress import Progress
+from lcnet_rl.progress import Progress, console
 from lcnet_rl.recipe import Recipe
-from lcnet_rl.runs import CHECKPOINT, MetricsLog, load_checkpoint, restoring
+from lcnet_rl.runs import CHECKPOINT, METRICS, MetricsLog, load_checkpoint, restoring, write_json
 from lcnet_rl.tree import save_tree
-from lcnet_rl.weights import are_finite
+from lcnet_rl.weights import BACKBONE, are_finite, save_backbone
 
 
 class DenseTraining:
@@ -84,9 +85,8 @@ class DenseTraining:
         self.loss_sum, self.correct = torch.zeros((), device=device), torch.zeros((), device=device)
 
     def train(self) -> None:
-        """Train from the current step to the end; checkpoints and logs go to the run folder after every epoch.
-
-        The backbone is left in eval mode.
+        """Train from the current step to the end; checkpoints and logs go to the run folder after every epoch, then
+        the weights and final figures, which are printed too. The backbone is left in eval mode.
 
         Raises:
             UserError: when the loss or a weight stops being a number, or another process is lost; the run's checkpoint
@@ -122,7 +122,7 @@ class DenseTraining:
                 bar.advance()
         if self.recipe.layer_drop:
             recalibrate_dense(self.backbone, self.train_set, self.device)
-        self.backbone.eval()
+        self.save_results()
 
     def learn(self) -> None:
         """One step: a batch through the network, and its gradient into the weights."""
@@ -179,6 +179,23 @@ class DenseTraining:
         states = {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
         tree = {"backbone": self.backbone.state_dict(), **states, **sums, "step": self.step}
         distributed.by_main(save_tree)(tree, self.run / CHECKPOINT)
+
+    @distributed.by_main
+    def save_results(self) -> None:
+        """Write weights and final figures into the run folder, and print them; test images are for ``evaluate``."""
+        backbone, train, val = self.backbone, self.train_set, self.val_set
+        accuracy = dense_accuracy(backbone, val, self.device)
+        save_backbone(backbone, self.run / BACKBONE)
+        metrics = {
+            "val_accuracy": accuracy,
+            "macs": dense_macs(backbone),
+            "width": backbone.spec.width,
+            "seed": self.seed,
+            "train_images": len(train),
+        }
+        write_json(self.run / METRICS, metrics)
+        console.print(f"{backbone.spec.name} on {train.name}: val {accuracy:.2%}")
+        console.print(f"weights: {self.run / BACKBONE}", soft_wrap=True)
 
     def restore(self) -> None:
         """Take up the run's checkpoint.

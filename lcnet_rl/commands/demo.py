@@ -10,7 +10,7 @@ import torch
 
 from lcnet_rl.backbones import create_backbone
 from lcnet_rl.commands import evaluate as evaluate_command
-from lcnet_rl.commands.pretrain import Pretrain, save_results
+from lcnet_rl.commands.pretrain import Pretrain
 from lcnet_rl.commands.train import start_run
 from lcnet_rl.commands.train_settings import TrainReinforce
 from lcnet_rl.data import load_dataset
@@ -61,7 +61,6 @@ def run(config: Demo) -> None:
     backbone = create_backbone(training.backbone, len(train.classes), training.width)
     save_backbone(backbone, pretrained / START)  # as pretrain --resume needs it
     DenseTraining(backbone, RECIPE, train, val, pretrained, config.seed, device).train()
-    save_results(backbone, dense, train, val, pretrained, device)
     console.print("3/4 training backbone and policy together", style="bold")
     folder = start_run(replace(training, init=str(pretrained)), backbone, train, val, device)
     console.print("4/4 evaluating, with controls", style="bold")

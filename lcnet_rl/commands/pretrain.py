@@ -11,13 +11,11 @@ import torch
 
 from lcnet_rl.backbones import Backbone, create_backbone
 from lcnet_rl.commands.parsing import option, parse_over
-from lcnet_rl.data import Dataset, load_dataset
+from lcnet_rl.data import load_dataset
 from lcnet_rl.data.sampler import TrainingBatches, warn_if_few
-from lcnet_rl.dense import dense_accuracy
 from lcnet_rl.device import check_compiler, check_seed
 from lcnet_rl.distributed import by_main, from_main, joined, main_first, world_size
 from lcnet_rl.errors import UserError
-from lcnet_rl.macs import dense_macs
 from lcnet_rl.pretrain import DenseTraining
 from lcnet_rl.progress import console
 from lcnet_rl.prune import prune
@@ -31,10 +29,9 @@ from lcnet_rl.runs import (
     create_run,
     read_config,
     warn_if_changed,
-    write_json,
 )
 from lcnet_rl.settings import from_dict
-from lcnet_rl.weights import BACKBONE, load_backbone, save_backbone
+from lcnet_rl.weights import load_backbone, save_backbone
 
 
 @dataclass(frozen=True)
@@ -136,7 +133,6 @@ def run_on(config: Pretrain, device: torch.device) -> None:
     if config.resume is not None:
         training.restore()
     training.train()
-    by_main(save_results)(backbone, config, train, val, folder, device)
 
 
 def starting_backbone(config: Pretrain, classes: int) -> Backbone:
@@ -145,25 +141,3 @@ def starting_backbone(config: Pretrain, classes: int) -> Backbone:
         return create_backbone(config.backbone, classes, config.width)
     backbone = load_backbone(config.init, config.backbone, classes, config.width)
     return backbone if config.prune is None else prune(backbone, config.prune, config.prune_multiple)
-
-
-def save_results(
-    backbone: Backbone,
-    config: Pretrain,
-    train: Dataset,
-    val: Dataset,
-    folder: Path,
-    device: torch.device,
-) -> None:
-    """Write weights and final figures into the run folder, and print them; test images are for ``evaluate``."""
-    metrics = {
-        "val_accuracy": dense_accuracy(backbone, val, device),
-        "macs": dense_macs(backbone),
-        "width": backbone.spec.width,
-        "seed": config.seed,
-        "train_images": len(train),
-    }
-    save_backbone(backbone, folder / BACKBONE)
-    write_json(folder / METRICS, metrics)
-    console.print(f"{config.backbone} on {config.dataset}: val {metrics['val_accuracy']:.2%}")
-    console.print(f"weights: {folder / BACKBONE}", soft_wrap=True)
