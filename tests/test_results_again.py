@@ -18,7 +18,7 @@ from run_folders import evaluated, write
 from test_commands import failing
 
 from lcnet_rl.commands import main, reproduce
-from lcnet_rl.commands.pretrain import Pretrain
+from lcnet_rl.commands.pretrain_settings import Pretrain
 from lcnet_rl.commands.train_settings import parse
 from lcnet_rl.errors import UserError
 from lcnet_rl.results.plan import Reproduction, in_order

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.table import Table
 
-from lcnet_rl.commands.pretrain import Pretrain
+from lcnet_rl.commands.pretrain_settings import Pretrain
 from lcnet_rl.commands.train_settings import ALGOS
 from lcnet_rl.errors import UserError
 from lcnet_rl.progress import console
