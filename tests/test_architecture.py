@@ -64,7 +64,7 @@ def test_there_is_something_to_check() -> None:
     names = {module_name(path) for path in FILES}
     assert {"lcnet_rl.model", "envs.single", "agents.reinforce", "lcnet_rl.commands.train"} <= names
     assert "lcnet_rl.model" in set(imports(ROOT / "lcnet_rl" / "evaluate.py"))
-    assert "agents.reinforce" in set(imports(ROOT / "lcnet_rl" / "commands" / "train.py"))
+    assert "agents.reinforce" in set(imports(ROOT / "lcnet_rl" / "commands" / "training.py"))
 
 
 @every_file

@@ -11,7 +11,7 @@ import pytest
 from image_folders import dark_and_bright
 
 from lcnet_rl.backbones import create_backbone
-from lcnet_rl.commands import main, pretrain, train
+from lcnet_rl.commands import main, pretrain, train, training
 from lcnet_rl.data import load_dataset
 from lcnet_rl.errors import UserError
 from lcnet_rl.runs import CHECKPOINT, CONFIG, METRICS, MODEL, PROGRESS, load_checkpoint, warn_if_changed
@@ -104,9 +104,9 @@ def test_all_networks_that_training_starts_from_are_asked_what_they_have_seen(
         raise UserError("asked")
 
     asked: list[str] = []
-    monkeypatch.setattr(train, "warn_if_changed", lambda run, _: asked.append(run.name))
+    monkeypatch.setattr(training, "warn_if_changed", lambda run, _: asked.append(run.name))
     monkeypatch.setattr(train, "starting_backbone", lambda *_: create_backbone("resnet8", 10, 4))
-    monkeypatch.setattr(train, "check", stop)
+    monkeypatch.setattr(training, "check", stop)
     monkeypatch.setattr(pretrain, "warn_if_changed", lambda run, _: asked.append(run.name))
     monkeypatch.setattr(pretrain, "TrainingBatches", stop)
     networks = ["--init", "first", "--second", "behind", "--teacher", "above"]

@@ -12,7 +12,7 @@ from networks import images as noise
 
 from lcnet_rl.backbones import create_backbone
 from lcnet_rl.commands import main, train
-from lcnet_rl.commands.train import starting_agent
+from lcnet_rl.commands.building import starting_agent, starting_backbone
 from lcnet_rl.commands.train_settings import parse
 from lcnet_rl.model import LCNet
 from lcnet_rl.runs import CHECKPOINT, CONFIG, MODEL, START
@@ -155,18 +155,18 @@ def test_networks_are_put_behind_those_of_a_trained_agent(trained: Path, images:
     arguments = ["train", "--dataset", images, *NETWORK, "--epochs", "1", "--bound", "1e-9"]
     two = [*arguments, "--init", str(tmp_path / "one"), "--second", str(tmp_path / "larger.safetensors")]
     config = parse(two[1:], "train")
-    assert decided_alike(agent, starting_agent(config, train.starting_backbone(config, 2)))
+    assert decided_alike(agent, starting_agent(config, starting_backbone(config, 2)))
     assert main([*two, "--run", str(tmp_path / "two")]) == 0
 
     three = [*arguments, "--init", str(tmp_path / "two"), "--second", str(tmp_path / "largest.safetensors")]
     three += ["--second-mirrored", "--second-weight", "3", "--run", str(tmp_path / "three")]
     config, agent = parse(three[1:], "train"), load_model(tmp_path / "two")
-    model = starting_agent(config, train.starting_backbone(config, 2))
+    model = starting_agent(config, starting_backbone(config, 2))
     assert decided_alike(agent, model)
     start = model.l_nets[-1].keep.weight[0, -4:]
     assert start.tolist() == [-UNSURE, UNSURE, RAN, 0], "where the second network ran and left doubts"
     assert model.l_nets[-2].keep.weight[0, -2].abs() < 1, "the second one's is not about that"
-    blank = starting_agent(replace(config, second_rule=False), train.starting_backbone(config, 2))
+    blank = starting_agent(replace(config, second_rule=False), starting_backbone(config, 2))
     assert not blank.l_nets[-1].keep.weight.any()
     assert decided_alike(agent, blank), "whose own gates are as they were"
     assert main(three) == 0

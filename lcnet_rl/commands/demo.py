@@ -11,8 +11,8 @@ import torch
 from lcnet_rl.backbones import create_backbone
 from lcnet_rl.commands import evaluate as evaluate_command
 from lcnet_rl.commands.pretrain_settings import Pretrain
-from lcnet_rl.commands.train import start_run
 from lcnet_rl.commands.train_settings import TrainReinforce
+from lcnet_rl.commands.training import start_run
 from lcnet_rl.data import load_dataset
 from lcnet_rl.device import check_seed, resolve_device
 from lcnet_rl.pretrain import DenseTraining

@@ -16,10 +16,11 @@ from optuna.trial import TrialState
 
 from agents.controls import shuffled
 from lcnet_rl.backbones import Backbone
+from lcnet_rl.commands.building import check, starting_backbone
 from lcnet_rl.commands.frontier import show
 from lcnet_rl.commands.parsing import parse_options
-from lcnet_rl.commands.train import check, start_run, starting_backbone
 from lcnet_rl.commands.train_settings import ALGOS, AnyTrain
+from lcnet_rl.commands.training import start_run
 from lcnet_rl.data import load_dataset
 from lcnet_rl.dense import dense_accuracy
 from lcnet_rl.device import check_seed, resolve_device

@@ -1,0 +1,116 @@
+"""A run folder of ``lcnet-rl train``: made, filled by training, and gone on with."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import torch
+
+from agents.finetune import OnValidation
+from agents.reinforce import Reinforce
+from agents.reinforce_config import Schedule
+from agents.rivals.blockdrop import BlockDrop
+from agents.rivals.convnet_aig import ConvNetAIG
+from agents.rivals.skipnet import SkipNet
+from agents.sb3 import train_sb3
+from envs.process import ENV_IDS
+from lcnet_rl.backbones import Backbone
+from lcnet_rl.commands.building import check, put_gates, starting_agent
+from lcnet_rl.commands.train_settings import AnyTrain, TrainReinforce
+from lcnet_rl.data import Dataset
+from lcnet_rl.data.sampler import TrainingBatches, warn_if_few
+from lcnet_rl.distributed import by_main, from_main
+from lcnet_rl.progress import console
+from lcnet_rl.runs import MODEL, PROGRESS, START, TEACHER, create_run, load_checkpoint, warn_if_changed
+from lcnet_rl.weights import load_backbone, save_backbone
+
+AGENTS: dict[str, type[Reinforce]] = {agent.algo: agent for agent in (Reinforce, BlockDrop, SkipNet, ConvNetAIG)}
+"""The joint trainer and those of rivals."""
+
+
+def start_run(
+    config: AnyTrain,
+    backbone: Backbone,
+    train: Dataset,
+    val: Dataset,
+    device: torch.device,
+    on_validation: OnValidation | None = None,
+) -> Path:
+    """Make a run folder for training from ``backbone``, and train; returns the folder."""
+    for network in filter(None, (config.init, config.second, config.teacher)):
+        by_main(warn_if_changed)(Path(network), train)
+    # Faulty settings are refused before there is a folder that a corrected command would find taken.
+    check(config, backbone)
+    teacher = load_backbone(config.teacher, classes=len(train.classes)) if config.teacher else backbone
+    an_epoch = TrainingBatches(train, config.agent.batch_size, config.seed).steps_per_epoch
+    if isinstance(config, TrainReinforce):
+        steps = Schedule.of(config.agent, an_epoch).total
+        by_main(warn_if_few)(steps, an_epoch, "--batch-size, --epochs")
+    env = ENV_IDS[config.decides].removeprefix("LCNet/").removesuffix("-v0")
+    where = config.runs, env, config.algo, config.seed
+    folder = from_main(lambda: create_run(*where, config, config.run, train))
+    by_main(save_backbone)(backbone, folder / START)
+    if config.teacher:
+        by_main(save_backbone)(teacher, folder / TEACHER)
+    console.print(f"run folder: {folder}", soft_wrap=True)
+    train_agent(config, backbone, teacher, train, val, folder, device, on_validation)
+    return folder
+
+
+def train_agent(
+    config: AnyTrain,
+    backbone: Backbone,
+    teacher: Backbone,
+    train: Dataset,
+    val: Dataset,
+    folder: Path,
+    device: torch.device,
+    on_validation: OnValidation | None = None,
+) -> None:
+    """Train ``config.agent`` around ``backbone`` in an existing run folder, from its checkpoint where it has one."""
+    resume = config.resume is not None
+    model = put_gates(config, backbone) if resume else starting_agent(config, backbone)
+    if isinstance(config, TrainReinforce):
+        agent = AGENTS[config.algo](model, config.agent, train, val, folder, config.seed, device, teacher)
+        if resume:
+            agent.restore()
+            total = agent.schedule.total
+            decisions = total * config.agent.batch_size * model.depth
+            if not goes_on(folder, agent.step, total, "steps", decisions):
+                return
+        agent.train(on_validation)
+    else:
+        total = config.agent.timesteps
+        if resume and not goes_on(folder, load_checkpoint(folder).get("timesteps", 0), total, "timesteps", total):
+            return
+        train_sb3(model, config.agent, train, val, folder, config.seed, device, resume, on_validation, teacher)
+
+
+def goes_on(folder: Path, at: int, total: int, unit: str, decisions: int) -> bool:
+    """Say from where on a run goes on, or that it is finished; returns whether it goes on.
+
+    Args:
+        folder: of the run.
+        at: where its checkpoint is, of ``total``.
+        total: where it ends.
+        unit: what ``at`` and ``total`` count.
+        decisions: until its end, as its log counts them.
+    """
+    finished = (folder / MODEL).is_file() and last_validation(folder) >= decisions
+    said = (
+        f"{folder} is finished: {total:,} {unit}"
+        if finished
+        else f"going on with {folder} at {at:,} of {total:,} {unit}"
+    )
+    console.print(said, soft_wrap=True, highlight=False)
+    return not finished
+
+
+def last_validation(folder: Path) -> int:
+    """Decisions until the last row of a run's log, if that is a validation, which the final model gets too; else -1."""
+    if not (folder / PROGRESS).is_file():
+        return -1
+    with (folder / PROGRESS).open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return int(rows[-1]["time/total_timesteps"]) if rows and rows[-1].get("eval/accuracy") else -1
