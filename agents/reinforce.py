@@ -34,11 +34,12 @@ from lcnet_rl.device import Stream, autocast, step_generator
 from lcnet_rl.errors import UserError, diverged
 from lcnet_rl.evaluate import evaluate, recalibrate, spread_prices
 from lcnet_rl.interrupt import Interrupted, deferred_interrupt
+from lcnet_rl.metrics_log import MetricsLog
 from lcnet_rl.model import LCNet, Observation
 from lcnet_rl.optim import decayed, triangle
 from lcnet_rl.progress import Progress
 from lcnet_rl.rewards import create_reward, judge
-from lcnet_rl.runs import CHECKPOINT, MODEL, MetricsLog, load_checkpoint, restoring
+from lcnet_rl.runs import CHECKPOINT, MODEL, load_checkpoint, restoring
 from lcnet_rl.tree import save_tree
 from lcnet_rl.weights import are_finite, save_model
 

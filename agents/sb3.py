@@ -30,9 +30,10 @@ from lcnet_rl.data import Dataset
 from lcnet_rl.errors import UserError
 from lcnet_rl.evaluate import recalibrate
 from lcnet_rl.interrupt import Interrupted, deferred_interrupt
+from lcnet_rl.metrics_log import MetricsLog
 from lcnet_rl.model import LCNet
 from lcnet_rl.progress import Progress
-from lcnet_rl.runs import MODEL, MetricsLog, load_checkpoint
+from lcnet_rl.runs import MODEL, load_checkpoint
 from lcnet_rl.spec import Decides
 from lcnet_rl.weights import save_model
 

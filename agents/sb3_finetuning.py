@@ -27,9 +27,10 @@ from lcnet_rl.data.sampler import TrainingBatches
 from lcnet_rl.device import Stream, autocast, step_generator
 from lcnet_rl.errors import diverged
 from lcnet_rl.interrupt import Interrupt, Interrupted
+from lcnet_rl.metrics_log import MetricsLog
 from lcnet_rl.model import LCNet
 from lcnet_rl.progress import Progress
-from lcnet_rl.runs import CHECKPOINT, MetricsLog, restoring
+from lcnet_rl.runs import CHECKPOINT, restoring
 from lcnet_rl.tree import save_tree
 from lcnet_rl.weights import are_finite
 

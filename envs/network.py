@@ -15,10 +15,11 @@ from lcnet_rl.data import Dataset, load_dataset
 from lcnet_rl.errors import UserError
 from lcnet_rl.model import LCNet
 from lcnet_rl.rewards import PriceRange, Reward, create_reward, price_range
-from lcnet_rl.runs import CONFIG, MODEL, check_classes, data_root, read_config
+from lcnet_rl.runs import CONFIG, MODEL, data_root, read_config
 from lcnet_rl.second import start_unsure
 from lcnet_rl.spec import DEFAULT_GROUPS, Decides
 from lcnet_rl.starting import is_agent, starting_networks
+from lcnet_rl.unchanged import check_classes
 from lcnet_rl.weights import BACKBONE, load_backbone, load_model
 
 if TYPE_CHECKING:

@@ -29,12 +29,14 @@ from lcnet_rl.data.sampler import TrainingBatches
 from lcnet_rl.dense import dense_accuracy, recalibrate_dense, soft_labels
 from lcnet_rl.device import Stream, autocast, step_generator
 from lcnet_rl.errors import diverged
+from lcnet_rl.files import write_json
 from lcnet_rl.interrupt import Interrupted, deferred_interrupt
 from lcnet_rl.macs import dense_macs
+from lcnet_rl.metrics_log import MetricsLog
 from lcnet_rl.optim import KernelMuon, decayed, triangle
 from lcnet_rl.progress import Progress, console
 from lcnet_rl.recipe import Recipe
-from lcnet_rl.runs import CHECKPOINT, METRICS, MetricsLog, load_checkpoint, restoring, write_json
+from lcnet_rl.runs import CHECKPOINT, METRICS, load_checkpoint, restoring
 from lcnet_rl.tree import save_tree
 from lcnet_rl.weights import BACKBONE, are_finite, save_backbone
 

@@ -1,11 +1,16 @@
-"""Which code and which machine a result is of."""
+"""Which command, code and machine a result is of."""
 
 from __future__ import annotations
 
 import hashlib
 import platform
+import re
+import shlex
 import subprocess
+import sys
 from pathlib import Path
+
+from lcnet_rl.distributed import launched, launcher
 
 ROOT = Path(__file__).resolve().parent.parent
 """Of the checkout that the code runs from, if it does."""
@@ -28,6 +33,16 @@ def code() -> dict[str, str | bool]:
         return {"commit": _git("rev-parse", "HEAD"), "changed": bool(_git("status", "--porcelain", "--", *CODE))}
     except (OSError, subprocess.CalledProcessError):
         return {}
+
+
+def command_line() -> str:
+    """The command that is running, as it could be typed again, but for passwords in URLs."""
+    path = Path(sys.argv[0])
+    # Started with python -m lcnet_rl, it is the same command.
+    name = "lcnet-rl" if path.parts[-2:] == ("lcnet_rl", "__main__.py") else path.name
+    program = launcher() if launched() else shlex.quote(name)
+    hidden = [re.sub(r"(://[^:/@\s]*):[^@/\s]*@", r"\1:***@", argument) for argument in sys.argv[1:]]
+    return f"{program} {shlex.join(hidden)}".rstrip()
 
 
 def digest(text: str) -> str:

@@ -15,8 +15,8 @@ from lcnet_rl.evaluate import Results
 from lcnet_rl.model import LCNet
 from lcnet_rl.per_image import paired_difference
 from lcnet_rl.progress import console
+from lcnet_rl.provenance import command_line
 from lcnet_rl.rewards import create_reward
-from lcnet_rl.runs import command_line
 
 PERCENTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 GAINS = ("shuffled", "static", "keep-all")

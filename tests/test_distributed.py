@@ -42,11 +42,12 @@ from lcnet_rl.distributed import (
 from lcnet_rl.errors import UserError
 from lcnet_rl.gates import Standardize
 from lcnet_rl.interrupt import Interrupted
+from lcnet_rl.metrics_log import MetricsLog
 from lcnet_rl.model import Observation
 from lcnet_rl.policies import PolicyName
 from lcnet_rl.pretrain import DenseTraining
 from lcnet_rl.recipe import Recipe
-from lcnet_rl.runs import MODEL, PROGRESS, MetricsLog
+from lcnet_rl.runs import MODEL, PROGRESS
 from lcnet_rl.tree import load_tree, save_tree
 
 

@@ -14,7 +14,8 @@ from lcnet_rl.backbones import create_backbone
 from lcnet_rl.commands import main, pretrain, train, training
 from lcnet_rl.data import load_dataset
 from lcnet_rl.errors import UserError
-from lcnet_rl.runs import CHECKPOINT, CONFIG, METRICS, MODEL, PROGRESS, load_checkpoint, warn_if_changed
+from lcnet_rl.runs import CHECKPOINT, CONFIG, METRICS, MODEL, PROGRESS, load_checkpoint
+from lcnet_rl.unchanged import warn_if_changed
 
 TINY = ["--backbone", "resnet8", "--width", "4"]
 COMMANDS = {

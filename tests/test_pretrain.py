@@ -25,11 +25,12 @@ from lcnet_rl.data.augment import Augmentation
 from lcnet_rl.dense import dense_accuracy
 from lcnet_rl.errors import UserError
 from lcnet_rl.interrupt import Interrupted
+from lcnet_rl.metrics_log import MetricsLog
 from lcnet_rl.model import LCNet
 from lcnet_rl.optim import decayed, triangle
 from lcnet_rl.pretrain import DenseTraining, layer_drop_keeps
 from lcnet_rl.recipe import Recipe
-from lcnet_rl.runs import CHECKPOINT, PROGRESS, MetricsLog
+from lcnet_rl.runs import CHECKPOINT, PROGRESS
 from lcnet_rl.tree import load_tree, save_tree
 
 CPU = torch.device("cpu")

@@ -14,9 +14,10 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lcnet_rl.errors import UserError
-from lcnet_rl.files import new_folder
+from lcnet_rl.files import new_folder, plain, write_json
+from lcnet_rl.metrics_log import MetricsLog
 from lcnet_rl.provenance import code, cpu_name
-from lcnet_rl.runs import CHECKPOINT, CONFIG, PROGRESS, RUN, MetricsLog, create_run, plain, read_config, write_json
+from lcnet_rl.runs import CHECKPOINT, CONFIG, PROGRESS, RUN, create_run, read_config
 
 STEP = "time/total_timesteps"
 

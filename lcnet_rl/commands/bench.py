@@ -18,10 +18,11 @@ from lcnet_rl.data import load_dataset
 from lcnet_rl.device import Precision, resolve_device
 from lcnet_rl.engine import Engine
 from lcnet_rl.errors import UserError, unknown_name
-from lcnet_rl.files import check_target
+from lcnet_rl.files import check_target, write_json
 from lcnet_rl.plots import plot_latencies
 from lcnet_rl.progress import console
-from lcnet_rl.runs import command_line, data_root, read_config, write_json
+from lcnet_rl.provenance import command_line
+from lcnet_rl.runs import data_root, read_config
 from lcnet_rl.weights import load_backbone, load_model
 
 OVERHEADS = {"env": bench_env, "train": bench_train}

@@ -18,23 +18,17 @@ from lcnet_rl.dense import accuracy_of, dense_predictions
 from lcnet_rl.device import check_seed, resolve_device
 from lcnet_rl.errors import UserError
 from lcnet_rl.evaluate import Results, evaluate, recalibrate
+from lcnet_rl.files import write_json
 from lcnet_rl.macs import dense_macs
 from lcnet_rl.model import LCNet
 from lcnet_rl.per_image import table_beside, write_images
 from lcnet_rl.plots import picture_paths, plot_tradeoff
 from lcnet_rl.progress import Progress, console
+from lcnet_rl.provenance import command_line
 from lcnet_rl.report import measured, print_summary, rewarded, summarize, whole
 from lcnet_rl.rewards import PriceRange, price_range
-from lcnet_rl.runs import (
-    START,
-    WEIGHTS,
-    check_classes,
-    command_line,
-    data_root,
-    read_config,
-    warn_if_changed,
-    write_json,
-)
+from lcnet_rl.runs import START, WEIGHTS, data_root, read_config
+from lcnet_rl.unchanged import check_classes, warn_if_changed
 from lcnet_rl.weights import load_backbone, load_model
 
 CURVE = (0.05, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95)

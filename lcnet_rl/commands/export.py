@@ -18,7 +18,8 @@ from lcnet_rl.export.layout import Blocked, Layout, Standard
 from lcnet_rl.files import check_target, replacing
 from lcnet_rl.progress import console
 from lcnet_rl.rewards import price_range
-from lcnet_rl.runs import WEIGHTS, check_classes, data_root, read_config, warn_if_changed
+from lcnet_rl.runs import WEIGHTS, data_root, read_config
+from lcnet_rl.unchanged import check_classes, warn_if_changed
 from lcnet_rl.weights import load_model
 
 

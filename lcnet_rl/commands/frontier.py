@@ -14,10 +14,12 @@ from rich.table import Table
 from lcnet_rl.commands.pretrain_settings import Pretrain
 from lcnet_rl.commands.train_settings import ALGOS
 from lcnet_rl.errors import UserError
+from lcnet_rl.files import plain, write_json
 from lcnet_rl.progress import console
+from lcnet_rl.provenance import command_line
 from lcnet_rl.report import whole
 from lcnet_rl.results.rows import is_dense, is_pruned, rivals
-from lcnet_rl.runs import CONFIG, command_line, no_run_folder, plain, write_json
+from lcnet_rl.runs import CONFIG, no_run_folder
 from lcnet_rl.sweep.frontier import hypervolume, pareto
 from lcnet_rl.sweep.picture import plot_frontier
 from lcnet_rl.sweep.published import CIFAR10

@@ -18,11 +18,12 @@ from lcnet_rl.device import resolve_device
 from lcnet_rl.drawing import Trace, draw_trace, labelled, legend, tile, trace
 from lcnet_rl.engine import Engine
 from lcnet_rl.errors import UserError
-from lcnet_rl.files import check_target, replacing
+from lcnet_rl.files import check_target, replacing, write_json
 from lcnet_rl.model import LCNet
 from lcnet_rl.progress import console
 from lcnet_rl.rewards import price_range
-from lcnet_rl.runs import WEIGHTS, check_classes, data_root, read_config, recorded_classes, write_json
+from lcnet_rl.runs import WEIGHTS, data_root, read_config, recorded_classes
+from lcnet_rl.unchanged import check_classes
 from lcnet_rl.weights import load_model
 
 BARS = "▁▂▃▄▅▆▇█"

@@ -16,14 +16,8 @@ from lcnet_rl.errors import UserError
 from lcnet_rl.pretrain import DenseTraining
 from lcnet_rl.progress import console
 from lcnet_rl.prune import prune
-from lcnet_rl.runs import (
-    METRICS,
-    START,
-    TEACHER,
-    check_same_data,
-    create_run,
-    warn_if_changed,
-)
+from lcnet_rl.runs import METRICS, START, TEACHER, create_run
+from lcnet_rl.unchanged import check_same_data, warn_if_changed
 from lcnet_rl.weights import load_backbone, save_backbone
 
 __all__ = ["parse", "run"]

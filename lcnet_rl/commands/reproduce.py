@@ -18,7 +18,7 @@ from rich.table import Table
 
 from lcnet_rl.commands.frontier import with_defaults
 from lcnet_rl.errors import UserError, unknown_name
-from lcnet_rl.files import read_json, replacing, write_text
+from lcnet_rl.files import read_json, replacing, write_json, write_text
 from lcnet_rl.interrupt import deferred_interrupt
 from lcnet_rl.progress import console
 from lcnet_rl.results.page import page
@@ -35,7 +35,7 @@ from lcnet_rl.results.rows import (
     rivals,
     timings,
 )
-from lcnet_rl.runs import CONFIG, write_json
+from lcnet_rl.runs import CONFIG
 from lcnet_rl.sweep.frontier import pareto
 from lcnet_rl.sweep.picture import plot_frontier
 from lcnet_rl.sweep.published import CIFAR10

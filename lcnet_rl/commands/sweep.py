@@ -26,13 +26,15 @@ from lcnet_rl.dense import dense_accuracy
 from lcnet_rl.device import check_seed, resolve_device
 from lcnet_rl.errors import UserError, unknown_name
 from lcnet_rl.evaluate import evaluate
+from lcnet_rl.files import plain, write_json
 from lcnet_rl.interrupt import Interrupted, sigterm_as_ctrl_c
 from lcnet_rl.macs import dense_macs
 from lcnet_rl.memory import keep_freed_memory
 from lcnet_rl.progress import console
+from lcnet_rl.provenance import command_line
 from lcnet_rl.report import measured, summarize
 from lcnet_rl.rewards import check_price
-from lcnet_rl.runs import command_line, plain, recorded_modules, write_json
+from lcnet_rl.runs import recorded_modules
 from lcnet_rl.settings import dotted, from_dict, read_preset
 from lcnet_rl.sweep.pruning import Pruning
 from lcnet_rl.sweep.records import MODULES, of_study

@@ -14,7 +14,8 @@ from lcnet_rl.device import check_seed
 from lcnet_rl.distributed import by_main, joined, main_first, world_size
 from lcnet_rl.errors import UserError
 from lcnet_rl.progress import console
-from lcnet_rl.runs import START, TEACHER, check_same_data, warn_if_edited
+from lcnet_rl.runs import START, TEACHER
+from lcnet_rl.unchanged import check_same_data, warn_if_edited
 from lcnet_rl.weights import load_backbone
 
 __all__ = ["parse", "run"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import torch
@@ -21,8 +20,10 @@ from lcnet_rl.commands.train_settings import AnyTrain, TrainReinforce
 from lcnet_rl.data import Dataset
 from lcnet_rl.data.sampler import TrainingBatches, warn_if_few
 from lcnet_rl.distributed import by_main, from_main
+from lcnet_rl.metrics_log import last_validation
 from lcnet_rl.progress import console
-from lcnet_rl.runs import MODEL, PROGRESS, START, TEACHER, create_run, load_checkpoint, warn_if_changed
+from lcnet_rl.runs import MODEL, START, TEACHER, create_run, load_checkpoint
+from lcnet_rl.unchanged import warn_if_changed
 from lcnet_rl.weights import load_backbone, save_backbone
 
 AGENTS: dict[str, type[Reinforce]] = {agent.algo: agent for agent in (Reinforce, BlockDrop, SkipNet, ConvNetAIG)}
@@ -105,12 +106,3 @@ def goes_on(folder: Path, at: int, total: int, unit: str, decisions: int) -> boo
     )
     console.print(said, soft_wrap=True, highlight=False)
     return not finished
-
-
-def last_validation(folder: Path) -> int:
-    """Decisions until the last row of a run's log, if that is a validation, which the final model gets too; else -1."""
-    if not (folder / PROGRESS).is_file():
-        return -1
-    with (folder / PROGRESS).open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    return int(rows[-1]["time/total_timesteps"]) if rows and rows[-1].get("eval/accuracy") else -1
