@@ -9,6 +9,8 @@ events.out.tfevents.*    the same for TensorBoard
 checkpoint.safetensors   to go on from: weights, optimisers, step
 best.safetensors, model.safetensors   the best model by validation reward, and the final one
 backbone.safetensors, metrics.json    instead, of pretrain: the backbone, and its final figures
+
+``evaluate`` adds evaluation-SPLIT.json, images-SPLIT.csv and pictures, ``export`` model.onnx, ``bench`` bench.json.
 """
 
 from __future__ import annotations

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from lcnet_rl.backbones import Backbone, create_backbone
-from lcnet_rl.data import base_name
-from lcnet_rl.errors import UserError
+from lcnet_rl.pretrained import own_weights
 from lcnet_rl.runs import CONFIG, START, read_config
-from lcnet_rl.weights import PRETRAINED, load_backbone, pretrained
+from lcnet_rl.weights import load_backbone
 
 
 def starting_networks(init: str, dataset: str, name: str, width: int | None, classes: int | None) -> Backbone:
@@ -30,26 +29,6 @@ def starting_networks(init: str, dataset: str, name: str, width: int | None, cla
     if is_agent(init):
         init = str(Path(init) / START)
     return load_backbone(own_weights(dataset, name, width) if init == "auto" else init, name, classes, width)
-
-
-def own_weights(dataset: str, name: str, width: int | None) -> str:
-    """The file of a dense network that comes with the project.
-
-    Raises:
-        UserError: when none of that name and width does, for ``dataset``.
-    """
-    dataset = base_name(dataset)
-    weights = pretrained(dataset, name, width)
-    if weights is None:
-        widths = [known for data, of, known in PRETRAINED if (data, of) == (dataset, name)]
-        there_is = f" (there is --width {', '.join(map(str, widths))})" if widths else ""
-        option = "" if width is None else f" --width {width}"
-        raise UserError(
-            f"no pretrained {name} of that width for {dataset} comes with the project{there_is}; train one with "
-            f"'lcnet-rl pretrain --dataset {dataset} --backbone {name}{option}' and give its folder as init (--init), "
-            "or start untrained with scratch"
-        )
-    return str(weights)
 
 
 def is_agent(init: str) -> bool:

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted(path for package in ("lcnet_rl", "envs", "agents") for path in (ROOT / package).rglob("*.py"))
 LONGEST = 350
 # Verified before they are opened: the akamaster checkpoints (weights_only), and CIFAR-10's python version (md5).
-PICKLE_READERS = {"lcnet_rl/weights.py", "lcnet_rl/data/cifar10_formats.py"}
+PICKLE_READERS = {"lcnet_rl/akamaster.py", "lcnet_rl/data/cifar10_formats.py"}
 # From the bottom: a room imports itself and what is listed before it.
 ROOMS = ("lcnet_rl", "envs", "agents", "lcnet_rl.commands")
 DATA = "lcnet_rl.data"
@@ -121,7 +121,7 @@ def test_no_pickle_is_opened_but_verified_ones(path: Path) -> None:
 
 
 def test_the_akamaster_reader_runs_no_code_of_a_checkpoint() -> None:
-    tree = ast.parse((ROOT / "lcnet_rl" / "weights.py").read_text(encoding="utf-8"))
+    tree = ast.parse((ROOT / "lcnet_rl" / "akamaster.py").read_text(encoding="utf-8"))
     loads = [
         node
         for node in ast.walk(tree)

@@ -20,10 +20,11 @@ from lcnet_rl.data import Dataset, load_dataset
 from lcnet_rl.dense import dense_accuracy
 from lcnet_rl.interrupt import deferred_interrupt
 from lcnet_rl.macs import dense_macs
+from lcnet_rl.pretrained import REFERENCE
 from lcnet_rl.runs import CHECKPOINT, CONFIG, MODEL, PROGRESS, RUN
 from lcnet_rl.settings import from_dict, preset_names, read_preset
 from lcnet_rl.tree import load_tree
-from lcnet_rl.weights import REFERENCE, load_backbone
+from lcnet_rl.weights import load_backbone
 
 
 def failing(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from lcnet_rl.commands import COMMANDS, main, sweep
+from lcnet_rl.pretrained import REFERENCE
 from lcnet_rl.rewards import create_reward
-from lcnet_rl.weights import REFERENCE
 
 ROOT = REFERENCE.parent.parent
 DOCUMENTS = ("README.md", "EXPERIMENTS.md", "CONTRIBUTING.md", "Makefile")

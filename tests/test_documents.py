@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import pytest
 from test_agents_runs import joint
 
+from lcnet_rl.pretrained import REFERENCE
 from lcnet_rl.runs import PROGRESS
-from lcnet_rl.weights import REFERENCE
 
 ROWS = {row["name"]: row for row in json.loads((REFERENCE / "results.json").read_text())["rows"]}
 DENSE = {

@@ -17,9 +17,10 @@ from lcnet_rl.backbones import create_backbone
 from lcnet_rl.data import Dataset, cifar10
 from lcnet_rl.errors import UserError
 from lcnet_rl.model import LCNet
+from lcnet_rl.pretrained import REFERENCE
 from lcnet_rl.rewards import create_reward
 from lcnet_rl.spec import Decides
-from lcnet_rl.weights import REFERENCE, load_backbone, save_model
+from lcnet_rl.weights import load_backbone, save_model
 
 DENSE = REFERENCE / "shapes-resnet14"
 

@@ -20,10 +20,11 @@ from lcnet_rl.backbones import create_backbone
 from lcnet_rl.data import Dataset
 from lcnet_rl.errors import UserError
 from lcnet_rl.model import LCNet
+from lcnet_rl.pretrained import REFERENCE
 from lcnet_rl.rewards import PriceRange, create_reward, judge, reward_names
 from lcnet_rl.runs import MODEL
 from lcnet_rl.spec import Decides
-from lcnet_rl.weights import REFERENCE, load_model, save_model
+from lcnet_rl.weights import load_model, save_model
 
 CLASSES = ("a", "b", "c")
 REWARDS = (*reward_names(), "quadratic:penalty=0.5", "confidence:floor=0.2", "potential:weight=3")

@@ -19,8 +19,9 @@ from lcnet_rl.dense import dense_accuracy
 from lcnet_rl.evaluate import Results, evaluate
 from lcnet_rl.export import OnnxNetwork, compare, dynamic_model, layouts_here
 from lcnet_rl.macs import dense_macs
+from lcnet_rl.pretrained import REFERENCE
 from lcnet_rl.runs import MODEL
-from lcnet_rl.weights import REFERENCE, load_backbone, load_model
+from lcnet_rl.weights import load_backbone, load_model
 
 CPU = torch.device("cpu")
 EVALUATIONS = [p for p in sorted(REFERENCE.glob("*/evaluation-test*.json")) if (p.parent / MODEL).is_file()]

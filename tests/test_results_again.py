@@ -21,10 +21,10 @@ from lcnet_rl.commands import main, reproduce
 from lcnet_rl.commands.pretrain_settings import Pretrain
 from lcnet_rl.commands.train_settings import parse
 from lcnet_rl.errors import UserError
+from lcnet_rl.pretrained import REFERENCE
 from lcnet_rl.results.plan import Reproduction, in_order
 from lcnet_rl.runs import read_config
 from lcnet_rl.settings import from_dict
-from lcnet_rl.weights import REFERENCE
 
 RUNS = sorted(path.parent for path in REFERENCE.glob("*/config.yaml"))
 

@@ -30,7 +30,8 @@ from lcnet_rl.evaluate import replay
 from lcnet_rl.interrupt import Interrupted
 from lcnet_rl.model import LCNet
 from lcnet_rl.policies import LAYER_POLICIES, OneShot, PolicyName
-from lcnet_rl.weights import REFERENCE, load_model, save_model
+from lcnet_rl.pretrained import REFERENCE
+from lcnet_rl.weights import load_model, save_model
 
 CPU = torch.device("cpu")
 AGENTS: dict[PolicyName, tuple[type[Reinforce], type[Any]]] = {

@@ -27,13 +27,14 @@ from lcnet_rl.data import Dataset, load_dataset
 from lcnet_rl.dense import dense_accuracy
 from lcnet_rl.interrupt import Interrupted
 from lcnet_rl.model import LCNet
+from lcnet_rl.pretrained import REFERENCE, pretrained
 from lcnet_rl.provenance import command_line
 from lcnet_rl.runs import CONFIG, MODEL, PROGRESS
 from lcnet_rl.settings import from_dict, preset_names, read_preset
 from lcnet_rl.sweep.space import read_space
 from lcnet_rl.sweep.study import default_storage, load_study
 from lcnet_rl.sweep.worker import Worker
-from lcnet_rl.weights import REFERENCE, load_backbone, pretrained, save_backbone
+from lcnet_rl.weights import load_backbone, save_backbone
 
 CPU = torch.device("cpu")
 PRUNED = REFERENCE / "resnet20-65-pruned-20"

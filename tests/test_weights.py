@@ -22,9 +22,10 @@ from lcnet_rl.dense import dense_accuracy
 from lcnet_rl.engine import Engine
 from lcnet_rl.errors import UserError
 from lcnet_rl.model import LCNet
+from lcnet_rl.pretrained import PRETRAINED, pretrained
 from lcnet_rl.rewards import PriceRange
 from lcnet_rl.spec import Decides, ModelSpec
-from lcnet_rl.weights import PRETRAINED, load_backbone, load_model, pretrained, save_backbone, save_model
+from lcnet_rl.weights import load_backbone, load_model, save_backbone, save_model
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "weights" / "resnet20-12fca82f.th"
 AKAMASTER = Path(os.environ.get("LCNET_RL_AKAMASTER", SHARED))

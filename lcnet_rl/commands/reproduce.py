@@ -20,6 +20,7 @@ from lcnet_rl.commands.frontier import with_defaults
 from lcnet_rl.errors import UserError, unknown_name
 from lcnet_rl.files import read_json, replacing, write_json, write_text
 from lcnet_rl.interrupt import deferred_interrupt
+from lcnet_rl.pretrained import REFERENCE
 from lcnet_rl.progress import console
 from lcnet_rl.results.page import page
 from lcnet_rl.results.plan import Reproduction, in_order
@@ -40,7 +41,6 @@ from lcnet_rl.sweep.frontier import pareto
 from lcnet_rl.sweep.picture import plot_frontier
 from lcnet_rl.sweep.published import CIFAR10
 from lcnet_rl.sweep.records import Group, grouped
-from lcnet_rl.weights import REFERENCE
 
 ROOT = REFERENCE.parent.parent
 """Where the recorded commands were typed."""

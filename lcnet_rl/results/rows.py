@@ -12,10 +12,10 @@ from lcnet_rl.data import base_name
 from lcnet_rl.errors import UserError
 from lcnet_rl.files import read_json
 from lcnet_rl.policies import LAYER_POLICIES
+from lcnet_rl.pretrained import pretrained
 from lcnet_rl.runs import CONFIG, RUN, read_config
 from lcnet_rl.sweep.published import CIFAR10
 from lcnet_rl.sweep.records import Group, Record, evaluation_files, of_run
-from lcnet_rl.weights import pretrained
 
 TIMES = "times.json"
 """What ``bench --json`` wrote into a run folder, to be committed."""

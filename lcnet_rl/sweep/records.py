@@ -16,12 +16,13 @@ from optuna.trial import TrialState
 from lcnet_rl.errors import UserError
 from lcnet_rl.files import read_json
 from lcnet_rl.per_image import table_beside
+from lcnet_rl.pretrained import pretrained
 from lcnet_rl.rewards import price_range
 from lcnet_rl.runs import CONFIG, MODEL, read_config, recorded_modules
 from lcnet_rl.settings import dotted
 from lcnet_rl.sweep.space import NOT_SEARCHED
 from lcnet_rl.sweep.study import OUTCOME
-from lcnet_rl.weights import BACKBONE, pretrained
+from lcnet_rl.weights import BACKBONE
 
 Fill = Callable[[Mapping[str, Any]], dict[str, Any]]
 """Completes settings by dotted name."""
