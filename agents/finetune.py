@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,9 +17,9 @@ from lcnet_rl.data.augment import Augmentation
 from lcnet_rl.dense import soft_labels
 from lcnet_rl.device import Precision
 from lcnet_rl.distributed import rand_rows
-from lcnet_rl.errors import UserError, unknown_name
 from lcnet_rl.model import LCNet, Observation
 from lcnet_rl.optim import decayed
+from lcnet_rl.settings import check_choices, check_finite, check_values
 
 OnValidation = Callable[[float, dict[str, float]], None]
 """Takes the share of the training that is done, and a validation's scalars, as they are logged."""
@@ -59,20 +58,11 @@ class FinetuneConfig:
     """bf16 (autocast), fp32, or auto: bf16 where the hardware has instructions for it."""
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if isinstance(value, float) and not math.isfinite(value):
-                raise UserError(f"{name} must be a finite number, got {value}")
-        if self.precision not in get_args(Precision):
-            raise unknown_name("precision", self.precision, get_args(Precision))
-        self._check(lambda value: value > 0, "be > 0", "lr", "probe_lr", "max_grad_norm", "batch_size")
-        self._check(lambda value: value >= 0, "be >= 0", "weight_decay")
-        self._check(lambda value: 0 <= value <= 1, "be in [0, 1]", "distill", "warmup_keep")
-
-    def _check(self, right: Callable[[Any], bool], rule: str, *names: str) -> None:
-        """Refuse, by name, any setting of ``names`` that is not ``right``."""
-        for name in names:
-            if not right(getattr(self, name)):
-                raise UserError(f"{name} must {rule}, got {getattr(self, name)}")
+        check_choices(self)
+        check_finite(self)
+        check_values(self, lambda value: value > 0, "be > 0", "lr", "probe_lr", "max_grad_norm", "batch_size")
+        check_values(self, lambda value: value >= 0, "be >= 0", "weight_decay")
+        check_values(self, lambda value: 0 <= value <= 1, "be in [0, 1]", "distill", "warmup_keep")
 
 
 class Finetuner:

@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from agents.finetune import FinetuneConfig
 from lcnet_rl.distributed import rand_rows
-from lcnet_rl.errors import UserError, unknown_name
+from lcnet_rl.errors import UserError
 from lcnet_rl.model import LCNet
 from lcnet_rl.rewards import Lagrangian, PriceRange, create_reward, price_matters, price_range
+from lcnet_rl.settings import check_values
 
 PriceSchedule = Literal["constant", "linear", "cosine"]
 SHORTEST_INTEGRAL = 0.3
@@ -52,8 +53,6 @@ class PricingConfig(FinetuneConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         reward, prices = create_reward(self.reward), price_range(self.price)
-        if self.price_schedule not in get_args(PriceSchedule):
-            raise unknown_name("price_schedule", self.price_schedule, get_args(PriceSchedule))
         if self.target is not None and not 0 < self.target <= 1:
             raise UserError(f"target is a share of dense MACs in (0, 1], got {self.target}")
         if isinstance(reward, Lagrangian):
@@ -74,8 +73,8 @@ class PricingConfig(FinetuneConfig):
                 f"no price holds a policy to the target {self.aim:g} (given or the preset's): up to there reward "
                 f"{self.reward} charges the same at all prices; give another target, or --target None"
             )
-        self._check(lambda value: value >= 0, "be >= 0", "price_rate")
-        self._check(lambda value: 0 <= value <= 1, "be in [0, 1]", "ramp")
+        check_values(self, lambda value: value >= 0, "be >= 0", "price_rate")
+        check_values(self, lambda value: 0 <= value <= 1, "be in [0, 1]", "ramp")
 
     @property
     def always_kept(self) -> float:

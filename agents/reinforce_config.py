@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import get_args
 
 from agents.estimators import Baseline, ControlVariate, CostGradient
 from agents.pricing import PricingConfig
-from lcnet_rl.errors import UserError, unknown_name
+from lcnet_rl.errors import UserError
 from lcnet_rl.rewards import create_reward, is_linear, is_smooth
+from lcnet_rl.settings import check_values
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,6 @@ class ReinforceConfig(PricingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, known in (
-            ("baseline", Baseline),
-            ("cost_gradient", CostGradient),
-            ("control_variate", ControlVariate),
-        ):
-            if getattr(self, name) not in get_args(known):
-                raise unknown_name(name, getattr(self, name), get_args(known))
         if self.baseline == "leave-one-out" and self.rollouts < 2:
             raise UserError(
                 "baseline leave-one-out compares rollouts of an image: use --rollouts 2 or another --baseline"
@@ -78,11 +71,11 @@ class ReinforceConfig(PricingConfig):
                     "use --cost-gradient sampled"
                 )
             raise UserError(f"reward {self.reward} is not task - price * share: use --cost-gradient sampled")
-        self._check(lambda value: value >= 1, "be at least 1", "rollouts", "log_every", "save_every", "evals")
-        self._check(lambda value: value > 0, "be > 0", "epochs", "gate_lr")
-        self._check(lambda value: value >= 0, "be >= 0", "entropy", "information", "gate_weight_decay")
-        self._check(lambda value: 0 <= value <= 1, "be in [0, 1]", "warmup", "polish")
-        self._check(lambda value: 0 <= value < 0.5, "be in [0, 0.5)", "bound")
+        check_values(self, lambda value: value >= 1, "be at least 1", "rollouts", "log_every", "save_every", "evals")
+        check_values(self, lambda value: value > 0, "be > 0", "epochs", "gate_lr")
+        check_values(self, lambda value: value >= 0, "be >= 0", "entropy", "information", "gate_weight_decay")
+        check_values(self, lambda value: 0 <= value <= 1, "be in [0, 1]", "warmup", "polish")
+        check_values(self, lambda value: 0 <= value < 0.5, "be in [0, 0.5)", "bound")
         if self.warmup + self.polish >= 1:
             raise UserError("warmup and polish leave no steps for the policy: their sum must be below 1")
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from agents.pricing import PricingConfig
 from lcnet_rl.errors import UserError
+from lcnet_rl.settings import check_values
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,10 @@ class SB3Config(PricingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check(lambda v: v >= 1, "be at least 1", "timesteps", "num_envs", "episodes", "eval_every")
-        self._check(lambda v: v >= 0, "be >= 0", "entropy", "value_weight", "warmup_steps", "finetune")
-        self._check(lambda v: 0 <= v <= 1, "be in [0, 1]", "gae_lambda")
-        self._check(lambda v: v > 0, "be > 0", "gate_lr")
+        check_values(self, lambda v: v >= 1, "be at least 1", "timesteps", "num_envs", "episodes", "eval_every")
+        check_values(self, lambda v: v >= 0, "be >= 0", "entropy", "value_weight", "warmup_steps", "finetune")
+        check_values(self, lambda v: 0 <= v <= 1, "be in [0, 1]", "gae_lambda")
+        check_values(self, lambda v: v > 0, "be > 0", "gate_lr")
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,9 @@ class PPOConfig(SB3Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check(lambda v: v >= 1, "be at least 1", "passes")
-        self._check(lambda v: v >= 2, "be at least 2", "minibatch")
-        self._check(lambda v: v > 0, "be > 0", "clip")
+        check_values(self, lambda v: v >= 1, "be at least 1", "passes")
+        check_values(self, lambda v: v >= 2, "be at least 2", "minibatch")
+        check_values(self, lambda v: v > 0, "be > 0", "clip")
         if self.target_kl is not None and not self.target_kl > 0:
             raise UserError(f"target_kl must be > 0, or None for no limit, got {self.target_kl}")
 

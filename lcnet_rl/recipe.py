@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Literal
 
 from lcnet_rl.data.augment import Augmentation
 from lcnet_rl.device import Precision
 from lcnet_rl.errors import UserError
-from lcnet_rl.settings import check_choices
+from lcnet_rl.settings import check_choices, check_finite, check_values
 
 MUON = ("muon_lr", "muon_momentum", "muon_weight_decay")
 """Settings that only Muon reads."""
@@ -54,27 +53,13 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        for name, value in vars(self).items():
-            if isinstance(value, float) and not math.isfinite(value):
-                raise UserError(f"{name} must be a finite number, got {value}")
-        if self.epochs < 1 or self.batch_size < 2:
-            raise UserError(f"epochs must be >= 1 and batch_size >= 2, got {self.epochs} and {self.batch_size}")
-        if not self.lr > 0:
-            raise UserError(f"lr must be > 0, got {self.lr}")
-        if not 0 <= self.warmup < 1:
-            raise UserError(f"warmup is a share of the steps in [0, 1), got {self.warmup}")
-        if not self.muon_lr > 0:
-            raise UserError(f"muon_lr must be > 0, got {self.muon_lr}")
-        if not 0 <= self.muon_momentum < 1:
-            raise UserError(f"muon_momentum must be in [0, 1), got {self.muon_momentum}")
-        for name in ("weight_decay", "muon_weight_decay"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name} must be >= 0, got {getattr(self, name)}")
+        check_finite(self)
+        check_values(self, lambda value: value >= 1, "be >= 1", "epochs")
+        check_values(self, lambda value: value >= 2, "be >= 2", "batch_size")
+        check_values(self, lambda value: value > 0, "be > 0", "lr", "muon_lr")
+        check_values(self, lambda value: value >= 0, "be >= 0", "weight_decay", "muon_weight_decay")
+        shares = ("warmup", "muon_momentum", "label_smoothing", "layer_drop")
+        check_values(self, lambda value: 0 <= value < 1, "be in [0, 1)", *shares)
+        check_values(self, lambda value: 0 <= value <= 1, "be in [0, 1]", "distill")
         if self.optimizer != "muon" and any(getattr(self, name) != getattr(Recipe, name) for name in MUON):
             raise UserError(f"{', '.join(MUON)} go with --recipe.optimizer muon")
-        if not 0 <= self.label_smoothing < 1:
-            raise UserError(f"label_smoothing must be in [0, 1), got {self.label_smoothing}")
-        if not 0 <= self.distill <= 1:
-            raise UserError(f"distill must be in [0, 1], got {self.distill}")
-        if not 0 <= self.layer_drop < 1:
-            raise UserError(f"layer_drop is a rate in [0, 1), got {self.layer_drop}")

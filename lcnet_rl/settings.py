@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -58,6 +59,28 @@ def check_choices(settings: Any) -> None:
     for name, kind in get_type_hints(type(settings)).items():
         if wrong := _wrong_choice(name, getattr(settings, name), kind):
             raise wrong
+
+
+def check_finite(settings: Any) -> None:
+    """Refuse a settings dataclass with a number that is infinite or none.
+
+    Raises:
+        UserError: with the first such field.
+    """
+    for name, value in vars(settings).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{name} must be a finite number, got {value}")
+
+
+def check_values(settings: Any, right: Callable[[Any], bool], rule: str, *names: str) -> None:
+    """Refuse a settings dataclass where a field of ``names`` is not ``right``, which is what ``rule`` says in words.
+
+    Raises:
+        UserError: with the first such field.
+    """
+    for name in names:
+        if not right(getattr(settings, name)):
+            raise UserError(f"{name} must {rule}, got {getattr(settings, name)}")
 
 
 def _wrong_choice(name: str, value: Any, kind: Any) -> UserError | None:

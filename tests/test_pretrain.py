@@ -317,7 +317,7 @@ def test_dense_accuracy_counts_right_images_whatever_the_batch_size() -> None:
     ("wrong", "message"),
     [
         ({"epochs": 0}, "epochs must be >= 1"),
-        ({"batch_size": 1}, "batch_size >= 2"),
+        ({"batch_size": 1}, "batch_size must be >= 2"),
         ({"lr": 0.0}, "lr must be > 0"),
         ({"muon_lr": 0.2}, "go with --recipe.optimizer muon"),
         ({"lr": float("nan")}, "lr must be a finite number"),

@@ -22,6 +22,7 @@ from lcnet_rl.device import Stream, step_generator
 from lcnet_rl.distributed import global_mean
 from lcnet_rl.errors import UserError
 from lcnet_rl.rewards import Lagrangian, create_reward, price_matters, price_range
+from lcnet_rl.settings import check_values
 
 UNUSED = ("rollouts", "baseline", "control_variate", "entropy", "information", "bound", "price_schedule")
 """Settings of policy gradients and of a price that moves."""
@@ -57,7 +58,7 @@ class ConvNetAIGConfig(ReinforceConfig):
             if getattr(self, name) != defaults[name]:
                 raise UserError(f"convnet-aig has no use for --{name.replace('_', '-')}: leave it away")
         super().__post_init__()
-        self._check(lambda value: value > 0, "be > 0", "temperature", "rate_weight")
+        check_values(self, lambda value: value > 0, "be > 0", "temperature", "rate_weight")
 
 
 class ConvNetAIG(Reinforce):
