@@ -73,12 +73,16 @@ def test_three_networks_are_called_all(screen: Console) -> None:
 
 def test_whether_looking_at_the_image_pays_is_said(screen: Console) -> None:
     summary = summary_of(lively())
-    summary |= {"gain_over_static": -0.0123, "gain_over_static_error": 0.0045}
+    summary |= {"split": "test", "gain_over_static": -0.0123, "gain_over_static_error": 0.0045}
     summary["controls"]["static"]["macs_mean"] = 1.234e6
     for policy, said in ((1.26e6, "1.23 MMACs"), (2.5e6, "1.23 MMACs, of the policy's 2.50")):
         report.print_summary(summary | {"macs_mean": policy})
         text = screen.export_text()
         assert f"Beside the best static path found, at {said}: -1.23 +- 0.45 points (standard error)." in text
+    report.print_summary(summary | {"split": "val"})
+    assert "path found, which was chosen on some of these images and so looks a little better than it is, at" in (
+        screen.export_text()
+    )
 
 
 def test_what_skipping_loses_and_what_rewards_are_is_said(screen: Console) -> None:
