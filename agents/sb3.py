@@ -24,7 +24,7 @@ from agents.gate_policy import GatePolicy
 from agents.sb3_config import A2CConfig, PPOConfig
 from agents.sb3_finetuning import JointFinetuning
 from envs.sb3 import SB3VecEnv
-from envs.vector import ChannelSkipVectorEnv, LayerChannelSkipVectorEnv, LayerSkipVectorEnv, SkipVectorEnv
+from envs.vector import VECTOR_ENVS
 from lcnet_rl.backbones import Backbone
 from lcnet_rl.data import Dataset
 from lcnet_rl.errors import UserError
@@ -34,14 +34,7 @@ from lcnet_rl.metrics_log import MetricsLog
 from lcnet_rl.model import LCNet
 from lcnet_rl.progress import Progress
 from lcnet_rl.runs import MODEL, load_checkpoint
-from lcnet_rl.spec import Decides
 from lcnet_rl.weights import save_model
-
-ENVS: dict[Decides, type[SkipVectorEnv]] = {
-    "layers": LayerSkipVectorEnv,
-    "channels": ChannelSkipVectorEnv,
-    "both": LayerChannelSkipVectorEnv,
-}
 
 
 def train_sb3(
@@ -75,7 +68,7 @@ def train_sb3(
         Interrupted: after Ctrl-C, with the checkpoint saved.
     """
     env = SB3VecEnv(
-        ENVS[model.spec.decides](
+        VECTOR_ENVS[model.spec.decides](
             config.num_envs, dataset=train, model=model, reward=config.reward, price=0.0, device=str(device)
         )
     )

@@ -7,10 +7,12 @@ and little for one that is worth its log-probability.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from envs.settings import PRICE, REWARD, Settings
+from lcnet_rl import ENV_IDS
 from lcnet_rl.data import Dataset, load_dataset
 from lcnet_rl.errors import UserError
 from lcnet_rl.model import LCNet
@@ -22,21 +24,7 @@ from lcnet_rl.starting import is_agent, starting_networks
 from lcnet_rl.unchanged import check_classes
 from lcnet_rl.weights import BACKBONE, load_backbone, load_model
 
-if TYPE_CHECKING:
-    from envs.process import Settings
-
-ENV_IDS: dict[Decides, str] = {
-    "layers": "LCNet/LayerSkip-v0",
-    "channels": "LCNet/ChannelSkip-v0",
-    "both": "LCNet/LayerChannelSkip-v0",
-}
-"""The id of the environments for each kind of decision; with gymnasium write ``"lcnet_rl:" + id``."""
-
 FRESH_WEIGHTS_SEED = 0
-PRICE = 0.3
-"""Where nobody gave one, and the network was trained at none."""
-REWARD = "linear"
-"""Where nobody gave one, and no run says what it was trained for."""
 
 
 def dataset_of(settings: Settings) -> Dataset:

@@ -41,7 +41,7 @@ def text(process: Process, index: int) -> str:
     ``[#.#.]`` means that the first and the third filter group ran.
     """
     macs = process.macs(index)
-    classes, number = process.dataset.classes, int(process.indices[index])
+    classes, number = process.dataset.classes, int(process.episode.indices[index])
     label = classes[int(process.dataset.labels[number])]
     lines = [f"image {number} of {process.dataset.name}/{process.dataset.split}: {label}"]
     names = decision_names(process.model.depth, len(process.model.backbone.networks))
@@ -49,8 +49,8 @@ def text(process: Process, index: int) -> str:
         shown = f"block {name:>3}" if name.isdigit() else name
         lines.append(f"{shown}  " + (f"[{''.join('#' if bit else '.' for bit in bits)}]" if ran else "skip"))
     lines.append(f"MACs {macs:,} ({macs / process.model.costs.dense:.1%} of dense)")
-    if process.logits is not None:
-        guess = classes[int(process.logits[index].argmax())]
+    if process.episode.logits is not None:
+        guess = classes[int(process.episode.logits[index].argmax())]
         lines.append(f"predicted {guess} ({'right' if guess == label else 'wrong'})")
     return "\n".join(lines)
 
@@ -58,11 +58,11 @@ def text(process: Process, index: int) -> str:
 def picture(process: Process, index: int) -> NDArray[np.uint8]:
     """The image enlarged over the trace, uint8 (H, W, 3); always of the same size for one model."""
     share = process.macs(index) / process.model.costs.dense
-    number = int(process.indices[index])
+    number = int(process.episode.indices[index])
     label = process.dataset.classes[int(process.dataset.labels[number])]
     seen, right = f"label: {label}", None
-    if process.logits is not None:
-        guess = process.dataset.classes[int(process.logits[index].argmax())]
+    if process.episode.logits is not None:
+        guess = process.dataset.classes[int(process.episode.logits[index].argmax())]
         right = guess == label
         seen = label if right else f"{label} (seen: {guess})"
     return draw_trace(

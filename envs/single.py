@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from envs.observations import Arrays
-from envs.process import Infos, Process, check_options, settings_of
+from envs.process import Infos, Process, check_options
 from envs.rendering import check_render_mode, render
+from envs.settings import settings_of
 from lcnet_rl.spec import Decides
 
 
@@ -26,7 +27,7 @@ class SkipEnv(gymnasium.Env):
 
         Args:
             render_mode: None, ``"ansi"`` or ``"rgb_array"``.
-            **settings: see ``Settings``.
+            **settings: see ``envs.settings.Settings``.
 
         Raises:
             UserError: for settings that make no environment.

@@ -16,8 +16,9 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
 from envs.observations import Arrays
-from envs.process import Infos, Process, check_options, settings_of
+from envs.process import Infos, Process, check_options
 from envs.rendering import check_render_mode, render
+from envs.settings import settings_of
 from lcnet_rl.errors import UserError
 from lcnet_rl.spec import Decides
 
@@ -28,7 +29,7 @@ class SkipVectorEnv(VectorEnv):
     ## Arguments
     - `num_envs`: images at a time.
     - `render_mode`: None, `"ansi"` or `"rgb_array"`.
-    - everything in `envs.process.Settings`, by keyword.
+    - everything in `envs.settings.Settings`, by keyword.
 
     ## Reset options
     - `indices`: (num_envs,) the images to classify, instead of random ones.
@@ -56,7 +57,7 @@ class SkipVectorEnv(VectorEnv):
             num_envs: images at a time.
             render_mode: None, ``"ansi"`` or ``"rgb_array"``.
             max_episode_steps: accepted for ``make_vec`` and without effect: an episode is as long as the network.
-            **settings: see ``Settings``.
+            **settings: see ``envs.settings.Settings``.
 
         Raises:
             UserError: for settings that make no environment.
@@ -159,6 +160,12 @@ class LayerChannelSkipVectorEnv(SkipVectorEnv):
     """Many images whose blocks and filter groups are run or dropped; ``LayerChannelSkipEnv`` has the particulars."""
 
     decides = "both"
+
+
+VECTOR_ENVS: dict[Decides, type[SkipVectorEnv]] = {
+    env.decides: env for env in (LayerSkipVectorEnv, ChannelSkipVectorEnv, LayerChannelSkipVectorEnv)
+}
+"""By what they decide."""
 
 
 def _rows(observation: Arrays) -> NDArray[np.object_]:

@@ -10,11 +10,12 @@ from gymnasium.envs.registration import register, registry
 
 __version__ = "0.1.0"
 
-for _decides in ("Layer", "Channel", "LayerChannel"):
-    _id = f"LCNet/{_decides}Skip-v0"
+ENVIRONMENTS = {"layers": "LayerSkip", "channels": "ChannelSkip", "both": "LayerChannelSkip"}
+"""What the environments are called, by what they decide; runs are called after them too."""
+ENV_IDS = {_decides: f"LCNet/{_name}-v0" for _decides, _name in ENVIRONMENTS.items()}
+"""Their ids; with gymnasium write ``"lcnet_rl:" + id``."""
+
+for _decides, _id in ENV_IDS.items():
     if _id not in registry:
-        register(
-            id=_id,
-            entry_point=f"envs.single:{_decides}SkipEnv",
-            vector_entry_point=f"envs.vector:{_decides}SkipVectorEnv",
-        )
+        _name = ENVIRONMENTS[_decides]
+        register(id=_id, entry_point=f"envs.single:{_name}Env", vector_entry_point=f"envs.vector:{_name}VectorEnv")

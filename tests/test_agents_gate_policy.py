@@ -8,9 +8,10 @@ import torch
 from stable_baselines3.common.utils import obs_as_tensor
 from test_envs_process import tiny
 
-from agents.sb3 import ENVS, create_algorithm
+from agents.sb3 import create_algorithm
 from agents.sb3_config import A2CConfig
 from envs.sb3 import SB3VecEnv
+from envs.vector import VECTOR_ENVS
 from lcnet_rl.spec import Decides
 
 CPU = torch.device("cpu")
@@ -19,7 +20,7 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize("confidence", [True, False])
 @pytest.mark.parametrize("decides", ["layers", "channels", "both"])
 def test_the_policy_has_the_models_logits_before_every_block(decides: Decides, confidence: bool) -> None:
-    env = SB3VecEnv(ENVS[decides](5, **tiny(decides, confidence=confidence)))
+    env = SB3VecEnv(VECTOR_ENVS[decides](5, **tiny(decides, confidence=confidence)))
     process = env.env.process
     model = process.model
     algorithm = create_algorithm(env, model, A2CConfig(num_envs=5, episodes=1), 0, CPU)
@@ -34,7 +35,7 @@ def test_the_policy_has_the_models_logits_before_every_block(decides: Decides, c
 
 
 def test_log_probability_and_entropy_are_over_the_gates_that_were_asked() -> None:
-    env = SB3VecEnv(ENVS["both"](5, **tiny("both", groups=2)))
+    env = SB3VecEnv(VECTOR_ENVS["both"](5, **tiny("both", groups=2)))
     algorithm = create_algorithm(env, env.env.process.model, A2CConfig(num_envs=5, episodes=1), 0, CPU)
     observation = obs_as_tensor(env.reset(), CPU)
     assert isinstance(observation, dict)

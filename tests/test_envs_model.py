@@ -12,7 +12,9 @@ import yaml
 from run_folders import trained
 from test_envs_process import tiny, tiny_data, tiny_model
 
-from envs.process import ENV_IDS, Process, Settings
+from envs.process import Process
+from envs.settings import Settings
+from lcnet_rl import ENV_IDS
 from lcnet_rl.backbones import create_backbone
 from lcnet_rl.data import Dataset, cifar10
 from lcnet_rl.errors import UserError

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from networks import images as noise
 
 from envs.observations import block_numbers, gate_features
-from envs.process import ENV_IDS, PRICE, Process, Settings
+from envs.process import Process
+from envs.settings import PRICE, Settings
+from lcnet_rl import ENV_IDS
 from lcnet_rl.backbones import create_backbone
 from lcnet_rl.data import Dataset
 from lcnet_rl.errors import UserError
@@ -61,7 +63,7 @@ def tiny_process(decides: Decides = "both", groups: int = 2, **others: Any) -> P
 @torch.no_grad()
 def first_potential(process: Process, reward: str) -> torch.Tensor:
     """The potential that the present images began with, which shaping takes away in all."""
-    indices = torch.from_numpy(process.indices)
+    indices = torch.from_numpy(process.episode.indices)
     probes = process.model.observe(process.model.begin(process.images[indices])).probe_logits
     return create_reward(reward).potential(judge(probes, process.labels[indices]).double().log_prob)
 
@@ -94,8 +96,8 @@ def test_stepping_with_forced_actions_equals_one_call_of_the_model(decides: Deci
     expected = create_reward(reward)(judged, share, price) - first_potential(process, reward)
     ran, _ = process.model.kept(outcome.actions)
 
-    assert process.logits is not None
-    assert torch.equal(process.logits, outcome.logits)
+    assert process.episode.logits is not None
+    assert torch.equal(process.episode.logits, outcome.logits)
     assert infos["prediction"].tolist() == outcome.logits.argmax(1).tolist()
     assert infos["is_success"].tolist() == judged.correct.bool().tolist()
     assert infos["macs"].tolist() == outcome.macs.tolist()
@@ -140,8 +142,9 @@ def test_no_actions_break_the_bill_or_the_rewards(
         returns += rewards
     assert (infos["macs"] >= cheapest).all()
     assert (infos["macs"] <= costs.ceiling).all()
-    assert process.logits is not None
-    judged, share = judge(process.logits, torch.from_numpy(infos["label"])), torch.from_numpy(infos["macs_ratio"])
+    assert process.episode.logits is not None
+    judged = judge(process.episode.logits, torch.from_numpy(infos["label"]))
+    share = torch.from_numpy(infos["macs_ratio"])
     total = create_reward(reward)(judged, share, torch.full_like(share, price)) - first_potential(process, reward)
     np.testing.assert_allclose(returns, total, rtol=1e-5, atol=1e-5)
 
@@ -195,7 +198,8 @@ def test_shaping_rewards_a_step_for_what_it_did_to_the_probe() -> None:
 
     def says() -> torch.Tensor:
         with torch.no_grad():
-            logits = process.logits if process.logits is not None else process.model.observe(process.state).probe_logits
+            known = process.episode.logits
+            logits = process.model.observe(process.state).probe_logits if known is None else known
         return logits.double().softmax(1).gather(1, process.labels[:IMAGES, None])[:, 0]
 
     before = says()
@@ -244,11 +248,11 @@ def test_the_last_observation_names_no_block_and_shows_the_whole_bill(confidence
     assert not last["block"].any()
     assert not last["pooled"].any()
     np.testing.assert_allclose(last["spent"][:, 0], infos["macs_ratio"], rtol=1e-6)
-    assert process.logits is not None
+    assert process.episode.logits is not None
     assert last.keys() == process.observation_space.keys()
     assert ("confidence" in last) == confidence
     if confidence:
-        np.testing.assert_allclose(last["confidence"][:, 0], process.logits.softmax(1).amax(1), rtol=1e-5)
+        np.testing.assert_allclose(last["confidence"][:, 0], process.episode.logits.softmax(1).amax(1), rtol=1e-5)
 
 
 def test_a_block_without_any_filter_counts_as_skipped() -> None:

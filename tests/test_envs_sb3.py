@@ -49,7 +49,7 @@ def test_an_episode_is_reported_as_monitor_does() -> None:
         assert info["episode"]["l"] == depth
         assert info["episode"]["t"] >= 0
     assert observation["block"].argmax(1).tolist() == [0] * 4
-    assert [info["index"] for info in env.reset_infos] == env.env.process.indices.tolist()
+    assert [info["index"] for info in env.reset_infos] == env.env.process.episode.indices.tolist()
 
 
 def test_returns_start_over_with_each_image() -> None:

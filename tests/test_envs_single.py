@@ -19,8 +19,9 @@ from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
 from test_envs_process import tiny
 
-from envs.process import ENV_IDS, Settings
+from envs.settings import Settings
 from envs.single import ChannelSkipEnv, LayerChannelSkipEnv, LayerSkipEnv
+from lcnet_rl import ENV_IDS
 from lcnet_rl.drawing import HEADER, LEADING, MARGIN, NETWORK, RAN, SIDE, draw_trace, labelled, tile
 from lcnet_rl.errors import UserError
 from lcnet_rl.spec import Decides

@@ -19,9 +19,9 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers.vector import FlattenObservation
 from test_envs_process import tiny
 
-from envs.process import ENV_IDS
 from envs.single import LayerChannelSkipEnv
 from envs.vector import LayerChannelSkipVectorEnv, SkipVectorEnv
+from lcnet_rl import ENV_IDS
 from lcnet_rl.errors import UserError
 from lcnet_rl.spec import Decides
 

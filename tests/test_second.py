@@ -19,8 +19,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from agents.controls import bill_of, fill
 from agents.rollout import mean_field, sample
 from envs.observations import encode, observation_space
-from envs.process import Process, Settings
+from envs.process import Process
 from envs.rendering import text
+from envs.settings import Settings
 from lcnet_rl.backbones import Backbone, BackboneSpec, create_backbone
 from lcnet_rl.data import Dataset
 from lcnet_rl.engine import Engine

@@ -13,8 +13,9 @@ import torch
 from networks import BEHIND, balance, images, lively
 from torch.utils.flop_counter import FlopCounterMode
 
-from envs.process import Process, Settings
+from envs.process import Process
 from envs.rendering import text
+from envs.settings import Settings
 from lcnet_rl.backbones import Backbone, BackboneSpec, build
 from lcnet_rl.engine import Engine
 from lcnet_rl.errors import UserError

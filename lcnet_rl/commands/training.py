@@ -13,7 +13,7 @@ from agents.rivals.blockdrop import BlockDrop
 from agents.rivals.convnet_aig import ConvNetAIG
 from agents.rivals.skipnet import SkipNet
 from agents.sb3 import train_sb3
-from envs.process import ENV_IDS
+from lcnet_rl import ENVIRONMENTS
 from lcnet_rl.backbones import Backbone
 from lcnet_rl.commands.building import check, put_gates, starting_agent
 from lcnet_rl.commands.train_settings import AnyTrain, TrainReinforce
@@ -48,8 +48,7 @@ def start_run(
     if isinstance(config, TrainReinforce):
         steps = Schedule.of(config.agent, an_epoch).total
         by_main(warn_if_few)(steps, an_epoch, "--batch-size, --epochs")
-    env = ENV_IDS[config.decides].removeprefix("LCNet/").removesuffix("-v0")
-    where = config.runs, env, config.algo, config.seed
+    where = config.runs, ENVIRONMENTS[config.decides], config.algo, config.seed
     folder = from_main(lambda: create_run(*where, config, config.run, train))
     by_main(save_backbone)(backbone, folder / START)
     if config.teacher:
