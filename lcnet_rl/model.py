@@ -14,36 +14,31 @@ networks behind the first one see just the images that keep them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from itertools import accumulate
-from typing import cast, get_args
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lcnet_rl.backbones import IMAGE_SIZE, Backbone, pool, scale_channels
-from lcnet_rl.decisions import Decisions, threshold_logit
 from lcnet_rl.device import no_autocast
-from lcnet_rl.errors import UserError, unknown_name
-from lcnet_rl.gates import PRICE_REACH, CNet, Gate, LNet, Probe, Standardize
-from lcnet_rl.macs import cost_table, linear_macs
+from lcnet_rl.errors import UserError
+from lcnet_rl.gated import Gated
+from lcnet_rl.gates import Probe
 from lcnet_rl.observation import Observation
-from lcnet_rl.policies import LAYER_POLICIES, PolicyName
+from lcnet_rl.policies import PolicyName
 from lcnet_rl.rewards.price import PriceRange, prices_of
 from lcnet_rl.spec import DEFAULT_GROUPS, Decides, ModelSpec
 from lcnet_rl.state import Outcome, State
 
 
-class LCNet(Decisions):
+class LCNet(Gated):
     """A backbone whose blocks and filters are kept or dropped, image by image.
 
     An action is a row of ``action_size`` numbers, 1 = keep: L-Net's bit (unless ``decides="channels"``), then C-Net's
     bits, one a group (unless ``decides="layers"``). With ``groups=0`` the row is as long as the widest block needs, and
     narrower blocks ignore the rest. Each network behind the first one counts as one more block, with L-Net's bit only.
     """
-
-    price: Tensor
 
     def __init__(
         self,
@@ -67,71 +62,9 @@ class LCNet(Decisions):
             policy: what decides. A rival's reads the pooled features only, and has no scales.
 
         Raises:
-            UserError: for what is no ``Backbone``, an unknown ``decides`` or ``policy``, groups that do not divide a
-                block's filters, a rival's policy for several networks, prices, more than layers, or with confidence;
-                or several without L-Net.
+            UserError: for what ``ModelSpec.of`` refuses.
         """
-        super().__init__()
-        if not isinstance(backbone, Backbone):
-            raise UserError(
-                f"gates go on a network of create_backbone or load_backbone, not on {type(backbone).__name__}"
-            )
-        if decides not in get_args(Decides):
-            raise unknown_name("decides", decides, get_args(Decides))
-        if policy not in get_args(PolicyName):
-            raise unknown_name("policy", policy, get_args(PolicyName))
-        blocks = [backbone.block(t) for t in range(len(backbone.blocks))]
-        for filters in (block.filters for block in blocks if decides != "layers"):
-            if groups < 0 or (groups and filters % groups):
-                raise UserError(f"groups must divide {filters} filters, or be 0, got {groups}; or use --decides layers")
-        several = None if prices is None or prices.is_one else prices
-        if policy != "lc" and (decides != "layers" or confidence or several):
-            raise UserError(f"{policy} decides layers only, without confidence (--no-confidence), at a single price")
-        behind = backbone.networks[1:]
-        if behind and (decides == "channels" or policy != "lc"):
-            raise UserError("L-Net decides about further networks: use --decides both or layers, and no rival's policy")
-        self.spec = ModelSpec(backbone.spec, decides, groups, confidence, several, policy)
-        # Set while a pass in train mode must not count towards the running statistics of the gates' inputs.
-        self.statistics_kept = False
-        self.backbone = backbone
-        self.depth = len(blocks) + len(behind)
-        seen = accumulate(network.channels for network in backbone.networks[:-1])
-        self.input_channels = (*(block.in_channels for block in blocks), *seen)
-        self.filter_counts = (*(block.filters for block in blocks), *[1] * len(behind))
-        self.group_counts = (*(groups or block.filters for block in blocks), *[0] * len(behind))
-        self.has_l_net, self.has_c_net = decides != "channels", decides != "layers"
-        self.has_confidence = confidence
-        self.action_size = int(self.has_l_net) + (max(self.group_counts) if self.has_c_net else 0)
-        self.classes = backbone.spec.classes
-        self.probes = nn.ModuleList(Probe(channels, self.classes) for channels in self.input_channels)
-        extras = 2 + (Probe.measures if confidence else 0)
-        # The price is the one input that training sets: it is left as it is, or scaled by the range it comes from.
-        self.standardizers = nn.ModuleList(Standardize(channels + extras - 1) for channels in self.input_channels)
-        self.policy = None if policy == "lc" else LAYER_POLICIES[policy](backbone, keep_bias)
-        self.l_nets = nn.ModuleList(
-            LNet(channels + extras, keep_bias)
-            for channels in self.input_channels
-            if self.has_l_net and self.policy is None
-        )
-        self.c_nets = nn.ModuleList(
-            CNet(block.in_channels + extras, count, block.filters, keep_bias)
-            for block, count in zip(blocks, self.group_counts[: len(blocks)], strict=True)
-            if self.has_c_net
-        )
-        for t in range(len(blocks), self.depth):  # what the networks before know is what the head reads of them
-            cast(Probe, self.probes[t]).start_as(backbone.head)
-        rival, billed = self.policy, [self.l_nets, *([self.probes] if confidence else [])]
-        always = [
-            sum(linear_macs(gates[t : t + 1]) for gates in billed) + (rival.macs(t) if rival else 0)
-            for t in range(self.depth)
-        ]
-        if_kept = [linear_macs(self.c_nets[t : t + 1]) for t in range(self.depth)]
-        table = cost_table(backbone, always, if_kept, rival.start_macs if rival else 0)
-        self.costs = replace(table, skips_blocks=self.has_l_net)
-        self.register_buffer("price", torch.zeros(()))
-        self.bits = tuple(int(self.has_l_net) + count * self.has_c_net for count in self.group_counts)
-        mask = torch.arange(self.action_size) < torch.tensor(self.bits)[:, None]
-        self.register_buffer("action_mask", mask, persistent=False)
+        super().__init__(backbone, ModelSpec.of(backbone, decides, groups, confidence, prices, policy), keep_bias)
 
     def begin(self, images: Tensor, price: float | Tensor | None = None) -> State:
         """Run the stem.
@@ -165,38 +98,6 @@ class LCNet(Decisions):
             memory=state.memory,
         )
 
-    def policy_logits(self, observation: Observation) -> Tensor:
-        """The policy: Bernoulli logits of the keep decisions, (B, action_size); 0 for bits that the block lacks."""
-        if self.policy:
-            return observation.decided[0]
-        return self.keep_logits(observation.block, observation.gate_input)
-
-    def keep_logits(self, block: int, features: Tensor) -> Tensor:
-        """The same of L-Net and C-Net, from a gate input (standardised here).
-
-        Args:
-            block: which block.
-            features: an observation's ``gate_input``.
-
-        Returns:
-            (B, action_size); bits that the block does not have are 0.
-
-        Raises:
-            UserError: when the policy is a rival's, which needs more than that.
-        """
-        if self.policy:
-            raise UserError(
-                f"{self.spec.policy} decides by more than a gate's input: use reinforce's kind of policy here"
-            )
-        features = self._standardized(block, features)
-        parts = []
-        if self.has_l_net:
-            parts.append(self._l_net(block).logits(features))
-        if self.decides_filters(block):
-            parts.append(self._c_net(block).logits(features))
-        logits = torch.cat(parts, 1)
-        return F.pad(logits, (0, self.action_size - logits.shape[1]))
-
     def advance(self, state: State, action: Tensor) -> State:
         """Run or skip the next block for every image; masked, so all of it is computed whatever is kept.
 
@@ -213,8 +114,7 @@ class LCNet(Decisions):
         self.check_action(action, t, len(state.spent))
         keep, filters = self.split(action, t)
         raw = self.observe(state).gate_input
-        if self.training and torch.is_grad_enabled() and not self.statistics_kept:
-            cast(Standardize, self.standardizers[t]).update(raw[:, :-1])
+        self._count_in(t, raw)
         features = self._standardized(t, raw)
         scale = keep * (filters.detach().amax(1) > 0)
         if self.l_nets:
@@ -282,11 +182,7 @@ class LCNet(Decisions):
         return Outcome(self.classify(state), torch.stack(actions), self.total_macs(state), state.excess)
 
     def greedy(self, threshold: float = 0.5) -> Callable[[Observation], Tensor]:
-        """The trained policy without noise: keep iff its probability exceeds ``threshold``.
-
-        Of several networks it is that of the last one's decision, and 1/2 that of all others: they cost little beside
-        it, and without them nothing is known to decide about it by.
-        """
+        """The trained policy without noise: keep iff its probability exceeds ``threshold``, see ``has_threshold``."""
 
         def decide(observation: Observation) -> Tensor:
             return (self.policy_logits(observation) > self.cut(observation.block, threshold)).float()
@@ -308,42 +204,3 @@ class LCNet(Decisions):
         """The BatchNorms whose statistics depend on the decisions: those of the first network."""
         parts = (self.backbone.stem, self.backbone.blocks)
         return [module for part in parts for module in part.modules() if isinstance(module, nn.BatchNorm2d)]
-
-    def policy_parameters(self) -> list[nn.Parameter]:
-        """What policy gradients train: the keep layers of the gates, or a rival's policy."""
-        if self.policy:
-            return list(self.policy.parameters())
-        return [p for gate in self.gates() for p in gate.keep.parameters()]
-
-    @torch.no_grad()
-    def shift_logits(self, amount: float) -> None:
-        """Add ``amount`` to all keep logits that a threshold is for."""
-        if self.policy:
-            self.policy.shift(amount)
-        for gate in [self._l_net(-1)] if self.backbone.second else self.gates():
-            gate.keep.bias.add_(amount)
-
-    def cut(self, block: int, threshold: float) -> float:
-        """The logit that a block's must exceed where the network's ``threshold`` is that, in (0, 1); see ``greedy``."""
-        moves = not self.backbone.second or block == self.depth - 1
-        return threshold_logit(threshold) if moves else 0.0
-
-    def scale_parameters(self) -> list[nn.Parameter]:
-        """The scale layers of the gates, which back-propagation trains."""
-        return [p for gate in self.gates() for p in gate.scale.parameters()]
-
-    def _standardized(self, block: int, features: Tensor) -> Tensor:
-        price = features[:, -1:]
-        if self.spec.prices is not None:
-            price = PRICE_REACH * self.spec.prices.position(price)
-        return torch.cat((self.standardizers[block](features[:, :-1]), price), 1)
-
-    def gates(self) -> list[Gate]:
-        """All L-Nets, then all C-Nets, in the order of the blocks."""
-        return [cast(Gate, gate) for gate in (*self.l_nets, *self.c_nets)]
-
-    def _l_net(self, block: int) -> LNet:
-        return cast(LNet, self.l_nets[block])
-
-    def _c_net(self, block: int) -> CNet:
-        return cast(CNet, self.c_nets[block])

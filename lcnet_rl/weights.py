@@ -26,10 +26,7 @@ BACKBONE = "backbone.safetensors"
 
 def create_model(spec: ModelSpec) -> LCNet:
     """An LCNet of ``spec`` with fresh weights, to load a file into."""
-    backbone = build(spec.backbone)
-    return LCNet(
-        backbone, spec.decides, spec.groups, confidence=spec.confidence, prices=spec.prices, policy=spec.policy
-    )
+    return LCNet(build(spec.backbone), **spec.options)
 
 
 def save_model(model: LCNet, path: Path) -> None:

@@ -14,7 +14,7 @@ from lcnet_rl.backbones import Backbone
 from lcnet_rl.commands.train_settings import AnyTrain, TrainRival
 from lcnet_rl.device import check_seed
 from lcnet_rl.errors import UserError
-from lcnet_rl.gates import Gate, Standardize
+from lcnet_rl.gates import Standardize
 from lcnet_rl.model import LCNet
 from lcnet_rl.policies import PolicyName
 from lcnet_rl.rewards import price_range
@@ -95,10 +95,8 @@ def starting_agent(config: AnyTrain, backbone: Backbone) -> LCNet:
     theirs, asked = ({**vars(spec), "prices": spec.prices or "one"} for spec in specs)
     if other := [f"{name} {value}, not {asked[name]}" for name, value in theirs.items() if value != asked[name]]:
         raise UserError(f"{config.init} holds another kind of agent than was asked for: {'; '.join(other)}")
-    own = {key: value for key, value in trained.state_dict().items() if not key.startswith("backbone.")}
-    model.load_state_dict({**model.state_dict(), **own})
+    model.take_gates(trained)
     share = trained.costs.dense / model.costs.dense
     for t, standardize in enumerate(model.standardizers[: trained.depth]):
-        gates = [cast(Gate, gate) for gate in (*model.l_nets[t : t + 1], *model.c_nets[t : t + 1])]
-        cast(Standardize, standardize).rescale_spent(share, gates)
+        cast(Standardize, standardize).rescale_spent(share, model.gates_of(t))
     return model

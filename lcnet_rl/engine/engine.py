@@ -79,18 +79,8 @@ class Engine(LCNet):
         check_trained(model)
         if dtype not in (torch.float32, torch.bfloat16):
             raise UserError(f"the engine computes in float32 or bfloat16, not {dtype}")
-        spec = model.spec
-        backbone = folded(model.backbone)
-        super().__init__(
-            backbone,
-            spec.decides,
-            spec.groups,
-            confidence=spec.confidence,
-            prices=spec.prices,
-            policy=spec.policy,
-        )
-        gates = {key: value for key, value in model.state_dict().items() if not key.startswith("backbone.")}
-        self.load_state_dict({**self.state_dict(), **gates})
+        super().__init__(folded(model.backbone), **model.spec.options)
+        self.take_gates(model)
         self.to(model.price.device).eval().requires_grad_(False)
         self._fold_standardizers()
         pairs = itertools.zip_longest(self.l_nets, self.c_nets)
@@ -221,8 +211,8 @@ class Engine(LCNet):
 
     def _fold_standardizers(self) -> None:
         for t, standardize in enumerate(self.standardizers):
-            for gate in (*self.l_nets[t : t + 1], *self.c_nets[t : t + 1]):
-                for layer in (cast(Gate, gate).keep, cast(Gate, gate).scale):
+            for gate in self.gates_of(t):
+                for layer in (gate.keep, gate.scale):
                     weight, bias = cast(Standardize, standardize).folded(layer)
                     layer.weight.copy_(weight)
                     layer.bias.copy_(bias)

@@ -81,13 +81,14 @@ def dynamic_model(
     cut = graph.op("Log", graph.op("Div", threshold, graph.op("Sub", graph.constant(1.0), threshold)))
     x = write_stem(graph, layout, backbone.stem)
     place, rows = Place(x, layout.pool(graph, x), graph.constant(torch.zeros(1, 1))), []
-    block_cut = graph.constant(torch.zeros(1, 1)) if backbone.second else cut
+    everywhere = all(map(model.has_threshold, range(model.depth)))
+    at_half = cut if everywhere else graph.constant(torch.zeros(1, 1))
+    cuts = [cut if model.has_threshold(t) else at_half for t in range(model.depth)]
     for t in range(len(backbone.blocks)):
-        place, row = Step(model, layout, backbone.block(t), t, place, price, block_cut).write(graph)
+        place, row = Step(model, layout, backbone.block(t), t, place, price, cuts[t]).write(graph)
         rows.append(row)
     for t, network in enumerate(backbone.networks[1:], start=len(backbone.blocks)):
-        network_cut = cut if t == model.depth - 1 else block_cut
-        place, row = write_network(graph, model, layout, t, network, place, price, network_cut)
+        place, row = write_network(graph, model, layout, t, network, place, price, cuts[t])
         rows.append(row)
     gates.linear(graph, place.pooled, backbone.head.weight, backbone.head.bias, name="logits")
     decisions = graph.op("Concat", *rows, axis=0)
