@@ -67,7 +67,7 @@ def static_paths(model: LCNet, actions: Tensor, budget: float, candidates: int, 
     noise[0] = 0
     every, counts = torch.unique(actions.transpose(0, 1).flatten(1), dim=0, return_counts=True)
     commonest = every[counts.argmax()].view(model.depth, 1, model.action_size)
-    paths = [commonest] if bill_of(model, commonest) <= budget else []
+    paths = [commonest] if model.path_bill(commonest) <= budget else []
     for jitter in noise:
         path = fill(model, rates + jitter, budget)
         if not any(torch.equal(path, other) for other in paths):
@@ -89,15 +89,9 @@ def fill(model: LCNet, priority: Tensor, budget: float) -> Tensor:
         trial[block, 0, bit] = 1
         if model.has_l_net and bit >= first:
             trial[block, 0, 0] = 1
-        if bill_of(model, trial) <= budget:
+        if model.path_bill(trial) <= budget:
             path = trial
     return path
-
-
-def bill_of(model: LCNet, path: Tensor) -> float:
-    """MACs of a whole image on ``path`` (depth, 1, action_size), gates included."""
-    blocks = sum(float(model.bill(action, t)) for t, action in enumerate(path))
-    return model.costs.stem + model.costs.start + model.costs.head + blocks
 
 
 def without_policy(model: LCNet) -> LCNet:

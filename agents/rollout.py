@@ -165,7 +165,7 @@ def mean_field(
         keep = torch.stack(probabilities).detach()[..., :1].clamp(min=0.05)
         slopes = torch.cat((slopes[..., :1], slopes[..., 1:] / keep), -1)
     expected = torch.stack(costs)
-    shares = expected.sum(0) + (model.costs.stem + model.costs.start + model.costs.head) / model.costs.dense
+    shares = expected.sum(0) + model.costs.fixed / model.costs.dense
     if reward.pays_by_step:
         shares = torch.zeros_like(shares)
     worth = reward(judged, shares, state.price if charged is None else torch.as_tensor(charged)).detach()

@@ -96,7 +96,11 @@ class Decisions(nn.Module):
         if self.decides_filters(block):
             groups = action[:, int(self.has_l_net) : self.bits[block]]
             filters = groups.sum(1) * (filters // self.group_counts[block])
-        return cost.shortcut + cost.l_net + keep * (cost.c_net + cost.filter * filters)
+        return cost.shortcut + cost.always + keep * (cost.if_kept + cost.filter * filters)
+
+    def path_bill(self, actions: Tensor) -> Tensor:
+        """MACs of whole images, stem and head included: ``actions`` (depth, B, action_size) to (B,), float64."""
+        return self.costs.fixed + torch.stack([self.bill(action, t) for t, action in enumerate(actions)]).sum(0)
 
     def consulted(self, action: Tensor, block: int) -> Tensor:
         """Which bits of an action (B, action_size) were decisions: 1 or 0.

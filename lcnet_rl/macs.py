@@ -24,10 +24,10 @@ class BlockCost:
     """One filter kept: its share of the first convolution and of the second one's input."""
     filters: int
     """How many filters the first convolution has; 1 for a network behind, which runs whole or not at all."""
-    l_net: int
-    """The gates that always run: L-Net, and the probe whose confidence the gates read, as far as there are such."""
-    c_net: int
-    """The gate that runs only where the block is kept: C-Net."""
+    always: int
+    """Gates that run for every image: L-Net and the probe whose confidence the gates read, or a rival's policy."""
+    if_kept: int
+    """Gates that run only for images that keep the block: C-Net."""
 
     @property
     def dense(self) -> int:
@@ -54,15 +54,25 @@ class CostTable:
         return self.stem + sum(block.dense for block in self.blocks) + self.head
 
     @property
+    def fixed(self) -> int:
+        """What is no block's: stem, start and head."""
+        return self.stem + self.start + self.head
+
+    def floor_before(self, block: int) -> int:
+        """The least that can be spent before a block: nothing kept so far, and the gates that always run."""
+        costs = self.blocks[:block]
+        blocks = sum(cost.shortcut + cost.always + cost.if_kept * (not self.skips_blocks) for cost in costs)
+        return self.stem + self.start + blocks
+
+    @property
     def floor(self) -> int:
         """The smallest possible bill: nothing kept, and the gates that always run."""
-        blocks = sum(block.shortcut + block.l_net + block.c_net * (not self.skips_blocks) for block in self.blocks)
-        return self.stem + self.start + blocks + self.head
+        return self.floor_before(len(self.blocks)) + self.head
 
     @property
     def gates(self) -> int:
         """All gates, if every block is kept."""
-        return self.start + sum(block.l_net + block.c_net for block in self.blocks)
+        return self.start + sum(block.always + block.if_kept for block in self.blocks)
 
     @property
     def ceiling(self) -> int:
@@ -86,14 +96,14 @@ def exit_macs(module: nn.Module, size: int) -> int:
     return convolution_macs(module.conv, size) if isinstance(module, ConvPool) else 0
 
 
-def block_cost(block: Block, size: int, l_net: int, c_net: int) -> BlockCost:
+def block_cost(block: Block, size: int, always: int, if_kept: int) -> BlockCost:
     """The costs of ``block`` when its output, before its exit, is (C_out, size, size).
 
     Args:
         block: the residual block.
         size: height and width of its output, in pixels.
-        l_net: MACs of all gates that run for every image.
-        c_net: MACs of all gates that run only for images that keep the block.
+        always: MACs of all gates that run for every image.
+        if_kept: MACs of all gates that run only for images that keep the block.
     """
     both = convolution_macs(block.conv1, size) + convolution_macs(block.conv2, size)
     projections = [m for m in block.shortcut.modules() if isinstance(m, nn.Conv2d)]
@@ -101,8 +111,8 @@ def block_cost(block: Block, size: int, l_net: int, c_net: int) -> BlockCost:
         shortcut=sum(convolution_macs(conv, size) for conv in projections) + exit_macs(block.exit, size),
         filter=both // block.filters,
         filters=block.filters,
-        l_net=l_net,
-        c_net=c_net,
+        always=always,
+        if_kept=if_kept,
     )
 
 

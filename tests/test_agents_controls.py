@@ -11,7 +11,7 @@ from networks import balance, lively
 from networks import images as noise
 
 from agents import controls
-from agents.controls import bill_of, fill, keep_all, random, run_controls, shuffled, static_paths, without_policy
+from agents.controls import fill, keep_all, random, run_controls, shuffled, static_paths, without_policy
 from lcnet_rl.backbones import create_backbone
 from lcnet_rl.data import Dataset
 from lcnet_rl.evaluate import evaluate, recalibrate
@@ -86,10 +86,10 @@ def test_static_paths_stay_within_the_budget_and_use_it() -> None:
     budget = 0.6 * model.costs.dense
     paths = static_paths(model, actions(), budget, candidates=6, seed=0)
     assert len(paths) > 1
-    assert all(bill_of(model, path) <= budget for path in paths)
-    dearest_filter = max(cost.filter * cost.filters // 2 + cost.c_net for cost in model.costs.blocks)
+    assert all(model.path_bill(path) <= budget for path in paths)
+    dearest_filter = max(cost.filter * cost.filters // 2 + cost.if_kept for cost in model.costs.blocks)
     filled = fill(model, actions().mean(1), budget)
-    assert bill_of(model, filled) > budget - dearest_filter
+    assert model.path_bill(filled) > budget - dearest_filter
 
 
 def test_the_bill_of_a_static_path_is_what_running_it_costs() -> None:
@@ -97,7 +97,7 @@ def test_the_bill_of_a_static_path_is_what_running_it_costs() -> None:
     path = fill(model, actions().mean(1), 0.7 * model.costs.dense)
     images = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
     outcome = model.run(images, lambda seen: path[seen.block].expand(2, -1))
-    assert outcome.macs.tolist() == [bill_of(model, path)] * 2
+    assert outcome.macs.tolist() == model.path_bill(path).tolist() * 2
 
 
 def test_a_fixed_path_needs_no_rivals_policy_and_is_not_billed_for_it() -> None:
@@ -105,10 +105,10 @@ def test_a_fixed_path_needs_no_rivals_policy_and_is_not_billed_for_it() -> None:
     bare, path = without_policy(model), torch.tensor([1.0, 0, 1]).view(3, 1, 1)
     costs = model.costs
     kept = sum(block.filter * block.filters for block in (costs.blocks[0], costs.blocks[2]))
-    assert bill_of(bare, path) == costs.stem + kept + costs.head == bill_of(model, path) - costs.start
+    assert bare.path_bill(path) == costs.stem + kept + costs.head == model.path_bill(path) - costs.start
     images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     outcomes = [net.run(images, lambda seen: path[seen.block].expand(2, -1)) for net in (bare, model)]
-    assert (outcomes[0].macs == bill_of(bare, path)).all()
+    assert (outcomes[0].macs == bare.path_bill(path)).all()
     assert torch.equal(outcomes[0].logits, outcomes[1].logits)
     assert without_policy(small()).costs == small().costs, "ours runs its gates for their scales"
 
@@ -126,7 +126,7 @@ def test_the_commonest_path_is_the_first_static_one_where_it_fits() -> None:
     # Of the last block's two filter groups the first is kept more often, so no order of rates leads to this path.
     model, common = small(), torch.tensor([[0.0, 0, 0], [0, 0, 0], [1, 0, 1]])[:, None]
     policy = torch.cat((common.expand(-1, 60, -1), model.executed(actions(200))), 1)
-    budget = bill_of(model, common)
+    budget = float(model.path_bill(common))
     for few, first in ((budget, True), (budget - 1, False)):
         paths = static_paths(model, policy, few, candidates=1, seed=0)
         assert torch.equal(paths[0], common) == first

@@ -52,7 +52,9 @@ def test_what_c_net_is_asked_in_vain_is_excess(prices: PriceRange | None) -> Non
         outcome = engine.run(images(16), engine.greedy(), 0.5)
     skipped = (outcome.actions[:, :, 0] == 0).sum(1).tolist()
     assert sum(skipped) > 0
-    assert outcome.excess == sum(count * block.c_net for count, block in zip(skipped, engine.costs.blocks, strict=True))
+    assert outcome.excess == sum(
+        count * block.if_kept for count, block in zip(skipped, engine.costs.blocks, strict=True)
+    )
     assert counter.get_total_flops() == 2 * (outcome.macs.sum() + outcome.excess)
 
 

@@ -120,9 +120,9 @@ def test_no_actions_break_the_bill_or_the_rewards(
 ) -> None:
     process = tiny_process(decides, groups, reward=reward, price=price)
     costs, depth = process.model.costs, process.model.depth
-    cheapest = costs.stem + costs.head + sum(block.shortcut + block.l_net for block in costs.blocks)
+    cheapest = costs.stem + costs.head + sum(block.shortcut + block.always for block in costs.blocks)
     if decides == "channels":
-        cheapest += sum(block.c_net for block in costs.blocks)
+        cheapest += sum(block.if_kept for block in costs.blocks)
     process.begin(np.random.default_rng(seed).integers(len(process.dataset), size=IMAGES))
     assert process.observe()["pooled"].min() >= 0
     before, returns = process.macs(0), np.zeros(IMAGES)
@@ -158,10 +158,10 @@ def test_the_first_step_pays_for_the_stem_and_the_last_for_the_head() -> None:
         rewards, _, infos = process.step(np.zeros((IMAGES, process.model.action_size)))
         paid.append(-infos["reward_cost"][0] * costs.dense)
         assert rewards[0] == infos["reward_task"][0] + infos["reward_cost"][0]
-        assert paid[-1] >= block.l_net
-    assert paid[0] == pytest.approx(costs.stem + costs.blocks[0].shortcut + costs.blocks[0].l_net)
-    assert paid[1] == pytest.approx(costs.blocks[1].shortcut + costs.blocks[1].l_net)
-    assert paid[2] == pytest.approx(costs.blocks[2].shortcut + costs.blocks[2].l_net + costs.head)
+        assert paid[-1] >= block.always
+    assert paid[0] == pytest.approx(costs.stem + costs.blocks[0].shortcut + costs.blocks[0].always)
+    assert paid[1] == pytest.approx(costs.blocks[1].shortcut + costs.blocks[1].always)
+    assert paid[2] == pytest.approx(costs.blocks[2].shortcut + costs.blocks[2].always + costs.head)
 
 
 def test_a_shape_that_does_not_pay_by_step_pays_with_the_last() -> None:

@@ -210,7 +210,8 @@ def test_the_convolutions_executed_are_the_convolutions_billed(
     forced = force(model, actions)
     with torch.no_grad():
         bill = float(forced.run(images(1), forced.greedy()).macs)
-    gates = sum(cost.l_net + float(row[0]) * cost.c_net for cost, row in zip(model.costs.blocks, actions, strict=True))
+    costs = zip(model.costs.blocks, actions[:, 0].tolist(), strict=True)
+    gates = sum(cost.always + keep * cost.if_kept for cost, keep in costs)
     assert sum(executed_convolutions(dynamic_model(forced, Standard()), tmp_path)) == bill - gates - model.costs.head
 
 

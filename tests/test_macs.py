@@ -57,7 +57,7 @@ def test_without_confidence_no_probe_is_billed_and_gates_read_two_numbers_less()
     l_net, c_net = 6 * (1 + 1), 6 * (2 + 4)
     assert model.bill(torch.tensor([[0.0, 0, 0]]), 0).item() == l_net
     assert model.bill(torch.tensor([[1.0, 0, 1]]), 0).item() == l_net + c_net + 2 * (4 * 9 * 1024 + 4 * 9 * 1024)
-    assert LCNet(tiny_backbone(), "channels", 2, confidence=False).costs.blocks[0].l_net == 0
+    assert LCNet(tiny_backbone(), "channels", 2, confidence=False).costs.blocks[0].always == 0
     assert model.costs.dense == LCNet(tiny_backbone(), "both", 2).costs.dense
 
 
@@ -140,6 +140,6 @@ def test_the_gates_cost_what_torch_counts(decides: Decides, groups: int, confide
                 if model.has_c_net:
                     model.c_nets[t].logits(features)
                     model.c_nets[t].scales(features)
-            assert model.costs.blocks[t].l_net * 2 == always.get_total_flops()
-            assert model.costs.blocks[t].c_net * 2 == if_kept.get_total_flops()
+            assert model.costs.blocks[t].always * 2 == always.get_total_flops()
+            assert model.costs.blocks[t].if_kept * 2 == if_kept.get_total_flops()
             state = model.advance(state, torch.ones(1, model.action_size))

@@ -75,7 +75,7 @@ def test_a_policy_costs_what_torch_counts(rival: PolicyName, name: str) -> None:
         for t in range(model.depth):
             with FlopCounterMode(display=False) as counter:
                 _, memory = model.policy.decide(t, model.observe(state).pooled, memory)
-            assert model.costs.blocks[t].l_net * 2 == counter.get_total_flops()
+            assert model.costs.blocks[t].always * 2 == counter.get_total_flops()
             state = model.advance(state, torch.ones(1, 1))
     assert model.total_macs(state).item() == model.costs.dense + model.costs.gates
 

@@ -16,7 +16,7 @@ from networks import BEHIND, balance, images, lively
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from agents.controls import bill_of, fill
+from agents.controls import fill
 from agents.rollout import mean_field, sample
 from envs.observations import encode, observation_space
 from envs.process import Process
@@ -281,7 +281,7 @@ def test_a_static_path_may_keep_it() -> None:
     model = lively(second="resnet11-pool")
     priority = torch.zeros(model.depth, model.action_size)
     priority[-1, 0] = 1
-    least = bill_of(model, torch.zeros(model.depth, 1, model.action_size))
+    least = float(model.path_bill(torch.zeros(model.depth, 1, model.action_size)))
     assert fill(model, priority, least + model.costs.blocks[-1].filter)[-1, 0, 0] == 1
     assert fill(model, priority, least + model.costs.blocks[-1].filter - 1)[-1, 0, 0] == 0
 

@@ -133,8 +133,7 @@ def half_kept(model: LCNet, count: int, keep: str) -> Tensor:
 
 def share(model: LCNet, actions: Tensor) -> float:
     """Mean share of dense MACs that actions (depth, B, action_size) cost, gates included."""
-    blocks = torch.stack([model.bill(action, t) for t, action in enumerate(actions)]).sum(0)
-    return float(blocks.mean() + model.costs.stem + model.costs.head) / model.costs.dense
+    return float(model.path_bill(actions).mean()) / model.costs.dense
 
 
 def force(model: LCNet, actions: Tensor) -> LCNet:

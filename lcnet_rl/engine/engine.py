@@ -183,7 +183,7 @@ class Engine(LCNet):
         kept = int(groups.sum()) * (self.filter_counts[t] // groups.shape[1])
         excess = (ran - kept) * self.costs.blocks[t].filter
         if self.has_l_net and self.has_c_net and self.block_gates[t].together:
-            excess += int((bits[:, 0] == 0).sum()) * self.costs.blocks[t].c_net
+            excess += int((bits[:, 0] == 0).sum()) * self.costs.blocks[t].if_kept
         return self.after(state, action, x, pooled, excess)
 
     def greedy(self, threshold: float = 0.5) -> Callable[[Observation], Tensor]:

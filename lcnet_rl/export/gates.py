@@ -58,21 +58,11 @@ def price_input(graph: Graph, model: LCNet, price: str) -> str:
 def folded(model: LCNet, block: int, layer: nn.Linear) -> tuple[Tensor, Tensor]:
     """A gate's layer for ``gate_input``: weight (O, I) and bias (O,)."""
     weight, bias = cast(Standardize, model.standardizers[block]).folded(layer)
-    bias += weight[:, -2] * (floor_before(model, block) / model.costs.dense)
+    bias += weight[:, -2] * (model.costs.floor_before(block) / model.costs.dense)
     if model.has_confidence:
         # The probe's entropy comes as sum(p * log p): its normalised entropy times -log(classes).
         weight[:, -3] /= -math.log(model.classes)
     return weight.float(), bias.float()
-
-
-def floor_before(model: LCNet, block: int) -> int:
-    """MACs that every image has spent before a block: the stem, and what runs in the blocks before whatever is kept."""
-    return model.costs.stem + sum(always(model, t) for t in range(block))
-
-
-def always(model: LCNet, block: int) -> int:
-    """MACs of a block that no decision changes: its shortcut and L-Net, and without an L-Net its C-Net."""
-    return int(model.bill(torch.zeros(1, model.action_size), block))
 
 
 def kept_costs(model: LCNet, block: int) -> Tensor:

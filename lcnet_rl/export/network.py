@@ -96,8 +96,8 @@ def dynamic_model(
     # Float64 holds MACs exactly, and the bill is exact.
     costs = graph.constant(torch.cat([gates.kept_costs(model, t) for t in range(model.depth)]))
     kept = graph.op("Reshape", graph.op("Cast", decisions, to=DOUBLE), graph.constant([1, -1]))
-    floor = gates.floor_before(model, model.depth) + model.costs.head
-    graph.op("Gemm", kept, costs, graph.constant(torch.full((1, 1), floor, dtype=torch.float64)), name="macs")
+    floor = graph.constant(torch.full((1, 1), model.costs.floor, dtype=torch.float64))
+    graph.op("Gemm", kept, costs, floor, name="macs")
     scalar: Type = (FLOAT, [1, 1])
     outputs: list[tuple[str, Type]] = [
         ("logits", (FLOAT, [1, model.classes])),
