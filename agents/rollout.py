@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -46,14 +46,14 @@ def repeat_state(state: State, times: int) -> State:
     """The same images ``times`` times over, copy after copy, so that the stem runs only once for all rollouts."""
     if times == 1:
         return state
-    return State(
-        torch.cat([state.features] * times),  # unlike repeat, keeps the channels-last layout, and so the speed
-        state.pooled.repeat(times, 1),
-        state.block,
-        state.spent.repeat(times),
-        state.price.repeat(times),
-        None if state.memory is None else state.memory.repeat(times, 1),
-        None if state.images is None else state.images.repeat(times, 1, 1, 1),
+    return replace(
+        state,
+        features=torch.cat([state.features] * times),  # unlike repeat, keeps the channels-last layout, and so the speed
+        pooled=state.pooled.repeat(times, 1),
+        spent=state.spent.repeat(times),
+        price=state.price.repeat(times),
+        memory=None if state.memory is None else state.memory.repeat(times, 1),
+        images=None if state.images is None else state.images.repeat(times, 1, 1, 1),
     )
 
 

@@ -14,6 +14,7 @@ networks behind the first one see just the images that keep them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -152,9 +153,15 @@ class LCNet(Gated):
 
     def after(self, state: State, action: Tensor, features: Tensor, pooled: Tensor, excess: int = 0) -> State:
         """The state after the block of ``state``, from what came out of it and ``action`` (B, action_size)."""
-        t, total = state.block, state.excess + excess
-        spent = state.spent + self.bill(action, t)
-        return State(features, pooled, t + 1, spent, state.price, self.remember(state), state.images, total)
+        return replace(
+            state,
+            features=features,
+            pooled=pooled,
+            block=state.block + 1,
+            spent=state.spent + self.bill(action, state.block),
+            memory=self.remember(state),
+            excess=state.excess + excess,
+        )
 
     def remember(self, state: State) -> Tensor | None:
         """What a rival's policy notes as it decides about the next block, (B, M); None for L-Net and C-Net."""

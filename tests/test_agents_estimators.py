@@ -7,7 +7,7 @@ expected reward; the estimators see strings drawn from the policy.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ from agents.estimators import (
     returns_to_go,
     to_come,
 )
-from agents.rollout import MeanField, Rollout, mean_field, sample
+from agents.rollout import MeanField, Rollout, mean_field, repeat_state, sample
 from lcnet_rl.backbones import create_backbone
 from lcnet_rl.model import LCNet
 from lcnet_rl.rewards import Reward, create_reward, judge, smoothed
@@ -279,3 +279,15 @@ def test_gradients_of_rollouts_keep_the_channels_last_layout() -> None:
     images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
     sample(model, images, 0.0, 2, 0.0, None).logits.square().sum().backward()
     assert layouts == [True] * 7, "in another layout a joint step takes 1.5 times as long"
+
+
+def test_a_repeated_state_has_every_row_as_often_and_all_else_as_it_was() -> None:
+    model = LCNet(create_backbone("resnet8", 3, 4), "layers", confidence=False, policy="skipnet").eval()
+    images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
+    state = replace(model.begin(images), block=1, images=images, excess=7)
+    repeated = vars(repeat_state(state, 2))
+    for name, value in vars(state).items():
+        if isinstance(value, Tensor):
+            assert torch.equal(repeated[name], torch.cat((value, value))), name
+        else:
+            assert repeated[name] == value, name
