@@ -13,7 +13,8 @@ from torch import Tensor
 from lcnet_rl.data import Dataset
 from lcnet_rl.evaluate import Results, evaluate, recalibrate
 from lcnet_rl.macs import cost_table
-from lcnet_rl.model import LCNet, Observation
+from lcnet_rl.model import LCNet
+from lcnet_rl.observation import Observation
 from lcnet_rl.progress import Progress
 
 

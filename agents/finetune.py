@@ -16,8 +16,7 @@ from lcnet_rl.backbones import Backbone
 from lcnet_rl.data.augment import Augmentation
 from lcnet_rl.dense import soft_labels
 from lcnet_rl.device import Precision
-from lcnet_rl.distributed import rand_rows
-from lcnet_rl.model import LCNet, Observation
+from lcnet_rl.model import LCNet
 from lcnet_rl.optim import decayed
 from lcnet_rl.settings import check_choices, check_finite, check_values
 
@@ -126,22 +125,3 @@ class Finetuner:
         self.teacher.load_state_dict(state["teacher"])
         self.weights.load_state_dict(state["weights"])
         self.probes.load_state_dict(state["probes"])
-
-
-def greedy_keeps(probabilities: Tensor, observation: Observation) -> Tensor:
-    """Keep iff the probability exceeds 1/2: (B, A) to (B, A)."""
-    return (probabilities > 0.5).float()
-
-
-def random_keeps(lowest: float, generator: torch.Generator) -> Callable[[Tensor, Observation], Tensor]:
-    """Decisions that ignore the policy: each image has one keep rate for all its bits, uniform in [lowest, 1]."""
-    rates: list[Tensor] = []
-
-    def decide(probabilities: Tensor, observation: Observation) -> Tensor:
-        if observation.block == 0:
-            draw = rand_rows((len(probabilities), 1), generator, probabilities.device)
-            rates[:] = [lowest + (1 - lowest) * draw]
-        draws = rand_rows(probabilities.shape, generator, probabilities.device)
-        return (draws < rates[0]).float()
-
-    return decide

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from shlex import quote
@@ -18,8 +17,9 @@ from torch import Tensor
 
 from agents.alarms import warn_if_missed
 from agents.centering import center
+from agents.deciders import Chooser, greedy_keeps, random_keeps
 from agents.estimators import decision_information, policy_entropy, policy_loss
-from agents.finetune import Finetuner, OnValidation, greedy_keeps, random_keeps
+from agents.finetune import Finetuner, OnValidation
 from agents.pricing import Pricing
 from agents.reinforce_config import ReinforceConfig, Schedule
 from agents.rollout import Rollout, mean_field, running_statistics_kept, sample
@@ -35,7 +35,7 @@ from lcnet_rl.errors import UserError, diverged
 from lcnet_rl.evaluate import evaluate, recalibrate, spread_prices
 from lcnet_rl.interrupt import Interrupted, deferred_interrupt
 from lcnet_rl.metrics_log import MetricsLog
-from lcnet_rl.model import LCNet, Observation
+from lcnet_rl.model import LCNet
 from lcnet_rl.optim import decayed, triangle
 from lcnet_rl.progress import Progress
 from lcnet_rl.rewards import create_reward, judge
@@ -243,7 +243,7 @@ class Reinforce:
         prices: Tensor,
         rollouts: int,
         generator: torch.Generator,
-        decide: Callable[[Tensor, Observation], Tensor] | None = None,
+        decide: Chooser | None = None,
         bound: float = 0.0,
     ) -> Rollout:
         """Passes of this step over ``images``; see ``agents.rollout.sample``."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from lcnet_rl.distributed import rand_rows
-from lcnet_rl.model import LCNet, Observation
+from agents.deciders import Chooser, drawn
+from lcnet_rl.model import LCNet
+from lcnet_rl.observation import Observation
 from lcnet_rl.rewards import Reward, free_reward, judge, smoothed
 from lcnet_rl.state import State
 
@@ -64,7 +65,7 @@ def sample(
     rollouts: int,
     bound: float,
     generator: torch.Generator | None,
-    decide: Callable[[Tensor, Observation], Tensor] | None = None,
+    decide: Chooser | None = None,
 ) -> Rollout:
     """Run every image ``rollouts`` times, drawing each decision from the policy.
 
@@ -75,18 +76,15 @@ def sample(
         rollouts: K.
         bound: keep probabilities stay in [bound, 1 - bound].
         generator: of the decisions, on the images' device.
-        decide: decides instead of drawing, from keep probabilities (K * B, A), which carry their gradient, and the
-            observation.
+        decide: decides, (K * B, A); None is ``drawn``.
     """
+    decide = decide or drawn(generator, rollouts)
     state = repeat_state(model.begin(images, price), rollouts)
     probe_logits, actions, probabilities, consulted, costs, expected = [], [], [], [], [], []
     for t in range(model.depth):
         observation = model.observe(state)
         p = keep_probabilities(model, observation, bound)
-        if decide is None:
-            action = (rand_rows(p.shape, generator, p.device, rollouts) < p).float()
-        else:
-            action = decide(p, observation)
+        action = decide(p, observation)
         state = model.advance(state, action)
         probe_logits.append(observation.probe_logits)
         actions.append(action)

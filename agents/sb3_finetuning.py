@@ -13,7 +13,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from agents.alarms import warn_if_missed
-from agents.finetune import Finetuner, OnValidation, random_keeps
+from agents.deciders import random_keeps
+from agents.finetune import Finetuner, OnValidation
 from agents.pricing import Pricing
 from agents.random_state import get_random_state, set_random_state
 from agents.rollout import sample

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +11,8 @@ from lcnet_rl.batchnorm import even_batches, fresh_statistics
 from lcnet_rl.data import Dataset
 from lcnet_rl.device import Precision, autocast
 from lcnet_rl.distributed import alone
-from lcnet_rl.model import LCNet, Observation
+from lcnet_rl.model import LCNet
+from lcnet_rl.observation import Decider
 from lcnet_rl.rewards import Judgement, PriceRange, Reward, judge
 
 BATCH = 250
@@ -66,7 +66,7 @@ class Results:
 def evaluate(
     model: LCNet,
     dataset: Dataset,
-    decisions: Callable[[Observation], Tensor] | Tensor,
+    decisions: Decider | Tensor,
     device: torch.device,
     precision: Precision = "fp32",
     prices: Tensor | None = None,
@@ -108,7 +108,7 @@ def evaluate(
     )
 
 
-def replay(actions: Tensor) -> Callable[[Observation], Tensor]:
+def replay(actions: Tensor) -> Decider:
     """A decider that repeats ``actions`` (depth, B, action_size), whatever it sees."""
     return lambda observation: actions[observation.block]
 
@@ -123,7 +123,7 @@ def spread_prices(prices: PriceRange, count: int) -> Tensor:
 def recalibrate(
     model: LCNet,
     training: Dataset,
-    decisions: Callable[[Observation], Tensor] | Tensor,
+    decisions: Decider | Tensor,
     device: torch.device,
     precision: Precision = "fp32",
     images: int = 4000,

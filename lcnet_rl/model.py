@@ -13,7 +13,6 @@ networks behind the first one see just the images that keep them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import cast
 
@@ -26,7 +25,7 @@ from lcnet_rl.device import no_autocast
 from lcnet_rl.errors import UserError
 from lcnet_rl.gated import Gated
 from lcnet_rl.gates import Probe
-from lcnet_rl.observation import Observation
+from lcnet_rl.observation import Decider, Observation
 from lcnet_rl.policies import PolicyName
 from lcnet_rl.rewards.price import PriceRange, prices_of
 from lcnet_rl.spec import DEFAULT_GROUPS, Decides, ModelSpec
@@ -176,9 +175,7 @@ class LCNet(Gated):
         """The bill (B,) of a finished state: what was spent, and the head."""
         return state.spent + self.costs.head
 
-    def run(
-        self, images: Tensor, decide: Callable[[Observation], Tensor], price: float | Tensor | None = None
-    ) -> Outcome:
+    def run(self, images: Tensor, decide: Decider, price: float | Tensor | None = None) -> Outcome:
         """Classify a batch, asking ``decide`` for an action (B, action_size) before every block."""
         state = self.begin(images, price)
         actions = []
@@ -188,7 +185,7 @@ class LCNet(Gated):
             state = self.consume(state, action)
         return Outcome(self.classify(state), torch.stack(actions), self.total_macs(state), state.excess)
 
-    def greedy(self, threshold: float = 0.5) -> Callable[[Observation], Tensor]:
+    def greedy(self, threshold: float = 0.5) -> Decider:
         """The trained policy without noise: keep iff its probability exceeds ``threshold``, see ``has_threshold``."""
 
         def decide(observation: Observation) -> Tensor:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -57,6 +59,10 @@ class Observation:
     def gate_input(self) -> Tensor:
         """What L-Net and C-Net read, before standardising: (B, C + 4), or (B, C + 2) without confidence."""
         return gate_input(self.pooled, self.confidence, self.spent, self.price)
+
+
+Decider: TypeAlias = Callable[[Observation], Tensor]
+"""Makes an action (B, action_size), 1 = keep, of what is observed."""
 
 
 def gate_input(pooled: Tensor, confidence: Tensor, spent: Tensor, price: Tensor) -> Tensor:

@@ -18,8 +18,8 @@ from test_rivals import agent as rival_agent
 from test_rivals import rival_model
 from torch import Tensor, nn
 
+from agents.deciders import random_keeps
 from agents.estimators import batch_mean, decision_information, policy_entropy
-from agents.finetune import random_keeps
 from agents.reinforce import Reinforce
 from agents.rollout import Rollout
 from lcnet_rl.batchnorm import GlobalBatchNorm2d, prepare
@@ -43,7 +43,7 @@ from lcnet_rl.errors import UserError
 from lcnet_rl.gates import Standardize
 from lcnet_rl.interrupt import Interrupted
 from lcnet_rl.metrics_log import MetricsLog
-from lcnet_rl.model import Observation
+from lcnet_rl.observation import Observation
 from lcnet_rl.policies import PolicyName
 from lcnet_rl.pretrain import DenseTraining
 from lcnet_rl.recipe import Recipe

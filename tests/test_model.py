@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from lcnet_rl.engine import Engine
 from lcnet_rl.errors import UserError
 from lcnet_rl.gates import Probe
-from lcnet_rl.model import LCNet, Observation
+from lcnet_rl.model import LCNet
+from lcnet_rl.observation import Observation
 from lcnet_rl.rewards import PriceRange
 from lcnet_rl.spec import Decides, ModelSpec
 from lcnet_rl.state import State

@@ -16,11 +16,11 @@ from test_agents_runs import noise, stop_after
 from test_commands import failing
 from torch.utils.flop_counter import FlopCounterMode
 
+from agents.deciders import gumbel, rounded
 from agents.reinforce import Reinforce
 from agents.rivals.blockdrop import BlockDrop, BlockDropConfig
 from agents.rivals.convnet_aig import ConvNetAIG, ConvNetAIGConfig
 from agents.rivals.skipnet import SkipNet, SkipNetConfig
-from agents.rivals.straight_through import gumbel, rounded
 from lcnet_rl.backbones import create_backbone
 from lcnet_rl.commands import main
 from lcnet_rl.commands.train_settings import parse

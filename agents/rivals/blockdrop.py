@@ -9,19 +9,18 @@ paper tries penalties; the backbone learns from the start instead of after the c
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from agents.deciders import Chooser, drawn
 from agents.estimators import Baseline, CostGradient
 from agents.reinforce import Reinforce
 from agents.reinforce_config import ReinforceConfig
 from agents.rollout import Rollout
-from lcnet_rl.distributed import rand_rows
 from lcnet_rl.errors import UserError
-from lcnet_rl.model import Observation
+from lcnet_rl.observation import Observation
 
 
 @dataclass(frozen=True)
@@ -60,18 +59,14 @@ class BlockDrop(Reinforce):
         prices: Tensor,
         rollouts: int,
         generator: torch.Generator,
-        decide: Callable[[Tensor, Observation], Tensor] | None = None,
+        decide: Chooser | None = None,
         bound: float = 0.0,
     ) -> Rollout:
         """As ``Reinforce.roll``, but blocks before ``first_free`` are kept, and nobody was asked about them."""
-        first = self.first_free()
+        first, free_choice = self.first_free(), decide or drawn(generator, rollouts)
 
         def constrained(p: Tensor, observation: Observation) -> Tensor:
-            if observation.block < first:
-                return torch.ones_like(p)
-            if decide is not None:
-                return decide(p, observation)
-            return (rand_rows(p.shape, generator, p.device, rollouts) < p).float()
+            return torch.ones_like(p) if observation.block < first else free_choice(p, observation)
 
         rollout = super().roll(images, prices, rollouts, generator, constrained, bound)
         free = torch.arange(self.model.depth, device=self.device) >= first

@@ -14,9 +14,9 @@ from dataclasses import dataclass, fields
 
 from torch import Tensor
 
+from agents.deciders import gumbel
 from agents.reinforce import Reinforce
 from agents.reinforce_config import ReinforceConfig
-from agents.rivals.straight_through import gumbel
 from agents.rollout import Rollout
 from lcnet_rl.device import Stream, step_generator
 from lcnet_rl.distributed import global_mean

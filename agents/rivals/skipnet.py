@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from agents.deciders import rounded
 from agents.estimators import Baseline, CostGradient
 from agents.reinforce import Reinforce
 from agents.reinforce_config import ReinforceConfig
-from agents.rivals.straight_through import rounded
 from agents.rollout import Rollout
 from lcnet_rl.device import Stream, step_generator
 

@@ -17,7 +17,8 @@ from lcnet_rl.device import check_compiler, synchronize
 from lcnet_rl.engine import Engine
 from lcnet_rl.engine.fold import folded, set_type
 from lcnet_rl.export import dense_model, dynamic_model, layouts_here, open_session
-from lcnet_rl.model import LCNet, Observation
+from lcnet_rl.model import LCNet
+from lcnet_rl.observation import Observation
 
 Run = Callable[[Tensor], object]
 """Classifies images, uint8 (B, 3, 32, 32)."""

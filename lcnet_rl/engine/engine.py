@@ -9,7 +9,6 @@ timed it.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -27,7 +26,8 @@ from lcnet_rl.engine.gates import BlockGates
 from lcnet_rl.engine.packed import Chunk, PackedBlock, as_rows, count, take
 from lcnet_rl.errors import UserError
 from lcnet_rl.gates import Gate, Standardize
-from lcnet_rl.model import LCNet, Observation
+from lcnet_rl.model import LCNet
+from lcnet_rl.observation import Decider, Observation
 from lcnet_rl.state import State
 
 Bits = NDArray[np.float32]
@@ -186,7 +186,7 @@ class Engine(LCNet):
             excess += int((bits[:, 0] == 0).sum()) * self.costs.blocks[t].if_kept
         return self.after(state, action, x, pooled, excess)
 
-    def greedy(self, threshold: float = 0.5) -> Callable[[Observation], Tensor]:
+    def greedy(self, threshold: float = 0.5) -> Decider:
         """As ``LCNet.greedy``, but C-Net may be asked only about the images whose L-Net keeps the block."""
         if self.policy:
             return super().greedy(threshold)
