@@ -77,8 +77,8 @@ class Finetuner:
             parameter.requires_grad_(config.train_scales)
         scales = {"params": model.scale_parameters(), "weight_decay": 0.0}
         groups = [*decayed(model.backbone.parameters(), config.weight_decay), scales]
-        self.weights = torch.optim.SGD(groups, lr=config.lr, momentum=0.9, nesterov=True)
-        self.probes = torch.optim.Adam(model.probes.parameters(), lr=config.probe_lr)
+        self.weight_optimizer = torch.optim.SGD(groups, lr=config.lr, momentum=0.9, nesterov=True)
+        self.probe_optimizer = torch.optim.Adam(model.probes.parameters(), lr=config.probe_lr)
 
     def task_loss(self, images: Tensor, labels: Tensor, rollout: Rollout) -> Tensor:
         """Cross-entropy of all passes (K, B, classes) with labels and with the teacher's probabilities; a mean."""
@@ -97,8 +97,8 @@ class Finetuner:
 
     def zero_grad(self) -> None:
         """Forget all gradients."""
-        self.weights.zero_grad()
-        self.probes.zero_grad()
+        self.weight_optimizer.zero_grad()
+        self.probe_optimizer.zero_grad()
 
     def clip(self) -> float:
         """Clip the gradient of backbone and scales; returns the norm it had."""
@@ -107,21 +107,21 @@ class Finetuner:
 
     def step(self, factor: float) -> None:
         """Apply the gradients, at ``factor`` times the peak learning rate."""
-        for group in self.weights.param_groups:
+        for group in self.weight_optimizer.param_groups:
             group["lr"] = self.config.lr * factor
-        self.weights.step()
-        self.probes.step()
+        self.weight_optimizer.step()
+        self.probe_optimizer.step()
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint."""
         return {
             "teacher": self.teacher.state_dict(),
-            "weights": self.weights.state_dict(),
-            "probes": self.probes.state_dict(),
+            "weights": self.weight_optimizer.state_dict(),
+            "probes": self.probe_optimizer.state_dict(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """From a checkpoint."""
         self.teacher.load_state_dict(state["teacher"])
-        self.weights.load_state_dict(state["weights"])
-        self.probes.load_state_dict(state["probes"])
+        self.weight_optimizer.load_state_dict(state["weights"])
+        self.probe_optimizer.load_state_dict(state["probes"])

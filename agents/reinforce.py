@@ -82,7 +82,8 @@ class Reinforce:
         self.batches = TrainingBatches(train, config.batch_size, seed, device, config.augmentation)
         self.schedule = Schedule.of(config, self.batches.steps_per_epoch)
         self.finetuner = Finetuner(model, config, teacher)
-        self.gates = torch.optim.Adam(decayed(model.policy_parameters(), config.gate_weight_decay), lr=config.gate_lr)
+        policy = decayed(model.policy_parameters(), config.gate_weight_decay)
+        self.gate_optimizer = torch.optim.Adam(policy, lr=config.gate_lr)
         self.pricing = Pricing(config, model, self.schedule.integral)
         self.held: float | None = None
         self.step, self.resumed = 0, False
@@ -175,7 +176,7 @@ class Reinforce:
             raise self.diverged("the loss")
 
         self.finetuner.zero_grad()
-        self.gates.zero_grad()
+        self.gate_optimizer.zero_grad()
         if loss.requires_grad:  # unless it is polishing, and nothing but the policy was to learn
             loss.backward()
             distributed.average_gradients(model.parameters())
@@ -185,9 +186,9 @@ class Reinforce:
             raise self.diverged("the gradient")
         factor = triangle(self.step, schedule.total, 0.1)
         self.finetuner.step(factor)
-        for group in self.gates.param_groups:
+        for group in self.gate_optimizer.param_groups:
             group["lr"] = config.gate_lr * schedule.settling(self.step)
-        self.gates.step()
+        self.gate_optimizer.step()
 
         judged, charged = judge(rollout.logits.detach(), labels), prices + self.pricing.push
         share = float(distributed.global_mean(rollout.shares.mean()))
@@ -302,7 +303,7 @@ class Reinforce:
         state: dict[str, Any] = {
             "model": self.model.state_dict(),
             "finetuner": self.finetuner.state(),
-            "gates": self.gates.state_dict(),
+            "gates": self.gate_optimizer.state_dict(),
             "step": self.step,
             "pricing": self.pricing.state(),
             "held": self.held,
@@ -321,7 +322,7 @@ class Reinforce:
         with restoring(self.run / CHECKPOINT):
             self.model.load_state_dict(state["model"])
             self.finetuner.restore(state["finetuner"])
-            self.gates.load_state_dict(state["gates"])
+            self.gate_optimizer.load_state_dict(state["gates"])
             self.pricing.restore(state["pricing"])
             self.held = state["held"]
             self.step, self.resumed = state["step"], True

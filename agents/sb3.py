@@ -77,7 +77,7 @@ def train_sb3(
     if resume:
         joint.restore(algorithm, load_checkpoint(run))
     log = MetricsLog(run, resume_at=algorithm.num_timesteps if resume else None)
-    algorithm.set_logger(Logger(folder=None, output_formats=[_Writer(log, joint.rollouts)]))
+    algorithm.set_logger(Logger(folder=None, output_formats=[_Writer(log, joint.rollouts_done)]))
     with (
         closing(log),
         deferred_interrupt() as interrupt,

@@ -55,9 +55,9 @@ class JointFinetuning(BaseCallback):
         self.run, self.seed, self.device = run, seed, device
         self.finetuner = Finetuner(model, config, teacher)
         self.batches = TrainingBatches(train, config.batch_size, seed, device, config.augmentation)
-        self.rollout = config.num_envs * config.episodes * model.depth  # in timesteps
-        self.pricing = Pricing(config, model, config.integral_share * config.timesteps / self.rollout)
-        self.step, self.rollouts = 0, 0
+        self.rollout_timesteps = config.num_envs * config.episodes * model.depth
+        self.pricing = Pricing(config, model, config.integral_share * config.timesteps / self.rollout_timesteps)
+        self.step, self.rollouts_done = 0, 0
         self.validation = Validation(model, config, train, val, run, device)
         self.interrupt = Interrupt()
         self.log: MetricsLog | None = None
@@ -75,7 +75,7 @@ class JointFinetuning(BaseCallback):
         Raises:
             Interrupted: after Ctrl-C, with the checkpoint saved.
         """
-        if self.step == self.rollouts == 0:
+        if self.step == self.rollouts_done == 0:
             self.save()
         while self.step < self.config.warmup_steps:
             generator = step_generator(self.seed, self.step, self.device, Stream.DECISIONS)
@@ -124,7 +124,7 @@ class JointFinetuning(BaseCallback):
         env = self.training_env
         assert isinstance(env, SB3VecEnv)
         self._begun_at = self.num_timesteps
-        self.pricing.ramp(self.ramped(self.rollout))
+        self.pricing.ramp(self.ramped(self.rollout_timesteps))
         self.lcnet.price.fill_(self.pricing.value)
         if self._random_state:
             set_random_state(env, self._random_state)
@@ -133,12 +133,12 @@ class JointFinetuning(BaseCallback):
                 self.logger.record(name, value)
         else:
             # Here the last update is done and nothing of the next has begun, so this state can be gone on from exactly.
-            due = self.rollouts % self.config.eval_every == 0
-            if due and self.rollouts:
+            due = self.rollouts_done % self.config.eval_every == 0
+            if due and self.rollouts_done:
                 self.validate()
             if due or self.interrupt.requested:
                 self.save()
-        if self.rollouts:
+        if self.rollouts_done:
             for _ in range(self.config.finetune):
                 self.finetune_step(step_generator(self.seed, self.step, self.device, Stream.DECISIONS))
         # Every rollout begins with new images: the old ones' features, and their price, are out of date.
@@ -156,7 +156,7 @@ class JointFinetuning(BaseCallback):
         return True
 
     def _on_rollout_end(self) -> None:
-        self.rollouts += 1
+        self.rollouts_done += 1
         share = float(np.mean(self._shares))
         self.pricing.learn(share, self.ramped(), last=self.done >= 1)
         if self.done >= 1:
@@ -165,7 +165,7 @@ class JointFinetuning(BaseCallback):
         self.logger.record("train/price", self.pricing.value)
         if self.bar:
             self.bar.note(f"{share:.1%} of MACs, price {self.pricing.now}")
-            self.bar.advance(self.rollout)
+            self.bar.advance(self.rollout_timesteps)
 
     def validate(self, calibrated: bool = False) -> None:
         """Log a validation; see ``agents.validation``."""
@@ -201,7 +201,7 @@ class JointFinetuning(BaseCallback):
             "finetuner": self.finetuner.state(),
             "pricing": self.pricing.state(),
             "step": self.step,
-            "rollouts": self.rollouts,
+            "rollouts": self.rollouts_done,
             "timesteps": self.num_timesteps,
             "best": self.validation.state(),
             "random": get_random_state(env),
@@ -223,9 +223,9 @@ class JointFinetuning(BaseCallback):
             algorithm.policy.optimizer.load_state_dict(state["optimizer"])
             self.finetuner.restore(state["finetuner"])
             self.pricing.restore(state["pricing"])
-            self.step, self.rollouts = state["step"], state["rollouts"]
+            self.step, self.rollouts_done = state["step"], state["rollouts"]
             algorithm.num_timesteps = self.num_timesteps = state["timesteps"]
             self.validation.restore(state["best"])
             algorithm._n_updates, self._pending = state["updates"], state["pending"]
             # Before the first rollout, those that the seed gives are the right ones.
-            self._random_state = state["random"] if self.rollouts else {}
+            self._random_state = state["random"] if self.rollouts_done else {}

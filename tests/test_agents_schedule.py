@@ -64,7 +64,7 @@ def test_reinforce_moves_its_policy_as_fast_as_the_schedule_says(tmp_path: Path)
     for step in (3, 6, 8):
         agent.step = step
         agent.joint_step()
-        assert agent.gates.param_groups[0]["lr"] == config.gate_lr * agent.schedule.settling(step)
+        assert agent.gate_optimizer.param_groups[0]["lr"] == config.gate_lr * agent.schedule.settling(step)
 
 
 def test_what_decisions_weigh_decays_and_what_they_add_does_not(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_what_decisions_weigh_decays_and_what_they_add_does_not(tmp_path: Path) 
         torch.nn.init.ones_(layer.weight)
         layer.weight.grad, layer.bias.grad = torch.zeros_like(layer.weight), torch.zeros_like(layer.bias)
     biases = [layer.bias.clone() for layer in layers]
-    agent.gates.step()
+    agent.gate_optimizer.step()
     assert all(torch.allclose(layer.weight, torch.tensor(0.99), atol=1e-4) for layer in layers)
     assert all(torch.equal(layer.bias, bias) for layer, bias in zip(layers, biases, strict=True))
 
