@@ -208,19 +208,24 @@ class Backbone(nn.Module):
         """This one, its second, that one's second, and so on."""
         return [self, *([] if self.second is None else self.second.networks)]
 
+    @property
+    def own_blocks(self) -> list[Block]:
+        """This network's blocks, from the stem on, without those of networks behind it."""
+        return [cast(Block, block) for block in self.blocks]
+
     def block(self, index: int) -> Block:
-        """Block number ``index``, counted from the stem."""
+        """One of ``own_blocks``, by its number."""
         return cast(Block, self.blocks[index])
 
     def sizes(self) -> list[int]:
         """Height and width of every block's input, and at last of the head's, in pixels."""
-        parts: list[Stem | Block] = [self.stem, *(self.block(index) for index in range(len(self.blocks)))]
+        parts: list[Stem | Block] = [self.stem, *self.own_blocks]
         strides = (part.stride * (2 if isinstance(part.exit, ConvPool) else 1) for part in parts)
         return list(accumulate(strides, floordiv, initial=IMAGE_SIZE))[1:]
 
     def feature_channels(self) -> list[int]:
         """Channels of the features that the stem's convolution and every block make."""
-        return [self.spec.width, *(self.block(index).out_channels for index in range(len(self.blocks)))]
+        return [self.spec.width, *(block.out_channels for block in self.own_blocks)]
 
     def features(self, images: Tensor, keeps: Tensor | None = None) -> Tensor:
         """Pooled features (B, C) of this network's own stem and blocks, for ``forward``'s arguments."""

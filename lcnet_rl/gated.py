@@ -40,8 +40,7 @@ class Gated(Decisions):
         self.statistics_kept = False
         self.backbone = backbone
         self.classes = backbone.spec.classes
-        blocks = [backbone.block(t) for t in range(len(backbone.blocks))]
-        behind = backbone.networks[1:]
+        blocks, behind = backbone.own_blocks, backbone.networks[1:]
         self.depth = len(blocks) + len(behind)
         seen = accumulate(network.channels for network in backbone.networks[:-1])
         self.input_channels = (*(block.in_channels for block in blocks), *seen)

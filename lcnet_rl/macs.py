@@ -127,8 +127,7 @@ def cost_table(backbone: Backbone, always: list[int], if_kept: list[int], start:
     """
     gates, sizes = list(zip(always, if_kept, strict=True)), backbone.sizes()[:-1]
     blocks = []
-    for index, (size, costs) in enumerate(zip(sizes, gates[: len(sizes)], strict=True)):
-        block = backbone.block(index)
+    for block, size, costs in zip(backbone.own_blocks, sizes, gates[: len(sizes)], strict=True):
         blocks.append(block_cost(block, size // block.stride, *costs))
     for network, costs in zip(backbone.networks[1:], gates[len(sizes) :], strict=True):
         blocks.append(BlockCost(0, features_macs(network), 1, *costs))
@@ -143,9 +142,8 @@ def stem_macs(network: Backbone) -> int:
 
 def features_macs(network: Backbone) -> int:
     """What ``network.features`` computes for an image: no head, and not the networks behind it."""
-    blocks = map(network.block, range(len(network.blocks)))
-    sizes = network.sizes()[:-1]
-    costs = (block_cost(block, size // block.stride, 0, 0) for block, size in zip(blocks, sizes, strict=True))
+    parts = zip(network.own_blocks, network.sizes()[:-1], strict=True)
+    costs = (block_cost(block, size // block.stride, 0, 0) for block, size in parts)
     own = stem_macs(network) + sum(cost.dense for cost in costs)
     return own * (2 if network.spec.mirrored else 1)
 

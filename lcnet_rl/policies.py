@@ -86,7 +86,7 @@ class Recurrent(LayerPolicy):
 
     def __init__(self, backbone: Backbone, keep_bias: float) -> None:
         super().__init__()
-        self.channels = [backbone.block(t).in_channels for t in range(len(backbone.blocks))]
+        self.channels = [block.in_channels for block in backbone.own_blocks]
         self.project = nn.ModuleList(nn.Linear(channels, self.UNITS) for channels in self.channels)
         self.lstm = nn.LSTMCell(self.UNITS, self.UNITS)
         self.out = nn.Linear(self.UNITS, 1)
@@ -126,10 +126,10 @@ class TwoLayer(LayerPolicy):
     def __init__(self, backbone: Backbone, keep_bias: float) -> None:
         super().__init__()
         gates = []
-        for t in range(len(backbone.blocks)):
+        for block in backbone.own_blocks:
             out = nn.Linear(self.UNITS, 1)
             nn.init.constant_(out.bias, keep_bias)
-            gates.append(nn.Sequential(nn.Linear(backbone.block(t).in_channels, self.UNITS), nn.ReLU(), out))
+            gates.append(nn.Sequential(nn.Linear(block.in_channels, self.UNITS), nn.ReLU(), out))
         self.gates = nn.ModuleList(gates)
 
     def decide(self, block: int, pooled: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:

@@ -41,15 +41,14 @@ def prune(backbone: Backbone, share: float, multiple: int = 1) -> Backbone:
         raise UserError("prune a network before another one is put behind it")
     if not 0 < share <= 1:
         raise UserError(f"prune to a share of the dense MACs in (0, 1], got {share}")
-    counts = [backbone.block(t).filters for t in range(len(backbone.blocks))]
+    counts = [block.filters for block in backbone.own_blocks]
     if multiple < 1 or any(count % multiple for count in counts):
         raise UserError(f"blocks have {counts} filters, which are no multiples of {multiple}")
     # A block loses a whole multiple for the first filter of it, so one is taken at a time.
     steps = STEPS if multiple == 1 else sum(counts)
     narrow, budget = copy.deepcopy(backbone).cpu(), share * dense_macs(backbone)
     spec = narrow.spec.name, narrow.spec.classes, narrow.spec.width
-    blocks = [narrow.block(t) for t in range(len(narrow.blocks))]
-    pruned = {id(block.conv1) for block in blocks}
+    pruned = {id(block.conv1) for block in narrow.own_blocks}
     others = [m for m in narrow.modules() if isinstance(m, nn.Conv2d | nn.Linear) and id(m) not in pruned]
     pruner = torch_pruning.pruner.BasePruner(
         narrow,
@@ -67,7 +66,7 @@ def prune(backbone: Backbone, share: float, multiple: int = 1) -> Backbone:
             if step:
                 pruner.step()
                 bar.advance()
-            network = (*spec, tuple(block.conv1.out_channels for block in blocks))
+            network = (*spec, tuple(block.conv1.out_channels for block in narrow.own_blocks))
             with torch.device("meta"):
                 cost = dense_macs(create_backbone(*network))
             if cost <= budget:

@@ -60,8 +60,7 @@ class ModelSpec:
             raise unknown_name("decides", decides, get_args(Decides))
         if policy not in get_args(PolicyName):
             raise unknown_name("policy", policy, get_args(PolicyName))
-        blocks = [backbone.block(t) for t in range(len(backbone.blocks))]
-        for filters in (block.filters for block in blocks if decides != "layers"):
+        for filters in (block.filters for block in backbone.own_blocks if decides != "layers"):
             if groups < 0 or (groups and filters % groups):
                 raise UserError(f"groups must divide {filters} filters, or be 0, got {groups}; or use --decides layers")
         several = None if prices is None or prices.is_one else prices

@@ -90,8 +90,8 @@ class Engine(LCNet):
         fuse(self.backbone)
         grouped = self.has_c_net and max(self.group_counts) <= MOST_GROUPS
         self.packed = [
-            PackedBlock(self.backbone.block(t), self.group_counts[t] if grouped else 1, size)
-            for t, size in enumerate(self.backbone.sizes()[:-1])
+            PackedBlock(block, self.group_counts[t] if grouped else 1, size)
+            for t, (block, size) in enumerate(zip(self.backbone.own_blocks, self.backbone.sizes()[:-1], strict=True))
         ]
         self.crossover: Crossover | None = None
         self._observed: tuple[State, Observation] | None = None

@@ -22,11 +22,10 @@ def folded(backbone: Backbone) -> Backbone:
         result.second = folded(result.second)
     stem = result.stem
     stem.conv, stem.bn = _fused(stem.conv, stem.bn), nn.Identity()
-    for module in (stem.exit, *(result.block(index).exit for index in range(len(result.blocks)))):
+    for module in (stem.exit, *(block.exit for block in result.own_blocks)):
         if isinstance(module, ConvPool):
             module.conv, module.bn = _fused(module.conv, module.bn), nn.Identity()
-    for index in range(len(result.blocks)):
-        block = result.block(index)
+    for block in result.own_blocks:
         block.conv1, block.bn1 = _fused(block.conv1, block.bn1), nn.Identity()
         block.conv2, block.bn2 = _fused(block.conv2, block.bn2), nn.Identity()
         if isinstance(block.shortcut, nn.Sequential):

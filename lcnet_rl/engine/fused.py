@@ -42,11 +42,9 @@ class FusedBlock(nn.Module):
 
 def fuse(backbone: Backbone) -> None:
     """Let a ``folded`` backbone, which has its final type and device, compute so, but for its own blocks' insides."""
-    blocks = [backbone.block(index) for index in range(len(backbone.blocks))]
-    for part in (backbone.stem, backbone.stem.exit, *(block.exit for block in blocks)):
+    for part in (backbone.stem, backbone.stem.exit, *(block.exit for block in backbone.own_blocks)):
         if isinstance(part, Stem | ConvPool):
             part.conv, part.relu = ConvReLU(part.conv), nn.Identity()
     if backbone.second is not None:
         fuse(backbone.second)
-        second = (backbone.second.block(index) for index in range(len(backbone.second.blocks)))
-        backbone.second.blocks = nn.ModuleList(map(FusedBlock, second))
+        backbone.second.blocks = nn.ModuleList(map(FusedBlock, backbone.second.own_blocks))

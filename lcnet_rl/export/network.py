@@ -84,8 +84,8 @@ def dynamic_model(
     everywhere = all(map(model.has_threshold, range(model.depth)))
     at_half = cut if everywhere else graph.constant(torch.zeros(1, 1))
     cuts = [cut if model.has_threshold(t) else at_half for t in range(model.depth)]
-    for t in range(len(backbone.blocks)):
-        place, row = Step(model, layout, backbone.block(t), t, place, price, cuts[t]).write(graph)
+    for t, block in enumerate(backbone.own_blocks):
+        place, row = Step(model, layout, block, t, place, price, cuts[t]).write(graph)
         rows.append(row)
     for t, network in enumerate(backbone.networks[1:], start=len(backbone.blocks)):
         place, row = write_network(graph, model, layout, t, network, place, price, cuts[t])
@@ -121,7 +121,7 @@ def write_features(graph: Graph, layout: Layout, network: Backbone) -> str:
     """The pooled features (batch, C) of a network whose BatchNorms are folded, without those behind it."""
     mirrored = network.spec.mirrored
     x = write_stem(graph, layout, network.stem, with_mirror_image(graph) if mirrored else "image")
-    for block in map(network.block, range(len(network.blocks))):
+    for block in network.own_blocks:
         hidden = layout.conv(graph, x, *parameters(block.conv1), block.stride, relu=True)
         beside = shortcut(graph, layout, block, x)
         x = layout.finish(graph, beside, hidden, *parameters(block.conv2), None, None)
