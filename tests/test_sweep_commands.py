@@ -25,6 +25,7 @@ from lcnet_rl.commands.sweep import Sweep, parse, prepare
 from lcnet_rl.commands.train_settings import ALGOS
 from lcnet_rl.data import Dataset, load_dataset
 from lcnet_rl.dense import dense_accuracy
+from lcnet_rl.errors import UserError
 from lcnet_rl.interrupt import Interrupted
 from lcnet_rl.model import LCNet
 from lcnet_rl.pretrained import REFERENCE, pretrained
@@ -241,6 +242,15 @@ def test_a_mistake_gets_one_clear_line_before_anything_is_made(
     assert message in output
     assert output.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("datasets", ["shapes,cifar10", "cifar10,shapes"])
+def test_a_data_set_without_a_network_of_its_own_is_refused_in_any_order(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, datasets: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="dataset: 'shapes' will not do: no pretrained resnet20"):
+        prepare(Sweep(space=(f"dataset={datasets}",), fixed=("backbone=resnet20",)))
 
 
 @pytest.mark.parametrize("name", preset_names("sweep"))

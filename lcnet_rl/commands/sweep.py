@@ -178,7 +178,7 @@ def prepare(config: Sweep) -> Worker:
     def try_settings(values: dict[str, Any]) -> None:
         settings = build(values)
         second = settings.second, settings.second_weight, settings.second_mirrored
-        network = settings.backbone, settings.width, settings.init, *second
+        network = settings.dataset, settings.backbone, settings.width, settings.init, *second
         if network not in networks:
             networks[network] = starting_backbone(settings, classes=None)
         if settings.teacher and (settings.teacher,) not in networks:
