@@ -93,11 +93,11 @@ def picture_paths(
         whole: those of the whole network.
         name: the run's, for the title.
         path: the PNG to write.
-        count: images a row.
+        count: images a row; with fewer in the data set, each row has all of them.
     """
     known = dataset.difficulty is not None
     difficulty = dataset.difficulty if dataset.difficulty is not None else whole.log_prob.abs()
-    order = difficulty.argsort(stable=True)
+    order, count = difficulty.argsort(stable=True), min(count, len(dataset))
     pictures, networks = [], len(model.backbone.networks)
     for index in torch.cat((order[:count], order[-count:])).tolist():
         how = f"difficulty {difficulty[index]:.2f}" if known else f"-log p {difficulty[index]:.2f}"

@@ -6,15 +6,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from evaluated import summary
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from networks import images, lively
+from numpy.typing import NDArray
 from PIL import Image
 
+from lcnet_rl import plots
 from lcnet_rl.data import Dataset
+from lcnet_rl.drawing import tile
 from lcnet_rl.evaluate import evaluate
 from lcnet_rl.plots import picture_paths, plot_latencies, plot_tradeoff
 from lcnet_rl.sweep.picture import plot_frontier
@@ -51,6 +55,28 @@ def draw_paths(path: Path) -> None:
     model, data = lively(classes=2), Dataset("noise", "val", images(4), torch.arange(4) % 2, ("a", "b"))
     results = evaluate(model, data, model.greedy(), torch.device("cpu"))
     picture_paths(model, data, results, results, "mine", path, count=2)
+
+
+def test_of_few_images_the_easy_row_and_the_hard_row_have_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    captions: list[str] = []
+    columns: list[int] = []
+
+    def draw(*arguments: Any) -> NDArray[np.uint8]:
+        captions.append(arguments[3])
+        return np.zeros((4, 6, 3), np.uint8)
+
+    def tiled(pictures: list[NDArray[np.uint8]], count: int) -> NDArray[np.uint8]:
+        columns.append(count)
+        return tile(pictures, count)
+
+    monkeypatch.setattr(plots, "draw_trace", draw)
+    monkeypatch.setattr(plots, "tile", tiled)
+    model, difficulty = lively(classes=2), torch.tensor([0.3, 0.1, 0.2])
+    data = Dataset("noise", "val", images(3), torch.tensor([0, 1, 0]), ("a", "b"), difficulty)
+    results = evaluate(model, data, model.greedy(), torch.device("cpu"))
+    picture_paths(model, data, results, results, "mine", tmp_path / "paths.png", count=8)
+    assert columns == [3]
+    assert [caption.rpartition(" ")[2] for caption in captions] == ["0.10", "0.20", "0.30"] * 2
 
 
 def draw_latencies(path: Path) -> None:
