@@ -198,6 +198,15 @@ def test_published_results_stand_beside_runs_on_cifar10(tmp_path: Path) -> None:
     assert "SkipNet, ResNet-38/74/110" in [row["method"] for row in figures["published"]]
 
 
+def test_that_nothing_is_published_on_other_images_is_said_before_any_table(
+    capsys: pytest.CaptureFixture[str], runs: list[str], tmp_path: Path
+) -> None:
+    assert main(["frontier", *runs, "--reference", "published", "--out", str(tmp_path / "out")]) == 2
+    told = capsys.readouterr()
+    assert "there are published results for cifar10 only, not for shapes" in told.err
+    assert told.out == ""
+
+
 @pytest.mark.parametrize("command", ["compare", "frontier"])
 def test_it_is_said_which_runs_another_one_replaces(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str

@@ -119,6 +119,9 @@ def show(
         UserError: for records on different data sets, or none.
     """
     dataset = one_data_set([*records, *fixed])
+    published = CIFAR10 if reference in ("all", "published") and dataset == "cifar10" else ()
+    if reference == "published" and not published:
+        raise UserError(f"there are published results for cifar10 only, not for {dataset}")
     groups = grouped(records, with_defaults)
     print_left_out(left_out(records, groups))
     points = [group.point for group in groups]
@@ -149,9 +152,6 @@ def show(
             highlight=False,
         )
     pruned = {name for name in given if is_pruned(Path(name))}
-    published = CIFAR10 if reference in ("all", "published") and dataset == "cifar10" else ()
-    if reference == "published" and not published:
-        raise UserError(f"there are published results for cifar10 only, not for {dataset}")
     title = f"{dataset}/{split}: accuracy and compute"
     if any(len(group.records) > 1 for group in groups):
         title += ", bars: standard deviation over seeds"
