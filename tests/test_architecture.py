@@ -87,6 +87,12 @@ def test_the_data_room_imports_nothing_of_models() -> None:
         assert not above, f"{module_name(path)} must not import {above}"
 
 
+def test_the_comparison_room_needs_no_search_and_no_page() -> None:
+    for path in (ROOT / "lcnet_rl" / "comparison").glob("*.py"):
+        above = [name for name in imports(path) if within(name, {"lcnet_rl.sweep", "lcnet_rl.results", "optuna"})]
+        assert not above, f"{module_name(path)} must not import {above}"
+
+
 @every_file
 def test_every_module_says_what_it_is(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
@@ -143,6 +149,14 @@ def test_importing_the_package_registers_the_environments_without_torch() -> Non
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == str([f"LCNet/{kind}Skip-v0" for kind in ("Channel", "LayerChannel", "Layer")])
+
+
+@pytest.mark.parametrize("command", ["compare", "frontier", "reproduce"])
+def test_commands_that_compare_start_without_optuna(command: str) -> None:
+    program = f"import sys, lcnet_rl.commands.{command}; print('optuna' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == "False"
 
 
 def test_a_clone_that_is_called_as_the_package_does_not_hide_it_from_a_script_beside_it(tmp_path: Path) -> None:

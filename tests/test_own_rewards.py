@@ -23,11 +23,11 @@ from torch import Tensor
 from agents.pricing import PricingConfig
 from agents.reinforce_config import ReinforceConfig
 from lcnet_rl import imports
+from lcnet_rl.comparison.records import differing, grouped, of_run
 from lcnet_rl.errors import UserError
 from lcnet_rl.rewards import Judgement, Reward, create_reward, is_smooth, judge, register_reward, reward_names
 from lcnet_rl.rewards.shapes import Lagrangian, Linear
 from lcnet_rl.runs import create_run, read_config, recorded_modules
-from lcnet_rl.sweep.records import differing, grouped, of_run
 from lcnet_rl.unchanged import warn_if_edited
 
 MODULE = """

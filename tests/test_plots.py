@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lcnet_rl import plots
+from lcnet_rl.comparison.picture import plot_frontier
+from lcnet_rl.comparison.records import Record, grouped
 from lcnet_rl.data import Dataset
 from lcnet_rl.drawing import tile
 from lcnet_rl.evaluate import evaluate
 from lcnet_rl.plots import picture_paths, plot_latencies, plot_tradeoff
-from lcnet_rl.sweep.picture import plot_frontier
-from lcnet_rl.sweep.records import Record, grouped
 
 LATENCIES = {
     "engine": {"dense": False, "macs": [1e6, 3e6, 2e6], "milliseconds": [0.5, 0.7, 0.6]},

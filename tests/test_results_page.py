@@ -11,12 +11,12 @@ import yaml
 from run_folders import evaluated, summary, timed, write
 
 from lcnet_rl.commands import reproduce
+from lcnet_rl.comparison.records import grouped
 from lcnet_rl.errors import UserError
 from lcnet_rl.files import plain
 from lcnet_rl.pretrained import REFERENCE
 from lcnet_rl.results.page import page
 from lcnet_rl.results.rows import TIMES, Row, agent_records, agent_rows, dense_rows, epochs, timings
-from lcnet_rl.sweep.records import grouped
 
 
 def test_rows_are_what_the_files_say(reference: Path) -> None:

@@ -17,11 +17,8 @@ from rich.text import Text
 from torch import Tensor
 
 from lcnet_rl.commands.frontier import defaults, nothing_skipped, print_left_out, short, with_defaults, worded
-from lcnet_rl.errors import UserError
-from lcnet_rl.per_image import paired_difference, read_correct
-from lcnet_rl.progress import console
-from lcnet_rl.results.rows import is_dense
-from lcnet_rl.sweep.records import (
+from lcnet_rl.comparison.kinds import is_dense
+from lcnet_rl.comparison.records import (
     Group,
     Record,
     deviation,
@@ -32,7 +29,10 @@ from lcnet_rl.sweep.records import (
     of_run,
     one_data_set,
 )
-from lcnet_rl.sweep.significance import welch
+from lcnet_rl.comparison.significance import welch
+from lcnet_rl.errors import UserError
+from lcnet_rl.per_image import paired_difference, read_correct
+from lcnet_rl.progress import console
 
 RECIPE, PRUNED = "recipe.", "prune"
 """Before names of settings of a dense network's training; and the share of MACs that it was pruned to."""

@@ -13,17 +13,11 @@ from rich.table import Table
 
 from lcnet_rl.commands.pretrain_settings import Pretrain
 from lcnet_rl.commands.train_settings import ALGOS
-from lcnet_rl.errors import UserError
-from lcnet_rl.files import plain, write_json
-from lcnet_rl.progress import console
-from lcnet_rl.provenance import command_line
-from lcnet_rl.report import whole
-from lcnet_rl.results.rows import is_dense, is_pruned, rivals
-from lcnet_rl.runs import CONFIG, no_run_folder
-from lcnet_rl.sweep.frontier import hypervolume, pareto
-from lcnet_rl.sweep.picture import plot_frontier
-from lcnet_rl.sweep.published import CIFAR10
-from lcnet_rl.sweep.records import (
+from lcnet_rl.comparison.frontier import hypervolume, pareto
+from lcnet_rl.comparison.kinds import is_dense, is_pruned, rivals
+from lcnet_rl.comparison.picture import plot_frontier
+from lcnet_rl.comparison.published import CIFAR10
+from lcnet_rl.comparison.records import (
     Group,
     Record,
     Split,
@@ -34,10 +28,14 @@ from lcnet_rl.sweep.records import (
     networks,
     of_dense,
     of_run,
-    of_study,
     one_data_set,
 )
-from lcnet_rl.sweep.study import default_storage, load_study, shown
+from lcnet_rl.errors import UserError
+from lcnet_rl.files import plain, write_json
+from lcnet_rl.progress import console
+from lcnet_rl.provenance import command_line
+from lcnet_rl.report import whole
+from lcnet_rl.runs import CONFIG, no_run_folder
 
 WIDEST = 6
 """Settings that differ are columns of the table, up to so many."""
@@ -73,7 +71,6 @@ def run(config: Frontier) -> None:
         raise UserError("give a study's name or run folders")
     if config.hypervolume_mmacs is not None and not 0 < config.hypervolume_mmacs < math.inf:
         raise UserError(f"--hypervolume-mmacs must be a positive number, got {config.hypervolume_mmacs:g}")
-    storage = config.storage or default_storage(config.runs)
     folders = [name for name in config.of if (Path(name) / CONFIG).is_file()]
     studies = [name for name in config.of if name not in folders]
     for name in studies:
@@ -86,7 +83,7 @@ def run(config: Frontier) -> None:
             "'lcnet-rl evaluate RUN' and give their run folders"
         )
     measured: Split = "val" if split == "val" else "test"
-    records = [record for name in studies for record in of_study(load_study(name, storage))]
+    records, storage = of_studies(studies, config) if studies else ([], "")
     records += [record for name in folders if not is_dense(Path(name)) for record in of_run(Path(name), measured)]
     fixed = [of_dense(Path(name), measured) for name in folders if is_dense(Path(name))]
     if fixed and not records:
@@ -94,7 +91,16 @@ def run(config: Frontier) -> None:
     out = config.out or config.runs / (studies[0] if studies else "frontier")
     show(records, split, config.reference, out, fixed, config.hypervolume_mmacs)
     if studies:
-        console.print(f"studies in {shown(storage)}", soft_wrap=True, highlight=False)
+        console.print(f"studies in {storage}", soft_wrap=True, highlight=False)
+
+
+def of_studies(names: Sequence[str], config: Frontier) -> tuple[list[Record], str]:
+    """The records of studies' completed trials, and the URL of their database without its password."""
+    # Imported here since Optuna takes a second, which run folders should not cost.
+    from lcnet_rl.sweep.study import default_storage, load_study, of_study, shown
+
+    storage = config.storage or default_storage(config.runs)
+    return [record for name in names for record in of_study(load_study(name, storage))], shown(storage)
 
 
 def show(

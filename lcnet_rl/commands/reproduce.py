@@ -17,6 +17,11 @@ import tyro
 from rich.table import Table
 
 from lcnet_rl.commands.frontier import with_defaults
+from lcnet_rl.comparison.frontier import pareto
+from lcnet_rl.comparison.kinds import is_dense, is_rival, rivals
+from lcnet_rl.comparison.picture import plot_frontier
+from lcnet_rl.comparison.published import CIFAR10
+from lcnet_rl.comparison.records import Group, grouped
 from lcnet_rl.errors import UserError, unknown_name
 from lcnet_rl.files import read_json, replacing, write_json, write_text
 from lcnet_rl.interrupt import deferred_interrupt
@@ -30,17 +35,10 @@ from lcnet_rl.results.rows import (
     agent_rows,
     dense_rows,
     evaluations,
-    is_dense,
-    is_rival,
     published_rows,
-    rivals,
     timings,
 )
 from lcnet_rl.runs import CONFIG
-from lcnet_rl.sweep.frontier import pareto
-from lcnet_rl.sweep.picture import plot_frontier
-from lcnet_rl.sweep.published import CIFAR10
-from lcnet_rl.sweep.records import Group, grouped
 
 ROOT = REFERENCE.parent.parent
 """Where the recorded commands were typed."""

@@ -21,6 +21,7 @@ from lcnet_rl.commands.frontier import show
 from lcnet_rl.commands.parsing import parse_options
 from lcnet_rl.commands.train_settings import ALGOS, AnyTrain
 from lcnet_rl.commands.training import start_run
+from lcnet_rl.comparison.records import MODULES
 from lcnet_rl.data import load_dataset
 from lcnet_rl.dense import dense_accuracy
 from lcnet_rl.device import check_seed, resolve_device
@@ -37,9 +38,8 @@ from lcnet_rl.rewards import check_price
 from lcnet_rl.runs import recorded_modules
 from lcnet_rl.settings import dotted, from_dict, read_preset
 from lcnet_rl.sweep.pruning import Pruning
-from lcnet_rl.sweep.records import MODULES, of_study
 from lcnet_rl.sweep.space import SELECTOR, Space, entries_of, full_name, nested, read_space, scalar, setting_types
-from lcnet_rl.sweep.study import REASON, create_sampler, default_storage, finished, open_study, shown
+from lcnet_rl.sweep.study import REASON, create_sampler, default_storage, finished, of_study, open_study, shown
 from lcnet_rl.sweep.worker import Outcome, Report, Worker
 from lcnet_rl.weights import load_backbone, load_model
 

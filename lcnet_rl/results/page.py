@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from lcnet_rl.comparison.kinds import rivals
+from lcnet_rl.comparison.records import Group, networks
 from lcnet_rl.report import looks_at_image
-from lcnet_rl.results.rows import Row, Timing, agent_rows, commands, label, rivals
-from lcnet_rl.sweep.records import Group, networks
+from lcnet_rl.results.rows import Row, Timing, agent_rows, commands, label
 
 HEAD = """# Results on CIFAR-10
 

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lcnet_rl.comparison.kinds import is_dense, origin
+from lcnet_rl.comparison.records import ORIGINS
 from lcnet_rl.errors import UserError
 from lcnet_rl.files import read_json
-from lcnet_rl.results.rows import TIMES, evaluations, is_dense, origin, typed
+from lcnet_rl.results.rows import TIMES, evaluations, typed
 from lcnet_rl.runs import CHECKPOINT, METRICS, MODEL, read_config
 from lcnet_rl.settings import dotted
-from lcnet_rl.sweep.records import ORIGINS
 from lcnet_rl.weights import BACKBONE
 
 PLACES = ("init", "second", "teacher", "run", "runs", "resume", "data_root", "device")

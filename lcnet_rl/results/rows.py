@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from lcnet_rl.comparison.kinds import is_dense, is_pruned, origin, rivals
+from lcnet_rl.comparison.published import CIFAR10
+from lcnet_rl.comparison.records import Group, Record, evaluation_files, of_run
 from lcnet_rl.data import base_name
 from lcnet_rl.errors import UserError
 from lcnet_rl.files import read_json
-from lcnet_rl.policies import LAYER_POLICIES
-from lcnet_rl.pretrained import pretrained
-from lcnet_rl.runs import CONFIG, RUN, read_config
-from lcnet_rl.sweep.published import CIFAR10
-from lcnet_rl.sweep.records import Group, Record, evaluation_files, of_run
+from lcnet_rl.runs import RUN, read_config
 
 TIMES = "times.json"
 """What ``bench --json`` wrote into a run folder, to be committed."""
@@ -48,36 +47,6 @@ class Row:
         """Whether it is at least as accurate at no more MACs, and better in one of them."""
         no_worse = self.macs <= other.macs and self.accuracy >= other.accuracy
         return no_worse and (self.macs, self.accuracy) != (other.macs, other.accuracy)
-
-
-def is_dense(run: Path) -> bool:
-    """Whether a run folder is of ``pretrain``, not of ``train``."""
-    return "agent" not in read_config(run)
-
-
-def is_rival(run: Path) -> bool:
-    """Whether a run folder is of another paper's policy."""
-    return read_config(run).get("algo") in LAYER_POLICIES
-
-
-def is_pruned(run: Path) -> bool:
-    """Whether a run folder is of ``pretrain``, with a network that was pruned, here or in the run it goes on from."""
-    source = origin(run)
-    pruned_before = source is not None and is_pruned(source)
-    return is_dense(run) and (pruned_before or read_config(run).get("prune") is not None)
-
-
-def origin(run: Path, option: str = "init") -> Path | None:
-    """The run folder beside this one that its ``option``, one of ``ORIGINS``, names; None where there is no such."""
-    settings = read_config(run)
-    named = settings.get(option)
-    if named == "auto":
-        named = pretrained(settings["dataset"], settings["backbone"], settings["width"])
-    path = Path(named or "")
-    path = path.parent if path.suffix == ".safetensors" else path  # a file of weights in a run folder
-    source = run.parent / path.name
-    beside = path.parent.name == run.resolve().parent.name and path.name != run.name
-    return source if beside and (source / CONFIG).is_file() else None
 
 
 def epochs(run: Path) -> float | None:
@@ -132,11 +101,6 @@ def agent_rows(group: Group) -> list[Row]:
         accuracy, macs = (statistics.mean(s["controls"][control][key] for s in summaries) for key in _CONTROL)
         rows.append(Row(f"{name}: {control}", "control", backbone, accuracy, macs, seeds, width, passes, command))
     return rows
-
-
-def rivals(group: Group) -> bool:
-    """Whether a group's policy is another paper's."""
-    return group.first.settings.get("algo") in LAYER_POLICIES
 
 
 _CONTROL = ("accuracy", "macs_mean")

@@ -24,10 +24,9 @@ import yaml
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import Trial
 
+from lcnet_rl.comparison.records import WHERE_AND_HOW
 from lcnet_rl.errors import UserError, unknown_name
 
-NOT_SEARCHED = ("preset", "resume", "run", "runs", "device", "data_root")
-"""Settings that say where and how, not what."""
 SELECTOR = "algo"
 """The setting that decides which others there are."""
 COMBINATIONS = 500
@@ -146,7 +145,7 @@ def read_space(entries: Iterable[str], kinds: Mapping[str, type], algo: str) -> 
     dimensions: dict[str, BaseDistribution] = {}
     for given, spec in specs.items():
         name = full_name(given, types)
-        if name in NOT_SEARCHED:
+        if name in WHERE_AND_HOW:
             raise UserError(f"space {given}: where and how a trial runs cannot be searched over")
         if name in dimensions:
             raise UserError(f"space {name} is given twice")

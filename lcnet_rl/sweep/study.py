@@ -23,6 +23,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
+from lcnet_rl.comparison.records import Record, experiment
 from lcnet_rl.errors import UserError, unknown_name
 from lcnet_rl.sweep.space import Space
 
@@ -114,6 +115,16 @@ def finished(study: Study) -> list[FrozenTrial]:
     """The trials that count: completed, pruned, or failed for a reason; not those of killed or stopped workers."""
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL))
     return [trial for trial in trials if trial.state != TrialState.FAIL or REASON in trial.user_attrs]
+
+
+def of_study(study: Study) -> list[Record]:
+    """The records of a study's completed trials."""
+    completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return [
+        Record(f"{study.study_name}/{trial.number}", experiment(outcome["settings"]), outcome["summary"])
+        for trial in completed
+        if (outcome := trial.user_attrs.get(OUTCOME)) is not None
+    ]
 
 
 def fail_stale(study: Study) -> None:

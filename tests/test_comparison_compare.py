@@ -11,7 +11,7 @@ import yaml
 from evaluated import dense_run, make_run, three_settings
 
 from lcnet_rl.commands import main
-from lcnet_rl.sweep.significance import welch
+from lcnet_rl.comparison.significance import welch
 
 
 @pytest.fixture

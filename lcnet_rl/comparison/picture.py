@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 from matplotlib.transforms import Bbox
 
+from lcnet_rl.comparison.published import Published
+from lcnet_rl.comparison.records import Group, networks
 from lcnet_rl.files import replacing
-from lcnet_rl.sweep.published import Published
-from lcnet_rl.sweep.records import Group, networks
 
 mpl.use("Agg")
 WIDE = 4

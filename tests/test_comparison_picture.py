@@ -14,9 +14,9 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
 from lcnet_rl.commands import main
+from lcnet_rl.comparison.picture import LABELLED, MARGIN, plot_frontier
+from lcnet_rl.comparison.records import Record, grouped
 from lcnet_rl.plots import plot_tradeoff
-from lcnet_rl.sweep.picture import LABELLED, MARGIN, plot_frontier
-from lcnet_rl.sweep.records import Record, grouped
 
 
 @pytest.fixture

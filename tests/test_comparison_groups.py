@@ -11,8 +11,8 @@ import yaml
 from evaluated import summary
 
 from lcnet_rl.commands.frontier import with_defaults
+from lcnet_rl.comparison.records import Record, differing, grouped
 from lcnet_rl.pretrained import REFERENCE
-from lcnet_rl.sweep.records import Record, differing, grouped
 
 
 def test_a_run_from_before_a_setting_existed_is_grouped_with_those_that_have_its_default() -> None:

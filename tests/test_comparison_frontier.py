@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lcnet_rl.commands import frontier, main
+from lcnet_rl.comparison.frontier import hypervolume, pareto
+from lcnet_rl.comparison.published import CIFAR10
 from lcnet_rl.pretrained import REFERENCE
-from lcnet_rl.sweep.frontier import hypervolume, pareto
-from lcnet_rl.sweep.published import CIFAR10
 
 SOME_POINTS = st.lists(st.tuples(st.integers(0, 6).map(float), st.integers(0, 6).map(lambda n: n / 6)), max_size=12)
 

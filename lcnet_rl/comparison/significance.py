@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from scipy.stats import t
 
-from lcnet_rl.sweep.records import deviation
+from lcnet_rl.comparison.records import deviation
 
 
 def welch(one: Sequence[float], other: Sequence[float]) -> float | None:

@@ -1,4 +1,4 @@
-"""Results to compare: of run folders that were evaluated, and of a study's trials; grouped over seeds."""
+"""Results to compare, grouped over seeds: records of run folders that were evaluated, or of a study's trials."""
 
 from __future__ import annotations
 
@@ -10,9 +10,6 @@ from pathlib import Path
 from shlex import quote
 from typing import Any, Literal
 
-from optuna.study import Study
-from optuna.trial import TrialState
-
 from lcnet_rl.errors import UserError
 from lcnet_rl.files import read_json
 from lcnet_rl.per_image import table_beside
@@ -20,13 +17,13 @@ from lcnet_rl.pretrained import pretrained
 from lcnet_rl.rewards import price_range
 from lcnet_rl.runs import CONFIG, MODEL, read_config, recorded_modules
 from lcnet_rl.settings import dotted
-from lcnet_rl.sweep.space import NOT_SEARCHED
-from lcnet_rl.sweep.study import OUTCOME
 from lcnet_rl.weights import BACKBONE
 
 Fill = Callable[[Mapping[str, Any]], dict[str, Any]]
 """Completes settings by dotted name."""
 SEED = "seed"
+WHERE_AND_HOW = ("preset", "resume", "run", "runs", "device", "data_root")
+"""Settings that do not say what is trained."""
 ORIGINS = ("init", "second", "teacher")
 """Options that name another network: what a run starts from, what it has behind that, and what it is taught by."""
 EVALUATE = "evaluate."
@@ -174,19 +171,9 @@ def _read_summary(path: Path, needed: Iterable[str]) -> dict[str, Any]:
     return summary
 
 
-def of_study(study: Study) -> list[Record]:
-    """The records of a study's completed trials."""
-    completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return [
-        Record(f"{study.study_name}/{trial.number}", experiment(outcome["settings"]), outcome["summary"])
-        for trial in completed
-        if (outcome := trial.user_attrs.get(OUTCOME)) is not None
-    ]
-
-
 def experiment(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Nested settings by dotted name, without those that say where and how."""
-    return {name: value for name, value in dotted(settings).items() if name not in NOT_SEARCHED}
+    return {name: value for name, value in dotted(settings).items() if name not in WHERE_AND_HOW}
 
 
 def grouped(records: Iterable[Record], filled: Fill = dict) -> list[Group]:

@@ -1,0 +1,45 @@
+"""What a run folder is of: a dense network, a pruned one, an agent or a rival; and the run that it started from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lcnet_rl.comparison.records import Group
+from lcnet_rl.policies import LAYER_POLICIES
+from lcnet_rl.pretrained import pretrained
+from lcnet_rl.runs import CONFIG, read_config
+
+
+def is_dense(run: Path) -> bool:
+    """Whether a run folder is of ``pretrain``, not of ``train``."""
+    return "agent" not in read_config(run)
+
+
+def is_rival(run: Path) -> bool:
+    """Whether a run folder is of another paper's policy."""
+    return read_config(run).get("algo") in LAYER_POLICIES
+
+
+def is_pruned(run: Path) -> bool:
+    """Whether a run folder is of ``pretrain``, with a network that was pruned, here or in the run it goes on from."""
+    source = origin(run)
+    pruned_before = source is not None and is_pruned(source)
+    return is_dense(run) and (pruned_before or read_config(run).get("prune") is not None)
+
+
+def origin(run: Path, option: str = "init") -> Path | None:
+    """The run folder beside this one that its ``option``, one of ``ORIGINS``, names; None where there is no such."""
+    settings = read_config(run)
+    named = settings.get(option)
+    if named == "auto":
+        named = pretrained(settings["dataset"], settings["backbone"], settings["width"])
+    path = Path(named or "")
+    path = path.parent if path.suffix == ".safetensors" else path  # a file of weights in a run folder
+    source = run.parent / path.name
+    beside = path.parent.name == run.resolve().parent.name and path.name != run.name
+    return source if beside and (source / CONFIG).is_file() else None
+
+
+def rivals(group: Group) -> bool:
+    """Whether a group's policy is another paper's."""
+    return group.first.settings.get("algo") in LAYER_POLICIES
