@@ -151,9 +151,18 @@ def test_importing_the_package_registers_the_environments_without_torch() -> Non
     assert result.stdout.strip() == str([f"LCNet/{kind}Skip-v0" for kind in ("Channel", "LayerChannel", "Layer")])
 
 
-@pytest.mark.parametrize("command", ["compare", "frontier", "reproduce"])
-def test_commands_that_compare_start_without_optuna(command: str) -> None:
-    program = f"import sys, lcnet_rl.commands.{command}; print('optuna' in sys.modules)"
+@pytest.mark.parametrize(
+    ("command", "module"),
+    [
+        ("compare", "optuna"),
+        ("frontier", "optuna"),
+        ("reproduce", "optuna"),
+        ("predict", "matplotlib"),
+        ("predict", "scipy"),
+    ],
+)
+def test_commands_start_without_what_they_do_not_use(command: str, module: str) -> None:
+    program = f"import sys, lcnet_rl.commands.{command}; print('{module}' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == "False"

@@ -14,7 +14,7 @@ from evaluated import dense_run, make_run, summary, three_settings
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lcnet_rl.commands import frontier, main
+from lcnet_rl.commands import main
 from lcnet_rl.comparison.frontier import hypervolume, pareto
 from lcnet_rl.comparison.published import CIFAR10
 from lcnet_rl.pretrained import REFERENCE
@@ -104,7 +104,7 @@ def test_networks_that_treat_all_images_alike_are_shown_beside_and_on_no_frontie
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, runs: list[str], tmp_path: Path
 ) -> None:
     drawn: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(frontier, "plot_frontier", lambda *arguments: drawn.append(arguments))
+    monkeypatch.setattr("lcnet_rl.comparison.show.plot_frontier", lambda *arguments: drawn.append(arguments))
     pruned, dense = dense_run(tmp_path / "pruned", 0.88, 0.5, prune=0.5), dense_run(tmp_path / "dense", 0.93, 1.0)
     assert main(["frontier", *runs, str(pruned), str(dense), "--out", str(tmp_path / "out")]) == 0
     output = capsys.readouterr().out

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from evaluated import summary
 
-from lcnet_rl.commands.frontier import with_defaults
+from lcnet_rl.commands.run_defaults import with_defaults
 from lcnet_rl.comparison.records import Record, differing, grouped
 from lcnet_rl.pretrained import REFERENCE
 

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from lcnet_rl.commands.frontier import defaults, nothing_skipped, print_left_out, short, with_defaults, worded
+from lcnet_rl.commands.run_defaults import defaults, with_defaults
 from lcnet_rl.comparison.kinds import is_dense
 from lcnet_rl.comparison.records import (
     Group,
@@ -30,6 +30,7 @@ from lcnet_rl.comparison.records import (
     one_data_set,
 )
 from lcnet_rl.comparison.significance import welch
+from lcnet_rl.comparison.words import nothing_skipped, print_left_out, short, worded
 from lcnet_rl.errors import UserError
 from lcnet_rl.per_image import paired_difference, read_correct
 from lcnet_rl.progress import console

@@ -145,7 +145,7 @@ def evaluate_run(config: Evaluate, model: LCNet, train: Dataset, val: Dataset, d
     settings = read_config(config.run)
     prices = price_range(settings["agent"]["price"])
     if config.price is not None:
-        model.price.fill_(checked(config.price, prices))
+        model.price.fill_(prices.checked(config.price))
     elif config.budget is not None:
         console.print(meet_budget(model, train, val, config.budget, prices, device)[0], soft_wrap=True)
     policy = evaluate(model, dataset, model.greedy(), device)
@@ -209,16 +209,3 @@ def trade_off(
             curve.append((float(point.macs.mean()), point.accuracy))
             bar.advance()
     return curve
-
-
-def checked(price: float, prices: PriceRange) -> float:
-    """``price``, if the run was trained for it.
-
-    Raises:
-        UserError: when it was not: what gates do at prices that they never saw means nothing.
-    """
-    if prices.is_one:
-        raise UserError("the run was trained at one price; train --price 0.05..1.0 is for several")
-    if not prices.low <= price <= prices.high:
-        raise UserError(f"the run was trained for prices {prices}, got {price:g}")
-    return price

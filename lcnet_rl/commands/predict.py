@@ -11,7 +11,6 @@ from PIL import Image
 from rich.table import Table
 from torch import Tensor
 
-from lcnet_rl.commands.evaluate import checked
 from lcnet_rl.data import class_names
 from lcnet_rl.data.folder import cannot_be_read, readable_images
 from lcnet_rl.device import resolve_device
@@ -79,7 +78,7 @@ def run(config: Predict) -> None:
     settings = read_config(config.run)
     model = load_model(config.run / WEIGHTS[config.which])
     if config.price is not None:
-        model.price.fill_(checked(config.price, price_range(settings["agent"]["price"])))
+        model.price.fill_(price_range(settings["agent"]["price"]).checked(config.price))
     classes = classes_of(config.run, settings)
     check_classes(config.run, model.classes, settings["dataset"], classes)
     pixels, unreadable = readable_images(config.images)

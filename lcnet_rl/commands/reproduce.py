@@ -16,7 +16,7 @@ from typing import Annotated
 import tyro
 from rich.table import Table
 
-from lcnet_rl.commands.frontier import with_defaults
+from lcnet_rl.commands.run_defaults import with_defaults
 from lcnet_rl.comparison.frontier import pareto
 from lcnet_rl.comparison.kinds import is_dense, is_rival, rivals
 from lcnet_rl.comparison.picture import plot_frontier

@@ -17,11 +17,13 @@ from optuna.trial import TrialState
 from agents.controls import shuffled
 from lcnet_rl.backbones import Backbone
 from lcnet_rl.commands.building import check, starting_backbone
-from lcnet_rl.commands.frontier import show
 from lcnet_rl.commands.parsing import parse_options
+from lcnet_rl.commands.run_defaults import with_defaults
 from lcnet_rl.commands.train_settings import ALGOS, AnyTrain
 from lcnet_rl.commands.training import start_run
 from lcnet_rl.comparison.records import MODULES
+from lcnet_rl.comparison.show import show
+from lcnet_rl.comparison.standing import standing
 from lcnet_rl.data import load_dataset
 from lcnet_rl.dense import dense_accuracy
 from lcnet_rl.device import check_seed, resolve_device
@@ -333,7 +335,7 @@ def conclude(config: Sweep, study: Study, space: Space) -> None:
     if not records:
         reasons = [trial.user_attrs[REASON] for trial in trials if REASON in trial.user_attrs]
         raise UserError(f"no trial of study {config.study} has completed; the last reason: {reasons[-1]}")
-    show(records, "val", "all", config.runs / config.study)
+    show(standing(records, "val", with_defaults), config.runs / config.study)
     if config.objective == "reward":
         best = study.best_trial
         console.print(f"best reward: {best.value:.4f}, trial {best.number}", highlight=False)

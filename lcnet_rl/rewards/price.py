@@ -63,6 +63,18 @@ class PriceRange:
         """The geometric mean: half of the draws are below it."""
         return self.low if self.is_one else math.sqrt(self.low * self.high)
 
+    def checked(self, price: float) -> float:
+        """``price``, if a run for these prices was trained for it.
+
+        Raises:
+            UserError: when it was not: what gates do at prices that they never saw means nothing.
+        """
+        if self.is_one:
+            raise UserError("the run was trained at one price; train --price 0.05..1.0 is for several")
+        if not self.low <= price <= self.high:
+            raise UserError(f"the run was trained for prices {self}, got {price:g}")
+        return price
+
     def ramped(self, factor: float) -> PriceRange:
         """The way to these prices, at ``factor`` in [0, 1]: one price rises from 0, a range opens from its lowest."""
         if self.is_one:
