@@ -21,7 +21,8 @@ from agents.sb3 import train_sb3
 from agents.sb3_config import PPOConfig
 from lcnet_rl.backbones import create_backbone
 from lcnet_rl.commands import main, sweep
-from lcnet_rl.commands.sweep import Sweep, parse, prepare
+from lcnet_rl.commands.sweep import prepare
+from lcnet_rl.commands.sweep_settings import Sweep, parse
 from lcnet_rl.commands.train_settings import ALGOS
 from lcnet_rl.data import Dataset, load_dataset
 from lcnet_rl.dense import dense_accuracy

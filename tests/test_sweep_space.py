@@ -8,7 +8,7 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from lcnet_rl.commands.sweep import Sweep, settings_of, starting_settings
+from lcnet_rl.commands.sweep_settings import Sweep, settings_of, starting_settings
 from lcnet_rl.commands.train_settings import ALGOS
 from lcnet_rl.errors import UserError
 from lcnet_rl.sweep.space import Space, entries_of, nested, read_space, scalar
