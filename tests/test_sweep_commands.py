@@ -211,6 +211,10 @@ def test_local_workers_share_the_study(capsys: pytest.CaptureFixture[str], image
         (["--space", "price=1..2", "--fixed", "runs=x"], "run folders under --runs"),
         (["--space", "price=1..2", "--fixed", "resume=x"], "give --fixed init=RUN"),
         (["--preset", "smoke", "--price", "0.5"], "--price is of --objective reward"),
+        (
+            ["--space", "backbone=resnet20,resnet56", "--objective", "reward"],
+            "the space has networks of different cost",
+        ),
         (["--space", "price=1..2", "--fixed", "init=/nowhere"], "no weights file at /nowhere"),
         (["--space", "groups=1,4", "--fixed", f"init={PRUNED}"], "groups: 4 will not do"),
         (["--space", "price=1..2", "--fixed", "epochs=many"], "could not convert string to float: 'many'"),

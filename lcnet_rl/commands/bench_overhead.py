@@ -55,7 +55,7 @@ def network(config: Overhead) -> LCNet:
         UserError: for a width of which blocks have filters that these groups do not divide.
     """
     backbone = create_backbone(config.backbone, 10, config.width)
-    if any(backbone.block(t).filters % DEFAULT_GROUPS for t in range(len(backbone.blocks))):
+    if any(block.filters % DEFAULT_GROUPS for block in backbone.own_blocks):
         raise UserError(f"--width {config.width}: give a multiple of {DEFAULT_GROUPS}, the groups that filters are in")
     return LCNet(backbone)
 

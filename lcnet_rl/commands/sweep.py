@@ -26,6 +26,7 @@ from lcnet_rl.device import resolve_device
 from lcnet_rl.errors import UserError, unknown_name
 from lcnet_rl.files import plain
 from lcnet_rl.interrupt import Interrupted, sigterm_as_ctrl_c
+from lcnet_rl.macs import dense_macs
 from lcnet_rl.memory import keep_freed_memory
 from lcnet_rl.progress import console
 from lcnet_rl.provenance import command_line
@@ -83,6 +84,7 @@ def prepare(config: Sweep) -> Worker:
         return settings_of(base, values, space)
 
     networks: dict[tuple[str | float | None, ...], Backbone] = {}
+    teachers: set[str] = set()
 
     def try_settings(values: dict[str, Any]) -> None:
         settings = build(values)
@@ -90,11 +92,17 @@ def prepare(config: Sweep) -> Worker:
         network = settings.dataset, settings.backbone, settings.width, settings.init, *second
         if network not in networks:
             networks[network] = starting_backbone(settings, classes=None)
-        if settings.teacher and (settings.teacher,) not in networks:
-            networks[settings.teacher,] = load_backbone(settings.teacher, classes=None)
+        if settings.teacher and settings.teacher not in teachers:
+            load_backbone(settings.teacher, classes=None)
+            teachers.add(settings.teacher)
         check(settings, networks[network])
 
     space.check(try_settings)
+    if config.objective == "reward" and len({dense_macs(network) for network in networks.values()}) > 1:
+        raise UserError(
+            "--objective reward takes the share of a network's own MACs, and the space has networks of different cost: "
+            "search over one of them, or use --objective pareto"
+        )
     resolve_device(config.device)
     return worker(config, join(config, base, space), space, build)
 
