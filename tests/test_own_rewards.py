@@ -23,10 +23,14 @@ from torch import Tensor
 from agents.pricing import PricingConfig
 from agents.reinforce_config import ReinforceConfig
 from lcnet_rl import imports
+from lcnet_rl.backbones import create_backbone
 from lcnet_rl.comparison.records import differing, grouped, of_run
 from lcnet_rl.errors import UserError
+from lcnet_rl.model import LCNet
+from lcnet_rl.policies import PolicyName
 from lcnet_rl.rewards import Judgement, Reward, create_reward, is_smooth, judge, register_reward, reward_names
 from lcnet_rl.rewards.shapes import Lagrangian, Linear
+from lcnet_rl.rewards.values import MOST
 from lcnet_rl.runs import create_run, read_config, recorded_modules
 from lcnet_rl.unchanged import warn_if_edited
 
@@ -42,6 +46,19 @@ def flat(judged, share, price):
     return judged.correct - 0.3 * share
 def kinked(judged, share, price):
     return judged.correct - price.clamp(max=5) * share
+def capped(judged, share, price):
+    return judged.correct - price.clamp(max=20) * share
+def pardoned(judged, share, price):
+    return judged.correct - price * share * ((judged.correct == 1) | (judged.confidence >= 0.5))
+def rewarded(judged, share, price):
+    paid = (judged.confidence > 0.6) & (judged.confidence < 0.9)
+    return judged.correct - price * share * torch.where(paid, -1.0, 1.0)
+def centred(judged, share, price):
+    return judged.correct - judged.correct.mean() - price * share
+def scaled(judged, share, price):
+    return judged.correct / judged.correct.std(correction=0) - price * share
+def shared(judged, share, price):
+    return judged.correct - price * share.mean()
 def hinge(judged, share, price):
     return judged.correct - price * (share - 0.6).clamp(min=0)
 def inverse(judged, share, price):
@@ -72,18 +89,78 @@ def lin(judged: Judgement, share: Tensor, price: Tensor) -> Tensor:
 
 
 def unsure(judged: Judgement, share: Tensor, price: Tensor) -> Tensor:
-    """No number where the label has between 3 and 45 %, which no point that is tried has."""
-    p = judged.log_prob.exp()
-    return judged.correct - price * share + torch.where((p > 0.03) & (p < 0.45), torch.nan, 0.0)
+    """No number at the price 0.7, which no point that is tried has."""
+    return judged.correct - price * share + torch.where((price - 0.7).abs() < 0.01, torch.nan, 0.0)
 
 
 @pytest.mark.parametrize(
-    ("name", "linear"), [("lin", True), ("lin:weight=3", True), ("hinge", False), ("flat", False), ("kinked", False)]
+    ("name", "linear"),
+    [
+        ("lin", True),
+        ("lin:weight=3", True),
+        ("hinge", False),
+        ("flat", False),
+        ("kinked", False),
+        ("capped", False),
+        ("pardoned", False),
+    ],
 )
 def test_a_function_pays_by_step_just_if_it_is_its_task_minus_the_price_of_the_share(
     module: str, name: str, linear: bool
 ) -> None:
     assert create_reward(f"{module}:{name}").pays_by_step == linear
+
+
+def test_a_function_that_pays_for_compute_at_some_confidences_only_is_refused(module: str) -> None:
+    with pytest.raises(UserError, match=r"rewarded rises with compute at a share of 0\.1 \(price 0\.03\)"):
+        create_reward(f"{module}:rewarded")
+
+
+def rarely_free(judged: Judgement, share: Tensor, price: Tensor) -> Tensor:
+    """Charges nothing at the price 0.7, which no point that is tried has."""
+    return judged.correct - price * share * ((price - 0.7).abs() > 0.01)
+
+
+def test_a_function_that_was_taken_to_pay_by_step_is_not_paid_otherwise_than_it_says() -> None:
+    assert create_reward(rarely_free).pays_by_step
+    process = tiny_process(reward=rarely_free, price=0.7)
+    process.begin(torch.arange(6).numpy())
+    ones = torch.ones(6, process.model.action_size).numpy()
+    for _ in range(process.model.depth - 1):
+        process.step(ones)
+    with pytest.raises(UserError, match=r"rarely_free pays by step, but is not task - .* at share 0, price 0\.7"):
+        process.step(ones)
+
+
+@pytest.mark.parametrize("name", ["centred", "scaled", "shared"])
+def test_a_function_that_mixes_images_is_refused(module: str, name: str) -> None:
+    with pytest.raises(UserError, match=f"{name} mixes the images of a batch"):
+        create_reward(f"{module}:{name}")
+
+
+def test_a_reward_that_changes_its_arguments_changes_nothing_else() -> None:
+    def greedy(judged: Judgement, share: Tensor, price: Tensor) -> Tensor:
+        share *= price
+        return judged.correct.mul_(2) - share
+
+    def greedy_potential(log_prob: Tensor) -> Tensor:
+        return log_prob.exp_()
+
+    reward, halves = create_reward(greedy), torch.full((2,), 0.5)
+    judged = Judgement(torch.ones(2), halves.log(), halves)
+    for _ in range(2):
+        values = reward(judged, halves, torch.ones(2))
+        create_reward(shaped(greedy_potential)).potential(judged.log_prob)
+        assert values.tolist() == [1.5, 1.5]
+    assert judged.correct.tolist() == [1, 1]
+    assert halves.tolist() == judged.log_prob.exp().tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize(("policy", "confidence"), [("lc", True), ("blockdrop", False)])
+def test_no_network_spends_more_than_rewards_are_tried_for(policy: PolicyName, confidence: bool) -> None:
+    smallest = create_backbone("resnet14-wide", 10, width=2)
+    costs = LCNet(smallest, "layers", confidence=confidence, policy=policy).costs
+    assert costs.ceiling / costs.dense <= MOST
 
 
 def test_an_exact_cost_gradient_takes_a_function_that_is_linear_and_says_why_it_takes_no_other(module: str) -> None:
@@ -127,6 +204,7 @@ def test_a_potential_that_nobody_would_add_is_refused() -> None:
         (lambda log_prob: (-1 - log_prob).log(), "returned nan at log_prob 0"),
         (lambda log_prob: log_prob.mean(), r"returned the shape \(\)"),
         (lambda log_prob: log_prob > -1, r"returned torch\.bool"),
+        (lambda log_prob: log_prob - log_prob.mean(), "mixes the images of a batch"),
     ],
 )
 def test_a_potential_is_one_finite_float_an_image(values: Callable[[Tensor], Tensor], message: str) -> None:
@@ -145,7 +223,7 @@ def test_what_is_no_number_while_training_is_the_rewards_fault_at_a_point_and_no
     tmp_path: Path,
 ) -> None:
     register_reward("test-unsure")(unsure)
-    trainer = joint(tmp_path / "run", reward="test-unsure", cost_gradient="sampled", target=None, warmup=0.0)
+    trainer = joint(tmp_path / "run", reward="test-unsure", price=0.7, target=None, warmup=0.0, ramp=0.0)
     with pytest.raises(
         UserError, match=r"test_own_rewards:unsure returned nan at share .*, price .*, log_prob -.*, confidence"
     ):
@@ -164,9 +242,9 @@ def test_environments_pass_on_no_reward_that_is_no_number() -> None:
 
 
 def test_a_potential_that_is_no_number_ends_an_episode() -> None:
-    reward = shaped(lambda log_prob: torch.where((log_prob > -2.3) & (log_prob < -0.8), torch.nan, log_prob))
+    reward = shaped(lambda log_prob: log_prob / (len(log_prob) != 6))
     register_reward("test-shaped")(type(reward))
-    with pytest.raises(UserError, match=r"the potential of reward .* returned nan at log_prob -"):
+    with pytest.raises(UserError, match=r"the potential of reward .* returned -inf at log_prob -"):
         tiny_process(reward="test-shaped").begin(torch.arange(6).numpy())
 
 

@@ -22,6 +22,14 @@ class Judgement:
         """The same in float64."""
         return Judgement(self.correct.double(), self.log_prob.double(), self.confidence.double())
 
+    def clone(self) -> Judgement:
+        """A copy that may be changed in place."""
+        return Judgement(self.correct.clone(), self.log_prob.clone(), self.confidence.clone())
+
+    def __getitem__(self, images: slice) -> Judgement:
+        """Some of them."""
+        return Judgement(self.correct[images], self.log_prob[images], self.confidence[images])
+
 
 def judge(logits: Tensor, labels: Tensor) -> Judgement:
     """Judge predictions.

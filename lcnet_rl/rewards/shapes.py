@@ -24,7 +24,8 @@ from lcnet_rl.rewards.values import checked_call, checked_potential
 class Reward(ABC):
     """A reward shape; all tensors are of one shape, one number an image, float.
 
-    It must be finite for shares from 0 to 1.2. What a subclass returns is checked at every call.
+    An image's number hangs on that image alone, and is finite for shares from 0 to 2.5 (``values.MOST``). What a
+    subclass returns is checked at every call; its arguments are copies, and its to change.
     """
 
     pays_by_step: ClassVar[bool] = False

@@ -1,6 +1,7 @@
 """What a shape returned: one finite float an image, or an error that says where it is not.
 
-Checked wherever a shape is used: a training would go on without a number, and then blame its learning rates.
+Checked wherever a shape is used: a training would go on without a number, and then blame its learning rates, or pay
+step by step what was no sum of steps. Shapes get copies, so that one that changes its arguments changes nothing else.
 """
 
 from __future__ import annotations
@@ -9,21 +10,29 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lcnet_rl.errors import UserError
 from lcnet_rl.rewards.judgement import Judgement
 
+MOST = 2.5
+"""The largest share of dense MACs: rounded up from 2.48, of BlockDrop's policy, a small ResNet of its own, with the
+smallest backbone that there is (``resnet14-wide`` of width 2). L-Net and C-Net add 3 % at most."""
+
 
 def checked_call(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A shape's ``__call__`` that raises a UserError where ``check_values`` would."""
+    """A shape's ``__call__`` that raises a UserError where ``check_values`` or ``check_steps`` would."""
 
     @functools.wraps(call)
-    def checked(self: object, judged: Judgement, share: Tensor, price: Tensor) -> Tensor:
-        values = call(self, judged, share, price)
-        judgement = {name: getattr(judged, name) for name in ("correct", "log_prob", "confidence")}
-        where = {"share": share, "price": price, **judgement}
-        check_values(f"reward {_name(self)}", values, where)
+    def checked(self: Any, judged: Judgement, share: Tensor, price: Tensor) -> Tensor:
+        what, where = f"reward {_name(self)}", {"share": share, "price": price, **vars(judged)}
+        values = call(self, judged.clone(), share.clone(), price.clone())
+        check_values(what, values, where)
+        if self.pays_by_step:
+            with torch.no_grad():
+                whole = call(self, judged.clone(), torch.ones_like(share), price.clone())
+            check_steps(what, values.detach(), whole, where)
         return values
 
     return checked
@@ -34,7 +43,7 @@ def checked_potential(potential: Callable[..., Tensor]) -> Callable[..., Tensor]
 
     @functools.wraps(potential)
     def checked(self: object, log_prob: Tensor) -> Tensor:
-        values = potential(self, log_prob)
+        values = potential(self, log_prob.clone())
         check_values(f"the potential of reward {_name(self)}", values, {"log_prob": log_prob})
         return values
 
@@ -68,13 +77,48 @@ def check_values(what: str, values: Any, where: dict[str, Tensor]) -> None:
         )
     if bool(values.isfinite().all()):
         return
-    wrong = ~values.isfinite()
-    for argument in where.values():
-        wrong = wrong & argument.isfinite()
+    wrong = ~values.isfinite() & _finite(where)
     if bool(wrong.any()):
-        first = tuple(wrong.nonzero()[0].tolist())
-        point = ", ".join(f"{name} {float(argument.expand(due)[first]):g}" for name, argument in where.items())
-        raise UserError(f"{what} returned {float(values[first])} at {point}: it must be finite (shares are 0 to 1.2)")
+        value = values[wrong][0].item()
+        raise UserError(
+            f"{what} returned {value} at {_first(wrong, where)}: it must be finite (shares are 0 to {MOST})"
+        )
+
+
+def check_steps(what: str, values: Tensor, whole: Tensor, where: dict[str, Tensor]) -> None:
+    """Refuse what is paid step by step, but is not ``task - price * share``.
+
+    Args:
+        what: returned them, for the message.
+        values: that were returned, without gradients.
+        whole: what was returned for spending the whole dense MACs instead of ``share``.
+        where: the arguments by name.
+
+    Raises:
+        UserError: with the first arguments that show it.
+    """
+    wrong = off_line(values - whole, (where["share"] - 1) * where["price"], values.abs() + whole.abs())
+    if bool(wrong.any()):
+        raise UserError(
+            f"{what} pays by step, but is not task - price * share at {_first(wrong, where)}: make it a Reward with "
+            "pays_by_step = False, which wants --cost-gradient sampled"
+        )
+
+
+def off_line(gained: Tensor, cost: Tensor, size: Tensor) -> Tensor:
+    """Where a change of compute that costs ``cost`` changed a reward by more or less; ``size`` is what was rounded."""
+    return (gained + cost).abs() > 1e-4 + 1e-5 * size
+
+
+def _finite(where: dict[str, Tensor]) -> Tensor:
+    """Where all arguments are finite numbers."""
+    return functools.reduce(torch.logical_and, (argument.isfinite() for argument in where.values()))
+
+
+def _first(wrong: Tensor, where: dict[str, Tensor]) -> str:
+    """The arguments of the first image that something is wrong with."""
+    first = tuple(wrong.nonzero()[0].tolist())
+    return ", ".join(f"{name} {argument.expand(wrong.shape)[first].item():g}" for name, argument in where.items())
 
 
 def _name(reward: object) -> str:
