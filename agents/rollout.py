@@ -12,7 +12,7 @@ from torch import Tensor
 from agents.deciders import Chooser, drawn
 from lcnet_rl.model import LCNet
 from lcnet_rl.observation import Observation
-from lcnet_rl.rewards import Reward, free_reward, judge, smoothed
+from lcnet_rl.rewards import Reward, check_slopes, free_reward, judge, smoothed
 from lcnet_rl.state import State
 
 
@@ -145,6 +145,9 @@ def mean_field(
         reward: whose smooth task is differentiated.
         bound: as for ``sample``.
         charged: the reward's price, where the policy sees another.
+
+    Raises:
+        UserError: for a reward whose task has a slope that is not finite.
     """
     with running_statistics_kept(model), torch.enable_grad():
         state = model.begin(images, price)
@@ -157,7 +160,9 @@ def mean_field(
             costs.append((model.bill(p.detach(), t) / model.costs.dense).float())
             state = model.advance(state, p)
         judged = smoothed(judge(model.classify(state), labels))
-        slopes = torch.stack(torch.autograd.grad(free_reward(reward, judged).sum(), probabilities))
+        task = free_reward(reward, judged)
+        check_slopes(reward, task, judged)
+        slopes = torch.stack(torch.autograd.grad(task.sum(), probabilities))
     if model.has_l_net and model.has_c_net:
         # A filter's slope on this path is scaled by its block's keep probability; where C-Net is asked, that is 1.
         keep = torch.stack(probabilities).detach()[..., :1].clamp(min=0.05)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from evaluated import summary
+from networks import lively
 from test_agents_runs import joint
 from test_documented_commands import files
 from test_envs_process import first_potential, random_actions, tiny, tiny_process
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from agents.pricing import PricingConfig
 from agents.reinforce_config import ReinforceConfig
+from agents.rollout import mean_field
 from lcnet_rl import imports
 from lcnet_rl.backbones import create_backbone
 from lcnet_rl.comparison.records import differing, grouped, of_run
@@ -59,6 +61,8 @@ def scaled(judged, share, price):
     return judged.correct / judged.correct.std(correction=0) - price * share
 def shared(judged, share, price):
     return judged.correct - price * share.mean()
+def rooted(judged, share, price):
+    return judged.correct + 0.1 * (1 - judged.confidence).sqrt() - price * share
 def hinge(judged, share, price):
     return judged.correct - price * (share - 0.6).clamp(min=0)
 def inverse(judged, share, price):
@@ -324,6 +328,22 @@ def test_a_reward_that_numpy_computes_has_no_gradient_and_the_error_says_what_to
     assert not is_smooth(create_reward(f"{module}:by_numpy"))
     with pytest.raises(UserError, match="has no gradient by what it judges: use --control-variate none"):
         ReinforceConfig(reward=f"{module}:by_numpy", control_variate="first-order")
+
+
+def test_a_reward_whose_slope_is_infinite_somewhere_takes_no_estimator_that_needs_slopes(module: str) -> None:
+    assert not is_smooth(create_reward(f"{module}:rooted"))
+    with pytest.raises(UserError, match="has no gradient by what it judges: use --control-variate none"):
+        ReinforceConfig(reward=f"{module}:rooted", control_variate="first-order")
+    ReinforceConfig(reward=f"{module}:rooted")
+
+
+def test_a_slope_that_is_not_finite_while_training_is_the_rewards_fault(module: str) -> None:
+    def kink(judged: Judgement, share: Tensor, price: Tensor) -> Tensor:
+        return judged.correct + (judged.confidence - judged.confidence.detach()).sqrt() - price * share
+
+    images = torch.zeros(3, 3, 32, 32, dtype=torch.uint8)
+    with pytest.raises(UserError, match=r"kink has a slope of inf by confidence at correct .*, log_prob -.*: make it"):
+        mean_field(lively(), images, torch.arange(3), 0.3, create_reward(kink), 0.03)
 
 
 def test_parameters_of_ones_own_may_be_negative(module: str) -> None:

@@ -1,7 +1,7 @@
 """Rewards: what a classified image was worth, given what it cost.
 
 ``judgement`` is what is known of a prediction, ``shapes`` the reward shapes, ``registry`` how they are found by name or
-taken from a user's module, ``trial`` what is found out by trying one, ``values`` a check of what it returns, ``price``
+taken from a user's module, ``trial`` what is found out by trying one, ``values`` checks of what it returns, ``price``
 what compute costs.
 """
 
@@ -10,6 +10,7 @@ from lcnet_rl.rewards.price import PriceRange, check_price, price_range
 from lcnet_rl.rewards.registry import Shape, create_reward, register_reward, reward_names
 from lcnet_rl.rewards.shapes import Lagrangian, Reward, free_reward, smoothed
 from lcnet_rl.rewards.trial import is_linear, is_smooth, price_matters
+from lcnet_rl.rewards.values import check_slopes
 
 __all__ = [
     "Judgement",
@@ -18,6 +19,7 @@ __all__ = [
     "Reward",
     "Shape",
     "check_price",
+    "check_slopes",
     "create_reward",
     "free_reward",
     "is_linear",

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from lcnet_rl.errors import UserError
 from lcnet_rl.rewards.judgement import Judgement
-from lcnet_rl.rewards.shapes import Reward
-from lcnet_rl.rewards.values import MOST, off_line
+from lcnet_rl.rewards.shapes import Reward, free_reward, smoothed
+from lcnet_rl.rewards.values import MOST, off_line, slopes
 
 PRICES = (0.0, 0.03, 0.1, 0.3, 1.0, 2.0, 5.0, 10.0, 30.0)
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.5, 2.0, MOST)
@@ -61,12 +61,14 @@ def is_linear(reward: Reward) -> bool:
 
 
 def is_smooth(reward: Reward) -> bool:
-    """Whether a reward has a gradient with respect to what is judged, as a first-order control variate needs."""
-    parts = (torch.full((1,), value, requires_grad=True) for value in (0.5, -0.7, 0.5))
+    """Whether a reward has finite slopes by what is judged, as a first-order control variate needs."""
+    seen = _predictions().clone()
+    judged = smoothed(Judgement(seen.correct, seen.log_prob.requires_grad_(), seen.confidence.requires_grad_()))
     try:
-        return reward(Judgement(*parts), torch.full((1,), 0.5), torch.ones(1)).requires_grad
+        task = free_reward(reward, judged)
     except RuntimeError:  # torch's, of a reward that numpy computes
         return False
+    return task.requires_grad and all(bool(slope.isfinite().all()) for slope in slopes(task, judged).values())
 
 
 def price_matters(reward: Reward, share: float = MOST) -> bool:

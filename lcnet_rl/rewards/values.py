@@ -110,6 +110,34 @@ def off_line(gained: Tensor, cost: Tensor, size: Tensor) -> Tensor:
     return (gained + cost).abs() > 1e-4 + 1e-5 * size
 
 
+def slopes(task: Tensor, judged: Judgement) -> dict[str, Tensor]:
+    """Derivatives of a task, (B,), by the log-probabilities and confidences that it hangs on."""
+    by = {"log_prob": judged.log_prob, "confidence": judged.confidence}
+    found = torch.autograd.grad(task.sum(), list(by.values()), retain_graph=True, allow_unused=True)
+    return {name: slope for name, slope in zip(by, found, strict=True) if slope is not None}
+
+
+def check_slopes(reward: object, task: Tensor, judged: Judgement) -> None:
+    """Refuse a task whose slopes are not finite.
+
+    Args:
+        reward: the shape, for the message.
+        task: what it returned, (B,).
+        judged: for what; where this is no finite number itself, nothing is to be said against the slopes.
+
+    Raises:
+        UserError: with the first prediction at which one is not.
+    """
+    where = vars(judged)
+    for name, slope in slopes(task, judged).items():
+        wrong = ~slope.isfinite() & _finite(where)
+        if bool(wrong.any()):
+            raise UserError(
+                f"reward {_name(reward)} has a slope of {float(slope[wrong][0])} by {name} at {_first(wrong, where)}: "
+                "make it finite, or use --control-variate none, and --baseline batch-mean instead of mean-field"
+            )
+
+
 def _finite(where: dict[str, Tensor]) -> Tensor:
     """Where all arguments are finite numbers."""
     return functools.reduce(torch.logical_and, (argument.isfinite() for argument in where.values()))
