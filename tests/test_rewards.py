@@ -180,6 +180,7 @@ def test_a_shape_is_made_from_its_name_and_parameters() -> None:
         ("quadratic:penalty=inf", "penalty must be >= 0, got inf"),
         ("quadratic:penalty=much", "penalty must be a number, got 'much'"),
         ("quadratic:penalty", "penalty must be a number, got ''"),
+        ("confidence:floor=3,floor=5", "reward confidence: floor is given twice, in floor=3,floor=5"),
         ("lienar:penalty=1", "unknown reward 'lienar'; did you mean linear"),
         ("no_such_module:shape", "reward no_such_module:shape cannot be imported"),
         ("math:no_such_function", "reward math:no_such_function cannot be imported"),

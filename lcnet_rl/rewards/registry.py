@@ -95,8 +95,9 @@ def create_reward(given: str | Shape) -> Reward:
         given: in Python also a shape itself.
 
     Raises:
-        UserError: for an unknown name or parameter, a value that is no number or, of a built-in shape, negative, a
-            user's module that cannot be imported, or a shape that is not one; see ``check_reward``.
+        UserError: for an unknown name or parameter, a parameter that is given twice, a value that is no number or, of a
+            built-in shape, negative, a user's module that cannot be imported, or a shape that is not one; see
+            ``check_reward``.
     """
     name, shape, arguments = _found(given) if isinstance(given, str) else (_label(given), given, "")
     reward = _made(name, shape, arguments)
@@ -144,6 +145,8 @@ def _parameters(name: str, shape: Callable[..., Any], arguments: str) -> dict[st
         key, _, value = argument.partition("=")
         if key not in known:
             raise unknown_name(f"parameter of reward {name}", key, known)
+        if key in parameters:
+            raise UserError(f"reward {name}: {key} is given twice, in {arguments}")
         try:
             parameters[key] = float(value)
         except ValueError as error:
