@@ -1,4 +1,4 @@
-"""Warnings while a policy trains: that its decisions have collapsed, or that it has missed its target."""
+"""Warnings of a training: that its price changes nothing, its decisions have collapsed, or it has missed its target."""
 
 from __future__ import annotations
 
@@ -12,7 +12,18 @@ MISSED = 0.05
 """How far from its target the sampled MACs share may be at the end of the policy's training."""
 
 
-def warn_if_collapsed(step: int, spread: float, share: float, target: float | None = None, known: bool = False) -> bool:
+def warn_of_idle_price(reward: str) -> None:
+    """Warn that compute costs the same at all prices: nothing, or what the reward itself has written into it."""
+    console.print(
+        f"reward {reward} charges the same at all prices, if anything: no --price makes compute dearer",
+        style="yellow",
+        soft_wrap=True,
+    )
+
+
+def warn_if_collapsed(
+    step: int, spread: float, share: float, target: float | None = None, known: bool = False, priced: bool = True
+) -> bool:
     """Warn where all images cost about the same, which mostly means that all get the same decisions.
 
     Args:
@@ -21,21 +32,25 @@ def warn_if_collapsed(step: int, spread: float, share: float, target: float | No
         share: its mean.
         target: what that is to become, if there is one: then the price is not the user's.
         known: whether they had collapsed at the last validation: that is said once.
+        priced: whether the price changes what compute costs.
 
     Returns:
         Whether they have collapsed.
     """
     if known or spread >= COLLAPSED:
         return spread < COLLAPSED
+    exploration = "more exploration (--entropy; of reinforce also --information) may help"
     if target is not None:
         advice = (
             "a longer training (--epochs; of ppo and a2c --timesteps) or a larger --gate-lr may help, or more "
             "exploration (--entropy; of reinforce also --information; of convnet-aig --temperature)"
         )
+    elif not priced:
+        advice = f"a --reward whose cost rises with the price, or {exploration}"
     elif share > EVERYTHING:
         advice = "everything is kept: a higher --price, or a --target, makes skipping worth it"
     else:
-        advice = "a lower --price, or more exploration (--entropy; of reinforce also --information) may help"
+        advice = f"a lower --price, or {exploration}"
     console.print(
         f"step {step}: collapsed decisions, all validation images spend {share:.1%} of dense MACs, give or "
         f"take {spread:.2%}; {advice}",

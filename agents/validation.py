@@ -14,7 +14,7 @@ from lcnet_rl import distributed
 from lcnet_rl.data import Dataset
 from lcnet_rl.evaluate import Results, evaluate, recalibrate, spread_prices
 from lcnet_rl.model import LCNet
-from lcnet_rl.rewards import PriceRange, create_reward
+from lcnet_rl.rewards import PriceRange, create_reward, price_matters
 from lcnet_rl.runs import BEST
 from lcnet_rl.weights import save_model
 
@@ -38,6 +38,7 @@ class Validation:
         self.model, self.config, self.train, self.val = model, config, train, val
         self.run, self.device = run, device
         self.reward = create_reward(config.reward)
+        self.priced = price_matters(self.reward)
         self.best: Results | None = None
         self.collapsed = False
 
@@ -69,7 +70,7 @@ class Validation:
             middle = torch.full((len(self.val),), prices.middle)
             spread = evaluate(model, self.val, model.greedy(), self.device, precision, middle).spread
         aim, known = self.config.aim, self.collapsed
-        self.collapsed = settled and warn_if_collapsed(step, spread, results.macs_ratio, aim, known)
+        self.collapsed = settled and warn_if_collapsed(step, spread, results.macs_ratio, aim, known, self.priced)
         return {
             "eval/accuracy": results.accuracy,
             "eval/macs_ratio": results.macs_ratio,

@@ -8,12 +8,13 @@ import pytest
 import torch
 from networks import lively
 from test_agents_runs import noise
+from torch import Tensor
 
 from agents.alarms import COLLAPSED, MISSED, warn_if_collapsed, warn_if_missed
-from agents.pricing import PricingConfig
+from agents.pricing import Pricing, PricingConfig
 from agents.validation import Validation
 from lcnet_rl.evaluate import evaluate, spread_prices
-from lcnet_rl.rewards import PriceRange
+from lcnet_rl.rewards import Judgement, PriceRange, register_reward
 
 
 @pytest.mark.parametrize(("spread", "warned"), [(0.0, True), (0.9 * COLLAPSED, True), (1.1 * COLLAPSED, False)])
@@ -38,6 +39,34 @@ def test_with_a_target_the_price_is_not_the_users_to_change(capsys: pytest.Captu
     warn_if_collapsed(7, 0.0, 1.0, target=0.6)
     said = " ".join(capsys.readouterr().out.split())
     assert "a larger --gate-lr" in said
+    assert "--price" not in said
+
+
+def flat(judged: Judgement, share: Tensor, price: Tensor) -> Tensor:
+    return judged.correct - 0.3 * share
+
+
+@pytest.mark.parametrize(("reward", "warned"), [("test-flat", True), ("linear", False), ("budget", False)])
+def test_a_price_that_changes_nothing_is_told_before_training(
+    reward: str, warned: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    register_reward("test-flat")(flat)
+    Pricing(PricingConfig(reward=reward, price=0.3), lively(), 1)
+    said = capsys.readouterr().out
+    assert ("reward test-flat charges the same at all prices" in said) == warned
+    assert bool(said) == warned
+
+
+def test_no_other_price_is_advised_where_it_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    register_reward("test-flat")(flat)
+    model, data = lively("resnet8", "layers"), (noise(64, "train"), noise(64, "val"))
+    for gate in model.l_nets:
+        gate.keep.weight.data.zero_()
+    validation = Validation(model, PricingConfig(reward="test-flat"), *data, tmp_path, torch.device("cpu"))
+    validation.validate(PriceRange(0.3, 0.3), 1, settled=True)
+    said = capsys.readouterr().out
+    assert "collapsed" in said
+    assert "--reward" in said
     assert "--price" not in said
 
 
