@@ -53,7 +53,9 @@ class Reward(ABC):
     def potential(self, log_prob: Tensor) -> Tensor:
         """Potential of a state from what its probe says, the log-probability of the label in nats.
 
-        Step t is rewarded by ``potential(t + 1) - potential(t)`` on top, with 0 after the last step.
+        Step t is rewarded by ``potential(t + 1) - potential(t)`` on top, with 0 after the last step: that takes back
+        what the steps before have added, and an episode's return is less by the first state's potential, which no
+        decision can change.
         """
         return torch.zeros_like(log_prob)
 
@@ -132,7 +134,7 @@ class Potential(Reward):
     """``linear`` with ``weight`` times the probe's probability of the label as potential.
 
     Potential-based shaping (Ng, Harada and Russell, 1999, theorem 1): it tells early whether a decision helped, and
-    leaves the best decisions as they are.
+    leaves the best decisions as they are. An episode's return is that of ``linear`` minus the first probe's potential.
     """
 
     weight: float = 1.0
@@ -150,7 +152,10 @@ class Potential(Reward):
 
 @dataclass(frozen=True)
 class Budget(Reward):
-    """``correct - price * max(0, share - target)``: a hinge, compute is free up to ``target`` of the dense MACs."""
+    """``correct - price * max(0, share - target)``: a hinge, compute is free up to ``target`` of the dense MACs.
+
+    From ``-price * max(0, share - target)`` to 1 more.
+    """
 
     target: float = 0.6
 
