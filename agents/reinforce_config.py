@@ -61,8 +61,8 @@ class ReinforceConfig(PricingConfig):
         reward = create_reward(self.reward)
         if first_order and not is_smooth(reward):
             raise UserError(
-                f"reward {self.reward} has no gradient by what it judges: use --control-variate none, and --baseline "
-                "batch-mean instead of mean-field"
+                f"reward {self.reward} has no finite gradient by what it judges: use --control-variate none, and "
+                "--baseline batch-mean instead of mean-field"
             )
         if self.cost_gradient == "exact" and not reward.pays_by_step:
             if is_linear(reward):

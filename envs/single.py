@@ -130,7 +130,8 @@ class LayerSkipEnv(SkipEnv):
     the head's; a right prediction earns 1 with the last step. `confidence` earns the log-probability of the label
     instead of 1 or 0. `quadratic` pays nothing before the last step, then `1 - price * share^2`, or `-penalty` for a
     wrong prediction. `potential` and `confidence-gain` also pay, each step, for the rise of what a probe says of the
-    label. All shapes, with their formulas, are in `lcnet_rl/rewards/shapes.py`.
+    label, and take the last such probability back in the end. All shapes, with their formulas, are in
+    `lcnet_rl/rewards/shapes.py`.
     `info["reward_task"]`, `info["reward_cost"]` and `info["reward_shaping"]` add up to the reward.
 
     ## Starting State

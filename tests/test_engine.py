@@ -94,7 +94,7 @@ def test_tuning_consumes_no_random_numbers() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     name=st.sampled_from(["resnet8", "resnet14", "resnet18", "resnet14-wide", "resnet11-pool"]),
     decides=st.sampled_from(["layers", "channels", "both"]),

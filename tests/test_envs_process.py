@@ -106,7 +106,7 @@ def test_stepping_with_forced_actions_equals_one_call_of_the_model(decides: Deci
     np.testing.assert_allclose(returns, expected, atol=1e-6)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 2**32 - 1),
     keep=st.floats(0, 1),

@@ -43,7 +43,7 @@ def assert_same(model: LCNet, expected: Outcome, got: Outcome) -> None:
     assert torch.equal(got.actions, model.executed(expected.actions))
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     name=st.sampled_from(["resnet8", "resnet18", "resnet14-wide", "resnet11-pool"]),
     decides=st.sampled_from(["layers", "channels", "both"]),

@@ -43,7 +43,7 @@ def families(draw: st.DrawFn) -> Family:
     return Family(tuple(stages), projection, 4, tuple(growth), draw(st.sampled_from([1, 2])), pooled)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(shape=families(), groups=st.sampled_from([0, 1, 2]))
 def test_any_family_is_billed_and_skips_like_the_built_in_ones(
     shape: Family, groups: int, tmp_path_factory: pytest.TempPathFactory

@@ -76,7 +76,7 @@ def test_gates_and_probes_compute_in_float32_under_autocast() -> None:
     assert gate.logits(FEATURES.bfloat16()).dtype == torch.float32
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.floats(-1e4, 1e4, width=32), min_size=2, max_size=12))
 def test_confidence_is_within_zero_and_one(logits: list[float]) -> None:
     measures = Probe.confidence(torch.tensor([logits]))

@@ -97,7 +97,7 @@ def test_keeping_all_costs_the_ceiling_and_dropping_all_the_floor(
     assert total(model, torch.zeros(shape)) == costs.floor
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.sampled_from(COMBINATIONS), st.integers(0, 2), st.integers(0, 2**31), st.floats(0, 1))
 def test_a_bill_is_linear_in_every_bit(combination: tuple[Decides, int], block: int, seed: int, share: float) -> None:
     model = LCNet(tiny_backbone(), *combination)

@@ -230,7 +230,7 @@ def test_an_image_does_not_see_the_others_of_its_batch(decides: Decides, groups:
         torch.testing.assert_close(alone.logits[0], together.logits[index], rtol=1e-4, atol=1e-5)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 2**31), st.sampled_from(COMBINATIONS))
 def test_a_mean_field_pass_at_whole_numbers_equals_hard_decisions(seed: int, combination: tuple[Decides, int]) -> None:
     model = undecided_lcnet(*combination)

@@ -326,13 +326,13 @@ def test_a_cell_that_is_run_again_replaces_its_shape_and_no_other() -> None:
 
 def test_a_reward_that_numpy_computes_has_no_gradient_and_the_error_says_what_to_do(module: str) -> None:
     assert not is_smooth(create_reward(f"{module}:by_numpy"))
-    with pytest.raises(UserError, match="has no gradient by what it judges: use --control-variate none"):
+    with pytest.raises(UserError, match="has no finite gradient by what it judges: use --control-variate none"):
         ReinforceConfig(reward=f"{module}:by_numpy", control_variate="first-order")
 
 
 def test_a_reward_whose_slope_is_infinite_somewhere_takes_no_estimator_that_needs_slopes(module: str) -> None:
     assert not is_smooth(create_reward(f"{module}:rooted"))
-    with pytest.raises(UserError, match="has no gradient by what it judges: use --control-variate none"):
+    with pytest.raises(UserError, match="has no finite gradient by what it judges: use --control-variate none"):
         ReinforceConfig(reward=f"{module}:rooted", control_variate="first-order")
     ReinforceConfig(reward=f"{module}:rooted")
 

@@ -89,7 +89,7 @@ def test_the_learning_rate_rises_to_one_and_falls_to_almost_zero() -> None:
     assert factors[top:] == sorted(factors[top:], reverse=True)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(1, 300), st.floats(0, 1, exclude_max=True))
 def test_the_learning_rate_never_exceeds_its_peak(total: int, warmup: float) -> None:
     assert all(0 < triangle(step, total, warmup) <= 1 + 1e-9 for step in range(total))

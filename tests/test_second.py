@@ -98,7 +98,7 @@ def test_its_gate_starts_with_the_confidence_of_the_first_network() -> None:
     assert not blind.l_nets[-1].keep.weight.any()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     name=st.sampled_from(["resnet8", "resnet11-pool"]),
     second=st.sampled_from(["resnet11-pool", BEHIND]),

@@ -68,7 +68,7 @@ def round_trip(tree: dict[str, Any]) -> dict[str, Any]:
         return load_tree(Path(folder) / "tree.safetensors")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.dictionaries(KEYS, NODES, max_size=4))
 def test_a_tree_comes_back_as_it_was(tree: dict[str, Any]) -> None:
     assert_same(round_trip(tree), tree)
