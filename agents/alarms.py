@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lcnet_rl.progress import console
+from lcnet_rl.rewards import create_reward, price_matters
 
 COLLAPSED = 0.005
 """Below this standard deviation over images of the MACs share, decisions are called collapsed."""
@@ -12,13 +13,23 @@ MISSED = 0.05
 """How far from its target the sampled MACs share may be at the end of the policy's training."""
 
 
-def warn_of_idle_price(reward: str) -> None:
-    """Warn that compute costs the same at all prices: nothing, or what the reward itself has written into it."""
+def warn_if_price_is_idle(reward: str) -> bool:
+    """Warn where compute costs the same at all prices: nothing, or what the reward itself has written into it.
+
+    Args:
+        reward: as ``create_reward`` takes it.
+
+    Returns:
+        Whether there was a warning.
+    """
+    if price_matters(create_reward(reward)):
+        return False
     console.print(
         f"reward {reward} charges the same at all prices, if anything: no --price makes compute dearer",
         style="yellow",
         soft_wrap=True,
     )
+    return True
 
 
 def warn_if_collapsed(

@@ -17,7 +17,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from agents.alarms import warn_of_idle_price
 from agents.finetune import FinetuneConfig
 from lcnet_rl.distributed import rand_rows
 from lcnet_rl.errors import UserError
@@ -118,8 +117,6 @@ class Pricing:
     def __init__(self, config: PricingConfig, model: LCNet, updates: float) -> None:
         """Start at 0, a range at its lowest price, and with a target at the configured one (``lagrangian``: at 0).
 
-        Warns where the price changes nothing.
-
         Args:
             config: the settings.
             model: whose least possible bill, of rollouts, a target must exceed.
@@ -132,10 +129,7 @@ class Pricing:
         self.config, self.target = config, config.aim
         self._updates = max(1.0, updates)
         self._final = price_range(config.price)
-        reward = create_reward(config.reward)
-        self._dual = isinstance(reward, Lagrangian)
-        if not price_matters(reward):
-            warn_of_idle_price(config.reward)
+        self._dual = isinstance(create_reward(config.reward), Lagrangian)
         costs, kept = model.costs, config.always_kept
         least = (costs.floor + kept * (costs.ceiling - costs.floor)) / costs.dense
         if self.target is not None and self.target <= least:

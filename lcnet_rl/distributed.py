@@ -155,8 +155,8 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def by_main(function: Callable[P, None]) -> Callable[P, None]:
-    """Decorator: the main process does it, the others do nothing."""
+def by_main(function: Callable[P, object]) -> Callable[P, None]:
+    """Decorator: the main process does it, the others do nothing; what it returns is dropped."""
 
     @functools.wraps(function)
     def guarded(*arguments: P.args, **options: P.kwargs) -> None:

@@ -10,8 +10,8 @@ from networks import lively
 from test_agents_runs import noise
 from torch import Tensor
 
-from agents.alarms import COLLAPSED, MISSED, warn_if_collapsed, warn_if_missed
-from agents.pricing import Pricing, PricingConfig
+from agents.alarms import COLLAPSED, MISSED, warn_if_collapsed, warn_if_missed, warn_if_price_is_idle
+from agents.pricing import PricingConfig
 from agents.validation import Validation
 from lcnet_rl.evaluate import evaluate, spread_prices
 from lcnet_rl.rewards import Judgement, PriceRange, register_reward
@@ -51,7 +51,7 @@ def test_a_price_that_changes_nothing_is_told_before_training(
     reward: str, warned: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     register_reward("test-flat")(flat)
-    Pricing(PricingConfig(reward=reward, price=0.3), lively(), 1)
+    assert warn_if_price_is_idle(reward) == warned
     said = capsys.readouterr().out
     assert ("reward test-flat charges the same at all prices" in said) == warned
     assert bool(said) == warned

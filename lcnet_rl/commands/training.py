@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from agents.alarms import warn_if_price_is_idle
 from agents.finetune import OnValidation
 from agents.reinforce import Reinforce
 from agents.reinforce_config import Schedule
@@ -44,6 +45,7 @@ def start_run(
     # Faulty settings are refused before there is a folder that a corrected command would find taken.
     check(config, backbone)
     teacher = load_backbone(config.teacher, classes=len(train.classes)) if config.teacher else backbone
+    by_main(warn_if_price_is_idle)(config.agent.reward)
     an_epoch = TrainingBatches(train, config.agent.batch_size, config.seed).steps_per_epoch
     if isinstance(config, TrainReinforce):
         steps = Schedule.of(config.agent, an_epoch).total
