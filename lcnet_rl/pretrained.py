@@ -22,6 +22,7 @@ PRETRAINED = {
     ("cifar10", "resnet11-pool", 16): "resnet11-pool-16",
     ("cifar10", "resnet11-pool", 24): "resnet11-pool-24",
     ("cifar10", "resnet11-pool", 32): "resnet11-pool",
+    ("cifar10", "resnet11-pool", 48): "resnet11-pool-48",
     ("cifar10", "resnet11-pool", 64): "resnet11-pool-64-42",
     ("shapes", "resnet14", 8): "shapes-resnet14",
 }
