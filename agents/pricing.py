@@ -130,11 +130,11 @@ class Pricing:
         self._updates = max(1.0, updates)
         self._final = price_range(config.price)
         self._dual = isinstance(create_reward(config.reward), Lagrangian)
-        costs, kept = model.costs, config.always_kept
-        least = (costs.floor + kept * (costs.ceiling - costs.floor)) / costs.dense
+        kept = config.always_kept
+        least = float(model.path_bill(torch.full((model.depth, 1, model.action_size), kept))) / model.costs.dense
         if self.target is not None and self.target <= least:
-            what = f"rollouts keep {kept:g} of all (--bound), which costs" if kept else "keeping nothing costs"
-            raise UserError(f"target {self.target} is out of reach: {what} {least:.3f} of dense MACs")
+            what = f"with --bound {kept:g} rollouts cost" if kept else "keeping nothing costs"
+            raise UserError(f"target {self.target} is out of reach: {what} at least {least:.3f} of dense MACs")
         ramps = self.target is None or self._dual
         self.now = self._final.ramped(0) if ramps else self._final
         self.push = 0.0

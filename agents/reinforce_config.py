@@ -79,6 +79,11 @@ class ReinforceConfig(PricingConfig):
         if self.warmup + self.polish >= 1:
             raise UserError("warmup and polish leave no steps for the policy: their sum must be below 1")
 
+    @property
+    def always_kept(self) -> float:
+        """The bound, as the price is moved by what rollouts spend."""
+        return self.bound
+
 
 @dataclass(frozen=True)
 class Schedule:

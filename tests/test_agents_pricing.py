@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
 from networks import lively
 
 from agents.pricing import Pricing, PricingConfig, scheduled
+from agents.reinforce_config import ReinforceConfig
 from lcnet_rl.errors import UserError
 
 
@@ -144,3 +146,15 @@ def test_wrong_settings_are_refused_by_name(settings: dict[str, object], message
     with pytest.raises(UserError) as caught:
         pricing(**settings)
     assert message in str(caught.value)
+
+
+def test_rollouts_that_are_bounded_must_be_able_to_meet_a_target() -> None:
+    model, bound = lively(groups=2), 0.2
+    least = model.costs.fixed / model.costs.dense
+    for block in range(model.depth):
+        for bits in itertools.product((0.0, 1.0), repeat=model.action_size):
+            chance = math.prod(bound if bit else 1 - bound for bit in bits)
+            least += chance * float(model.bill(torch.tensor([bits]), block)) / model.costs.dense
+    Pricing(ReinforceConfig(target=least + 0.001, bound=bound), model, updates=4)
+    with pytest.raises(UserError, match=f"with --bound 0.2 rollouts cost at least {least:.3f} of dense MACs"):
+        Pricing(ReinforceConfig(target=least - 0.001, bound=bound), model, updates=4)

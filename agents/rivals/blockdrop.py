@@ -46,6 +46,11 @@ class BlockDropConfig(ReinforceConfig):
         if self.cost_gradient != "sampled":
             raise UserError("blockdrop reinforces the cost that it sampled: --cost-gradient sampled")
 
+    @property
+    def always_kept(self) -> float:
+        """0, as the price is moved by what the policy would spend without the bound."""
+        return 0.0
+
 
 class BlockDrop(Reinforce):
     """The joint trainer, with decisions that set in from the last block."""

@@ -60,6 +60,11 @@ class ConvNetAIGConfig(ReinforceConfig):
         super().__post_init__()
         check_values(self, lambda value: value > 0, "be > 0", "temperature", "rate_weight")
 
+    @property
+    def always_kept(self) -> float:
+        """0: its gates have rates to meet, and no bound."""
+        return 0.0
+
 
 class ConvNetAIG(Reinforce):
     """The joint trainer, with gradients through relaxed decisions in the place of policy gradients."""

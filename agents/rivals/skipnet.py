@@ -37,11 +37,6 @@ class SkipNetConfig(ReinforceConfig):
     """Supervised gates end nearly certain to keep, and without this much exploration a short training never finds out
     what may be skipped. The target is met by rollouts, and so must exceed what this share of all blocks costs."""
 
-    @property
-    def always_kept(self) -> float:
-        """The bound, as the price is moved by what rollouts spend."""
-        return self.bound
-
 
 class SkipNet(Reinforce):
     """The joint trainer, with a supervised warm-up of the gates."""
