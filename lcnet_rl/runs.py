@@ -19,7 +19,7 @@ import difflib
 import platform
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -119,6 +119,11 @@ def read_config(run: Path) -> dict[str, Any]:
     if not isinstance(settings.get("dataset"), str) or not isinstance(settings.get("agent", {}), dict):
         raise UserError(f"{path} is cut short, or no run's: it lacks dataset or agent")
     return settings
+
+
+def has_agent(settings: Mapping[str, Any]) -> bool:
+    """Whether a run's settings are of ``train``, and not of ``pretrain``, whose network decides nothing."""
+    return "agent" in settings
 
 
 def no_run_folder(run: Path) -> UserError:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lcnet_rl.backbones import Backbone, create_backbone
 from lcnet_rl.pretrained import own_weights
-from lcnet_rl.runs import CONFIG, START, read_config
+from lcnet_rl.runs import CONFIG, START, has_agent, read_config
 from lcnet_rl.weights import load_backbone
 
 
@@ -33,4 +33,4 @@ def starting_networks(init: str, dataset: str, name: str, width: int | None, cla
 
 def is_agent(init: str) -> bool:
     """Whether ``init`` names a run of train."""
-    return (Path(init) / CONFIG).is_file() and "agent" in read_config(Path(init))
+    return (Path(init) / CONFIG).is_file() and has_agent(read_config(Path(init)))

@@ -27,7 +27,7 @@ from lcnet_rl.progress import Progress, console
 from lcnet_rl.provenance import command_line
 from lcnet_rl.report import measured, print_summary, rewarded, summarize, whole
 from lcnet_rl.rewards import PriceRange, price_range
-from lcnet_rl.runs import START, WEIGHTS, data_root, read_config
+from lcnet_rl.runs import START, WEIGHTS, data_root, has_agent, read_config
 from lcnet_rl.unchanged import check_classes, warn_if_changed
 from lcnet_rl.weights import load_backbone, load_model
 
@@ -66,7 +66,7 @@ def run(config: Evaluate) -> None:
     if config.budget is not None and config.price is not None:
         raise UserError("a budget finds its price by itself: give --budget or --price, not both")
     settings = read_config(config.run)
-    if "agent" not in settings:
+    if not has_agent(settings):
         evaluate_dense(config, settings)
         return
     model = load_model(config.run / WEIGHTS[config.which])

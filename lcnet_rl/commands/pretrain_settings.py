@@ -10,7 +10,7 @@ from shlex import quote
 from lcnet_rl.commands.parsing import option, parse_over
 from lcnet_rl.errors import UserError
 from lcnet_rl.recipe import Recipe
-from lcnet_rl.runs import CONFIG, read_config
+from lcnet_rl.runs import CONFIG, has_agent, read_config
 from lcnet_rl.settings import from_dict
 
 
@@ -61,7 +61,7 @@ def parse(arguments: Sequence[str], prog: str) -> Pretrain:
     """Settings from the command line, over those of the run to --resume."""
     resume = option(arguments, "--resume")
     values = {} if resume is None else read_config(Path(resume))
-    if "agent" in values:
+    if has_agent(values):
         raise UserError(f"{resume} trains an agent; to go on: lcnet-rl train --resume {quote(str(resume))}")
     config: Pretrain = parse_over(from_dict(Pretrain, values, f"{resume}/{CONFIG}"), arguments, prog)
     return config

@@ -17,7 +17,7 @@ from agents.rivals.skipnet import SkipNetConfig
 from agents.sb3_config import A2CConfig, PPOConfig
 from lcnet_rl.commands.parsing import option, parse_over
 from lcnet_rl.errors import UserError, unknown_name
-from lcnet_rl.runs import read_config
+from lcnet_rl.runs import has_agent, read_config
 from lcnet_rl.settings import from_dict, read_preset
 from lcnet_rl.spec import DEFAULT_GROUPS, Decides
 
@@ -151,7 +151,7 @@ def parse(arguments: Sequence[str], prog: str) -> AnyTrain:
     values: dict[str, Any] = {}
     if resume is not None:
         values = read_config(Path(resume))
-        if "agent" not in values:
+        if not has_agent(values):
             raise UserError(f"{resume} trains a dense backbone; to go on: lcnet-rl pretrain --resume {quote(resume)}")
     elif preset is not None:
         values = read_preset(preset)

@@ -7,12 +7,12 @@ from pathlib import Path
 from lcnet_rl.comparison.records import Group
 from lcnet_rl.policies import LAYER_POLICIES
 from lcnet_rl.pretrained import pretrained
-from lcnet_rl.runs import CONFIG, read_config
+from lcnet_rl.runs import CONFIG, has_agent, read_config
 
 
 def is_dense(run: Path) -> bool:
     """Whether a run folder is of ``pretrain``, not of ``train``."""
-    return "agent" not in read_config(run)
+    return not has_agent(read_config(run))
 
 
 def is_rival(run: Path) -> bool:

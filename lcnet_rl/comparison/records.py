@@ -15,7 +15,7 @@ from lcnet_rl.files import read_json
 from lcnet_rl.per_image import table_beside
 from lcnet_rl.pretrained import pretrained
 from lcnet_rl.rewards import price_range
-from lcnet_rl.runs import CONFIG, MODEL, read_config, recorded_modules
+from lcnet_rl.runs import CONFIG, MODEL, has_agent, read_config, recorded_modules
 from lcnet_rl.settings import dotted
 from lcnet_rl.weights import BACKBONE
 
@@ -117,7 +117,7 @@ def evaluation_files(run: Path, split: Split) -> list[Path]:
         UserError: when the run trained no agent.
     """
     settings = read_config(run)
-    if "agent" not in settings:
+    if not has_agent(settings):
         raise UserError(f"{run} trained a dense backbone, no agent; give runs of lcnet-rl train")
     kinds = ["", "-budget*"] if price_range(settings["agent"]["price"]).is_one else ["", "-price*", "-budget*"]
     return sorted(path for kind in kinds for path in run.glob(f"evaluation-{split}{kind}.json"))
@@ -218,10 +218,10 @@ def lineage(settings: Mapping[str, Any], filled: Fill, option: str, seeds: bool)
     run = path.parent if path.is_file() else path
     if init is None or not (run / CONFIG).is_file():
         return init
-    trained = experiment(read_config(run))
-    how = {name: value for name, value in filled(trained).items() if seeds or name != SEED}
+    trained = read_config(run)
+    how = {name: value for name, value in filled(experiment(trained)).items() if seeds or name != SEED}
     # Any other file, such as start.safetensors, holds other weights than those that the folder stands for.
-    itself = run / (BACKBONE if "recipe.epochs" in trained else MODEL)
+    itself = run / (MODEL if has_agent(trained) else BACKBONE)
     return how | lineages(how, filled, seeds) | ({} if path in (run, itself) else {"file": path.name})
 
 
