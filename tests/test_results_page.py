@@ -11,20 +11,31 @@ import yaml
 from run_folders import evaluated, summary, timed, write
 
 from lcnet_rl.commands import reproduce
-from lcnet_rl.comparison.records import grouped
+from lcnet_rl.comparison.records import Group, grouped
 from lcnet_rl.errors import UserError
 from lcnet_rl.files import plain
 from lcnet_rl.pretrained import REFERENCE
 from lcnet_rl.results.page import page
-from lcnet_rl.results.rows import TIMES, Row, agent_records, agent_rows, dense_rows, epochs, timings
+from lcnet_rl.results.rows import TIMES, Row, agent_records, agent_rows, dense_records, epochs, row_of, timings
+
+
+def dense(*runs: Path) -> list[Group]:
+    return grouped(dense_records(runs, "cifar10"))
+
+
+def pruned(folder: Path, backbone: str = "resnet20", macs: float = 50e6, accuracy: float = 0.91, **of: int) -> Group:
+    run = write(folder, "lcnet-rl pretrain --prune 0.5", prune=0.5)
+    (group,) = dense(evaluated(run, backbone=backbone, macs_mean=macs, accuracy=accuracy, train_seed=1, **of))
+    return group
 
 
 def test_rows_are_what_the_files_say(reference: Path) -> None:
     evaluated(reference / "second", accuracy=0.93, train_seed=1, command="lcnet-rl evaluate x")
     runs = sorted(evaluated(reference / "agent").parent.iterdir())
     typed = "lcnet-rl pretrain --preset p.yaml --run=x && lcnet-rl evaluate x"
-    assert dense_rows(runs, "cifar10") == [Row("second", "dense", "resnet20", 0.93, 50e6, [1], 16, 5, typed)]
-    assert dense_rows(runs, "shapes") == agent_records(runs, "shapes") == []
+    (second,) = map(row_of, dense(*runs))
+    assert second == Row("second", "dense", "resnet20", 0.93, 50e6, [1], None, 16, 5, typed)
+    assert dense_records(runs, "shapes") == agent_records(runs, "shapes") == []
     (group,) = grouped(agent_records(runs, "cifar10"))
     policy, *controls = agent_rows(group)
     assert (policy.name, policy.accuracy, policy.macs, policy.seeds) == ("agent", 0.9, 50e6, [3])
@@ -35,11 +46,11 @@ def test_rows_are_what_the_files_say(reference: Path) -> None:
 
 def test_pruned_backbones_are_static_rows_with_a_table_of_their_own(reference: Path) -> None:
     narrow = write(reference / "narrow", "lcnet-rl pretrain --prune 0.5", prune=0.5)
-    rows = dense_rows([evaluated(reference / "first"), evaluated(narrow, macs_mean=20e6)], "cifar10")
-    assert [(row.kind, row.macs) for row in rows] == [("dense", 50e6), ("static", 20e6)]
-    text = page(rows, [], [])
+    groups = dense(evaluated(reference / "first"), evaluated(narrow, macs_mean=20e6))
+    assert [(row.kind, row.macs) for row in map(row_of, groups)] == [("dense", 50e6), ("static", 20e6)]
+    text = page(groups, [], [])
     assert text.index("| first |") < text.index("## Pruned") < text.index("| narrow |")
-    assert "## Pruned" not in page(rows[:1], [], [])
+    assert "## Pruned" not in page(groups[:1], [], [])
 
 
 def test_what_starts_from_a_pruned_network_counts_its_epochs_too(reference: Path) -> None:
@@ -53,7 +64,7 @@ def test_what_starts_from_a_pruned_network_counts_its_epochs_too(reference: Path
     assert epochs(write(reference / "ppo", "lcnet-rl train", init=str(thin), agent={"timesteps": 9})) is None
     held_out = write(reference / "held", "lcnet-rl train", dataset="held-out:cifar10", agent={"epochs": 3})
     assert epochs(held_out) is None, "over a few images"
-    assert [(row.kind, row.epochs) for row in dense_rows([evaluated(again)], "cifar10")] == [("static", 10)]
+    assert [(row.kind, row.epochs) for row in map(row_of, dense(evaluated(again)))] == [("static", 10)]
 
 
 def test_seeds_are_taken_together(reference: Path) -> None:
@@ -64,11 +75,24 @@ def test_seeds_are_taken_together(reference: Path) -> None:
     (group,) = grouped(agent_records([reference / "agent", other], "cifar10"))
     policy, *rows = agent_rows(group)
     assert (policy.name, policy.accuracy, policy.seeds) == ("agent", pytest.approx(0.92), [3, 4])
+    assert policy.deviation == pytest.approx(0.02 * 2**0.5)
     assert (rows[2].accuracy, rows[2].macs) == (pytest.approx(0.86), pytest.approx(52e6))
+    assert rows[2].deviation == pytest.approx(0.01 * 2**0.5)
     text = page([], [group], [])
     assert "| 92.00 ± 2.83 |" in text
     assert "6.00 points above the same decisions shuffled: 1 of 2 runs depend on the image." in text
     assert "agent-4:\n\n    lcnet-rl train --seed 4\n" in text
+
+
+def test_seeds_of_a_pruned_network_are_taken_together(reference: Path) -> None:
+    for seed, accuracy in ((0, 0.90), (1, 0.91), (2, 0.92)):
+        run = write(reference / f"thin-{seed}", f"lcnet-rl pretrain --seed {seed}", prune=0.5, seed=seed)
+        evaluated(run, accuracy=accuracy, train_seed=seed)
+    (group,) = dense(*sorted(reference.glob("thin-*")))
+    text = page([group], grouped(agent_records([evaluated(reference / "agent")], "cifar10")), [])
+    assert "| thin-0 | resnet20 | 91.00 ± 1.00 | 50.00 | 0, 1, 2 |" in text
+    assert "| thin-0 | 91.00 ± 1.00 | 50.00 | 5 | 0, 1, 2 | -1.00 |" in text
+    assert "thin-2:\n\n    lcnet-rl pretrain --seed 2\n" in text
 
 
 def test_the_page_says_what_dominates_what(reference: Path) -> None:
@@ -89,36 +113,31 @@ def test_policies_stand_beside_static_networks_of_their_backbone_and_cost_and_of
         "other": ("resnet18", 16, 50e6),
         "wide": ("resnet20", 32, 50e6),
     }
-    rows = [
-        Row(name, "static", backbone, 0.91, macs, [1], width, 5) for name, (backbone, width, macs) in others.items()
-    ]
-    text = page(rows, groups, [])
+    fixed = [pruned(reference / name, backbone, macs, width=width) for name, (backbone, width, macs) in others.items()]
+    text = page(fixed, groups, [])
     assert "| agent | 90.00 | 50.00 |  | 3 | pruned | 91.00 | 51.00 | 5 | 1 | -1.00 |" in text
     assert "| agent | 90.00 | 50.00 |  | 3 | narrow | 91.00 | 49.00 | 5 | 1 | -1.00 |" in text
     for name in ("dear", "other", "wide"):
         assert f"| 3 | {name} |" not in text
-    assert "## Against static" not in page(rows[2:], groups, [])
+    assert "## Against static" not in page(fixed[2:], groups, [])
 
 
 def test_two_networks_stand_beside_the_best_that_costs_no_more(reference: Path) -> None:
     run = evaluated(reference / "agent", backbone="resnet20 + resnet11-pool")
-    rows = [
-        Row(name, "dense", "resnet18", accuracy, macs, [1], 16, 5)
-        for name, accuracy, macs in (("best", 0.92, 30e6), ("worse", 0.91, 20e6), ("dear", 0.95, 53e6))
-    ]
-    text = page(rows, grouped(agent_records([run], "cifar10")), [])
+    others = {"best": (30e6, 0.92), "worse": (20e6, 0.91), "dear": (53e6, 0.95), "alike": (51e6, 0.95)}
+    *fixed, alike = (pruned(reference / name, "resnet18", *point) for name, point in others.items())
+    text = page(fixed, grouped(agent_records([run], "cifar10")), [])
     assert "| agent | 90.00 | 50.00 |  | 3 | best | 92.00 | 30.00 | 5 | 1 | -2.00 |" in text
     for name in ("worse", "dear"):
         assert f"| 3 | {name} |" not in text
-    alike = replace(rows[2], name="alike", macs=51e6)
-    text = page([*rows, alike], grouped(agent_records([run], "cifar10")), [])
+    text = page([*fixed, alike], grouped(agent_records([run], "cifar10")), [])
     for name in ("best", "alike"):
         assert f"| 3 | {name} |" in text
 
 
 def test_a_policy_that_skips_next_to_nothing_does_not_stand_beside_its_own_backbone(reference: Path) -> None:
     groups = grouped(agent_records([evaluated(reference / "agent", macs_mean=97e6)], "cifar10"))
-    assert "## Against static" not in page([Row("whole", "dense", "resnet20", 0.91, 100e6, [1], 16)], groups, [])
+    assert "## Against static" not in page([pruned(reference / "whole", macs=100e6)], groups, [])
 
 
 def test_of_many_rows_the_most_accurate_are_named(reference: Path) -> None:
@@ -164,12 +183,12 @@ def test_times_of_another_version_are_refused(reference: Path) -> None:
 
 def test_the_committed_page_and_rows_are_those_of_the_committed_runs() -> None:
     runs = sorted(path.parent for path in REFERENCE.glob("*/config.yaml"))
-    dense, groups, published = reproduce.collect(runs)
-    rows = [*dense, *(row for group in groups for row in agent_rows(group)), *published]
+    fixed, groups, published = reproduce.collect(runs)
+    rows = [*map(row_of, fixed), *(row for group in groups for row in agent_rows(group)), *published]
     assert len(groups) >= 2
     assert json.loads((REFERENCE / "results.json").read_text())["rows"] == plain(rows)
     assert (REFERENCE.parent.parent / "RESULTS.md").read_text() == page(
-        dense, groups, published, timings(runs, "cifar10")
+        fixed, groups, published, timings(runs, "cifar10")
     )
 
 

@@ -33,9 +33,10 @@ from lcnet_rl.results.rows import (
     Row,
     agent_records,
     agent_rows,
-    dense_rows,
+    dense_records,
     evaluations,
     published_rows,
+    row_of,
     timings,
 )
 from lcnet_rl.runs import CONFIG
@@ -173,9 +174,10 @@ def figures(path: Path) -> dict[str, float]:
 def write_results(runs: Sequence[Path]) -> None:
     """RESULTS.md, its picture and results.json, from the committed figures on CIFAR-10; what stays the same is left."""
     dense, groups, published = collect(runs)
-    rows = [*dense, *(row for group in groups for row in agent_rows(group)), *published]
+    networks = [row_of(group) for group in dense]
+    rows = [*networks, *(row for group in groups for row in agent_rows(group)), *published]
     whole, pruned = (
-        {f"{kind}: {row.name}": (row.macs, row.accuracy) for row in dense if row.kind == kind}
+        {f"{kind}: {row.name}": (row.macs, row.accuracy) for row in networks if row.kind == kind}
         for kind in ("dense", "static")
     )
     ours, others = ([group for group in groups if rivals(group) == rival] for rival in (False, True))
@@ -194,7 +196,7 @@ def write_results(runs: Sequence[Path]) -> None:
             console.print(f"{'written' if changed else 'unchanged'}: {path}", soft_wrap=True, highlight=False)
 
 
-def collect(runs: Sequence[Path]) -> tuple[list[Row], list[Group], list[Row]]:
-    """Dense and pruned backbones, policies and rivals grouped over seeds, and published results, on CIFAR-10."""
-    groups = grouped(agent_records(runs, "cifar10"), with_defaults)
-    return dense_rows(runs, "cifar10"), groups, published_rows()
+def collect(runs: Sequence[Path]) -> tuple[list[Group], list[Group], list[Row]]:
+    """Dense and pruned backbones, and policies and rivals, grouped over seeds, and published results, on CIFAR-10."""
+    dense, agents = (grouped(records(runs, "cifar10"), with_defaults) for records in (dense_records, agent_records))
+    return dense, agents, published_rows()

@@ -10,7 +10,7 @@ from typing import Any
 from lcnet_rl.comparison.kinds import rivals
 from lcnet_rl.comparison.records import Group, networks
 from lcnet_rl.report import looks_at_image
-from lcnet_rl.results.rows import Row, Timing, agent_rows, commands, label
+from lcnet_rl.results.rows import Row, Timing, commands, label, row_of
 
 HEAD = """# Results on CIFAR-10
 
@@ -58,24 +58,27 @@ LISTED = 3
 WORDS = ("run", "backbone", "method", "source", "case", "dense network", "static network")
 
 
-def page(dense: Sequence[Row], groups: Sequence[Group], published: Sequence[Row], times: Sequence[Timing] = ()) -> str:
-    """The whole page, in Markdown."""
-    parts = [HEAD, "## Dense backbones\n", dense_table([row for row in dense if row.kind == "dense"])]
-    static = [row for row in dense if row.kind == "static"]
+def page(
+    dense: Sequence[Group], groups: Sequence[Group], published: Sequence[Row], times: Sequence[Timing] = ()
+) -> str:
+    """The whole page, in Markdown: of dense and pruned networks, of policies and rivals, and of what others have."""
+    fixed = [row_of(group) for group in dense]
+    parts = [HEAD, "## Dense backbones\n", dense_table([row for row in fixed if row.kind == "dense"])]
+    static = [row for row in fixed if row.kind == "static"]
     if static:
         parts += ["## Pruned for all images alike\n", STATIC, dense_table(static)]
     ours, theirs = ([group for group in groups if rivals(group) == rival] for rival in (False, True))
     parts += ["## Policies\n", policy_table(ours), READING]
     if theirs:
         parts += ["## Rivals in the same harness\n", RIVALS, policy_table(theirs)]
-    equals = equal_costs(groups, dense)
+    equals = equal_costs(groups, fixed)
     if equals:
         parts += ["## Against static networks of the same cost\n", EQUAL, equal_table(equals)]
     if times:
         parts += ["## Time\n", TIME, time_table(times)]
-    parts += ["## What these figures show\n", verdicts(groups, dense, published)]
+    parts += ["## What these figures show\n", verdicts(groups, fixed, published)]
     parts += ["## Published\n", published_table(published)]
-    parts += ["## Commands\n", typed(dense, groups)]
+    parts += ["## Commands\n", typed([*dense, *groups])]
     return "\n".join(parts)
 
 
@@ -88,8 +91,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def dense_table(rows: Sequence[Row]) -> str:
     """Networks with nothing skipped."""
     return table(
-        ("run", "backbone", "accuracy, %", "MMACs", "seed"),
-        [(row.name, row.backbone, percent(row.accuracy), mega(row.macs), seeds(row.seeds)) for row in rows],
+        ("run", "backbone", "accuracy, %", "MMACs", "seeds"),
+        [(row.name, row.backbone, accuracy_of(row), mega(row.macs), seeds(row.seeds)) for row in rows],
     )
 
 
@@ -98,20 +101,19 @@ def policy_table(groups: Sequence[Group]) -> str:
     lines = []
     for group in groups:
         summaries = [record.summary for record in group.records]
-        macs, accuracy = group.point
-        _, spread = group.spread
+        row = row_of(group)
         controls = [control_accuracy(group, name) for name in ("keep-all", "random", "shuffled", "static")]
         lines.append(
             (
-                label(group),
-                summaries[0]["backbone"],
-                percent(accuracy) + (f" ± {100 * spread:.2f}" if len(summaries) > 1 else ""),
-                mega(macs),
-                f"{macs / summaries[0]['dense_macs']:.1%}",
+                row.name,
+                row.backbone,
+                accuracy_of(row),
+                mega(row.macs),
+                f"{row.macs / summaries[0]['dense_macs']:.1%}",
                 percent(statistics.mean(summary["dense_accuracy"] for summary in summaries)),
                 *(percent(control) for control in controls[:3]),
                 f"{percent(controls[3])} at {mega(static_macs(group))}",
-                seeds([summary["train_seed"] for summary in summaries]),
+                seeds(row.seeds),
             )
         )
     columns = ("run", "backbone", "accuracy, %", "MMACs", "of dense", "dense, %", "keep-all", "random", "shuffled")
@@ -128,7 +130,7 @@ def equal_costs(groups: Sequence[Group], dense: Sequence[Row]) -> list[tuple[Row
     skipping = [group for group in groups if group.point[0] < (1 - ABOUT) * group.records[0].summary["dense_macs"]]
     return [
         (policy, row)
-        for policy in (agent_rows(group)[0] for group in skipping)
+        for policy in map(row_of, skipping)
         for row in dense
         if (comparable(policy, row) and abs(row.macs / policy.macs - 1) <= ABOUT)
         or (several_networks(policy) and row is most_accurate(dense, policy.macs))
@@ -165,7 +167,7 @@ def equal_table(pairs: Sequence[tuple[Row, Row]]) -> str:
 def equal_cells(row: Row) -> tuple[str, ...]:
     """One side of that table."""
     epochs = "" if row.epochs is None else f"{row.epochs:g}"
-    return row.name, percent(row.accuracy), mega(row.macs), epochs, seeds(row.seeds)
+    return row.name, accuracy_of(row), mega(row.macs), epochs, seeds(row.seeds)
 
 
 def time_table(times: Sequence[Timing]) -> str:
@@ -197,7 +199,7 @@ def published_table(rows: Sequence[Row]) -> str:
 
 def verdicts(groups: Sequence[Group], dense: Sequence[Row], published: Sequence[Row]) -> str:
     """Sentences for each policy: against its backbone, its controls, and all other rows."""
-    policies = [agent_rows(group)[0] for group in groups]
+    policies = [row_of(group) for group in groups]
     lines = []
     for group, policy in zip(groups, policies, strict=True):
         accuracy, summaries = policy.accuracy, [record.summary for record in group.records]
@@ -229,10 +231,9 @@ def verdict(looking: int, runs: int) -> str:
     return "it depends on the image" if looking == runs else f"{looking} of {runs} runs depend on the image"
 
 
-def typed(dense: Sequence[Row], groups: Sequence[Group]) -> str:
+def typed(groups: Iterable[Group]) -> str:
     """What was typed, for each run of each row."""
-    runs: list[tuple[str, Sequence[str]]] = [(row.name, row.command.split(" && ")) for row in dense]
-    runs += [(Path(record.name).name, commands(record)) for group in groups for record in group.records]
+    runs = [(Path(record.name).name, commands(record)) for group in groups for record in group.records]
     parts = (f"{name}:\n\n" + "".join(f"    {line}\n" for line in lines) for name, lines in runs)
     return "\n".join(parts)
 
@@ -257,6 +258,11 @@ def listed(rows: Iterable[Row]) -> str:
 def points(difference: float) -> str:
     """A difference of accuracies as words, in points."""
     return f"{abs(100 * difference):.2f} points {'above' if difference >= 0 else 'below'}"
+
+
+def accuracy_of(row: Row) -> str:
+    """In %, with its deviation over seeds, where there are several."""
+    return percent(row.accuracy) + ("" if row.deviation is None else f" ± {100 * row.deviation:.2f}")
 
 
 def percent(accuracy: float) -> str:

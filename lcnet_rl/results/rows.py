@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from lcnet_rl.comparison.kinds import is_dense, is_pruned, origin, rivals
 from lcnet_rl.comparison.published import CIFAR10
-from lcnet_rl.comparison.records import Group, Record, evaluation_files, of_run
+from lcnet_rl.comparison.records import Group, Record, deviation, evaluation_files, of_dense, of_run
 from lcnet_rl.data import base_name
 from lcnet_rl.errors import UserError
 from lcnet_rl.files import read_json
@@ -34,6 +34,8 @@ class Row:
     """Mean MACs per image, gates included (of published rows, as published)."""
     seeds: list[int] = field(default_factory=list)
     """Of the training; none for published rows."""
+    deviation: float | None = None
+    """Of the accuracy over seeds, where there are several (n - 1 below the line)."""
     width: int = 0
     """Filters of the backbone's stem; 0 for published rows."""
     epochs: float | None = None
@@ -67,17 +69,10 @@ def evaluations(run: Path) -> list[Path]:
     return sorted(run.glob("evaluation-test.json")) if is_dense(run) else evaluation_files(run, "test")
 
 
-def dense_rows(runs: Iterable[Path], dataset: str) -> list[Row]:
-    """A row for each run folder of ``pretrain`` on that data set; those of pruned backbones are static."""
-    rows = []
-    for run in filter(is_dense, runs):
-        for summary in map(read_json, evaluations(run)):
-            if summary["dataset"] == dataset:
-                kind: Kind = "static" if is_pruned(run) else "dense"
-                figures = summary["backbone"], summary["accuracy"], summary["macs_mean"], [summary["train_seed"]]
-                command = f"{typed(run)} && {summary['command']}"
-                rows.append(Row(run.name, kind, *figures, summary["width"], epochs(run), command))
-    return rows
+def dense_records(runs: Iterable[Path], dataset: str) -> list[Record]:
+    """The evaluations on test images of run folders of ``pretrain`` on that data set."""
+    records = [of_dense(run, "test") for run in runs if is_dense(run) and evaluations(run)]
+    return [record for record in records if record.summary["dataset"] == dataset]
 
 
 def agent_records(runs: Iterable[Path], dataset: str) -> list[Record]:
@@ -87,23 +82,52 @@ def agent_records(runs: Iterable[Path], dataset: str) -> list[Record]:
     return [record for record in records if record.summary["dataset"] == dataset]
 
 
+def row_of(group: Group) -> Row:
+    """What a group's networks are, and their means over seeds."""
+    first, (macs, accuracy) = group.first, group.point
+    return Row(
+        label(group),
+        kind_of(group),
+        first.summary["backbone"],
+        accuracy,
+        macs,
+        seeds=[int(record.summary["train_seed"]) for record in group.records],
+        deviation=_deviation(group.accuracies),
+        width=first.summary["width"],
+        epochs=epochs(Path(first.name)),
+        command=" && ".join(commands(first)),
+    )
+
+
+def kind_of(group: Group) -> Kind:
+    """Whose results a group's are."""
+    run = Path(group.first.name)
+    if is_dense(run):
+        return "static" if is_pruned(run) else "dense"
+    return "rival" if rivals(group) else "policy"
+
+
 def agent_rows(group: Group) -> list[Row]:
     """A group's policy, or rival, then its controls."""
-    summaries = [record.summary for record in group.records]
-    name, backbone = label(group), summaries[0]["backbone"]
-    seeds = [int(summary["train_seed"]) for summary in summaries]
-    command = " && ".join(commands(group.first))
-    macs, accuracy = group.point
-    kind: Kind = "rival" if rivals(group) else "policy"
-    width, passes = summaries[0]["width"], epochs(Path(group.first.name))
-    rows = [Row(name, kind, backbone, accuracy, macs, seeds, width, passes, command)]
-    for control in summaries[0]["controls"]:
-        accuracy, macs = (statistics.mean(s["controls"][control][key] for s in summaries) for key in _CONTROL)
-        rows.append(Row(f"{name}: {control}", "control", backbone, accuracy, macs, seeds, width, passes, command))
-    return rows
+    own, rows = row_of(group), []
+    for name in group.first.summary["controls"]:
+        controls = [record.summary["controls"][name] for record in group.records]
+        accuracies = [control["accuracy"] for control in controls]
+        rows.append(
+            replace(
+                own,
+                name=f"{own.name}: {name}",
+                kind="control",
+                accuracy=statistics.mean(accuracies),
+                macs=statistics.mean(control["macs_mean"] for control in controls),
+                deviation=_deviation(accuracies),
+            )
+        )
+    return [own, *rows]
 
 
-_CONTROL = ("accuracy", "macs_mean")
+def _deviation(accuracies: list[float]) -> float | None:
+    return deviation(accuracies) if len(accuracies) > 1 else None
 
 
 @dataclass(frozen=True)
