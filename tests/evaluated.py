@@ -36,10 +36,10 @@ def make_run(
     return str(folder)
 
 
-def dense_run(folder: Path, accuracy: float, share: float, prune: float | None = None) -> Path:
+def dense_run(folder: Path, accuracy: float, share: float, prune: float | None = None, seed: int = 0) -> Path:
     """A network of ``pretrain``."""
     folder.mkdir()
-    settings = {"dataset": "shapes", "init": None, "seed": 0, "prune": prune, "recipe": {"epochs": 5}}
+    settings = {"dataset": "shapes", "init": None, "seed": seed, "prune": prune, "recipe": {"epochs": 5}}
     (folder / "config.yaml").write_text(yaml.safe_dump(settings))
     figures = {"dataset": "shapes", "backbone": "resnet14", "width": 8, "accuracy": accuracy, "macs_mean": share * 1e7}
     (folder / "evaluation-test.json").write_text(json.dumps(figures))

@@ -120,6 +120,16 @@ def test_networks_that_treat_all_images_alike_are_shown_beside_and_on_no_frontie
     assert len(figures["settings"]) == 3
 
 
+def test_seeds_of_a_pruned_network_are_one_point(
+    capsys: pytest.CaptureFixture[str], runs: list[str], tmp_path: Path
+) -> None:
+    found = [dense_run(tmp_path / f"pruned-{seed}", 0.87 + seed / 100, 0.5, 0.5, seed) for seed in range(3)]
+    assert main(["frontier", *runs, *map(str, found), "--out", str(tmp_path / "out")]) == 0
+    assert f"{found[0]}: 88.00% ± 1.00 over 3 seeds at 5.00 MMACs" in capsys.readouterr().out
+    figures = json.loads((tmp_path / "out" / "frontier-test.json").read_text())
+    assert figures["static"] == {str(found[0]): {"macs": 5_000_000, "accuracy": pytest.approx(0.88)}}
+
+
 @pytest.mark.parametrize(
     ("backbone", "pruned", "words"),
     [

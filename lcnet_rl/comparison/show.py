@@ -67,10 +67,12 @@ def print_beside(of: Standing) -> None:
         f"hypervolume {of.volume:.4f} of 1 (reference point: accuracy 0 at {of.most / 1e6:.2f} MMACs, {of.most_named})",
         *(f"{name} at {macs / 1e6:.2f} MMACs" for name, (macs, _) in of.beside.items()),
     ]
-    for network in of.fixed:
-        beaten = sum(network.macs <= macs and network.accuracy >= accuracy for macs, accuracy in of.points)
+    for group in of.fixed:
+        (cost, reached), count = group.point, len(group.records)
+        beaten = sum(cost <= macs and reached >= accuracy for macs, accuracy in of.points)
+        several = f" ± {100 * group.spread[1]:.2f} over {count} seeds" if count > 1 else ""
         lines.append(
-            f"{network.name}: {network.accuracy:.2%} at {network.macs / 1e6:.2f} MMACs, for all images alike: "
+            f"{group.first.name}: {reached:.2%}{several} at {cost / 1e6:.2f} MMACs, for all images alike: "
             f"beats or equals {beaten} of {len(of.groups)} settings, at no more MACs"
         )
     for line in lines:

@@ -38,8 +38,8 @@ class Standing:
     """Networks that the policies started from, by a name that says what they are: MACs and accuracy in [0, 1]."""
     beside: dict[str, Point]
     """Those of them that are shown, as far as they are not among ``fixed``."""
-    fixed: Sequence[Record]
-    """Networks that treat all images alike, given to hold the policies against."""
+    fixed: Sequence[Group]
+    """Networks that treat all images alike, given to hold the policies against, one a setting."""
     published: Sequence[Published]
 
     @property
@@ -55,7 +55,7 @@ class Standing:
     @property
     def given(self) -> dict[str, Point]:
         """MACs and accuracy of ``fixed``, by name."""
-        return {network.name: (network.macs, network.accuracy) for network in self.fixed}
+        return {group.first.name: group.point for group in self.fixed}
 
 
 def standing(
@@ -83,22 +83,21 @@ def standing(
     published = CIFAR10 if reference in ("all", "published") and dataset == "cifar10" else ()
     if reference == "published" and not published:
         raise UserError(f"there are published results for cifar10 only, not for {dataset}")
-    groups = grouped(records, filled)
-    dense = dense_backbones(records)
-    given = [(network.macs, network.accuracy) for network in fixed]
+    groups, alike = grouped(records, filled), grouped(fixed, filled)
+    dense, given = dense_backbones(records), [group.point for group in alike]
     dearest = max(records, key=lambda record: float(record.summary["dense_macs"]))
     return Standing(
         dataset=dataset,
         split=split,
         groups=groups,
-        left_out=left_out(records, groups),
+        left_out=left_out([*records, *fixed], [*groups, *alike]),
         differing=differing(groups, filled),
         front=pareto([group.point for group in groups]),
         most=float(dearest.summary["dense_macs"]) if mmacs is None else 1e6 * mmacs,
         most_named=nothing_skipped(dearest) if mmacs is None else "as asked for",
         dense=dense,
         beside={name: at for name, at in dense.items() if reference in ("all", "dense") and at not in given},
-        fixed=fixed,
+        fixed=alike,
         published=published,
     )
 
