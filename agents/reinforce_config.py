@@ -45,7 +45,8 @@ class ReinforceConfig(PricingConfig):
     save_every: int = 200
     """Steps between checkpoints."""
     evals: int = 8
-    """Validations, evenly spread over the run."""
+    """Validations, evenly spread over the run. Those in the second half of polishing also hold the decisions to what
+    they are to spend, so their number is part of the training."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -56,6 +56,7 @@ class Validation:
             Scalars for the log.
         """
         model, precision = self.model, self.config.precision
+        model.price.fill_(prices.middle)
         if not calibrated:
             recalibrate(model, self.train, model.greedy(), self.device, precision, images=2000, prices=prices)
             distributed.share_weights(model)

@@ -64,9 +64,10 @@ def _remove_leftovers(path: Path) -> None:
 def new_folder(path: Path) -> Path:
     """Make a folder that nobody else has: ``path``, or with a number behind it where there is something already."""
     number, free = 1, path
+    path.parent.mkdir(parents=True, exist_ok=True)
     while True:
         with contextlib.suppress(FileExistsError):
-            free.mkdir(parents=True)
+            free.mkdir()
             return free
         number += 1
         free = path.with_name(f"{path.name}-{number}")

@@ -87,6 +87,12 @@ def test_evaluate_takes_the_best_model_where_it_is_asked_to(
     assert {path.name for path in run.glob("*-val*")} == {f"{name}-val-best.{kind}" for name, kind in files}
 
 
+def test_the_best_model_decides_at_the_price_that_it_was_the_best_at(tmp_path: Path) -> None:
+    one = validation(tmp_path)
+    one.validate(PriceRange(0.5, 0.5), 1, True)
+    assert float(load_model(tmp_path / BEST).price) == 0.5
+
+
 @pytest.mark.slow
 def test_how_often_sb3s_training_is_validated_changes_nothing_in_it(tmp_path: Path) -> None:
     for every in (1, 100):

@@ -120,6 +120,21 @@ def test_networks_that_treat_all_images_alike_are_shown_beside_and_on_no_frontie
     assert len(figures["settings"]) == 3
 
 
+def test_the_drawn_line_is_that_of_policies_though_a_rival_beats_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    drawn: list[tuple[Any, ...]] = []
+    monkeypatch.setattr("lcnet_rl.comparison.show.plot_frontier", lambda *arguments: drawn.append(arguments))
+    rows = ((1.0, 0.88, 0.5), (2.0, 0.90, 0.7), (3.0, 0.89, 0.4))
+    given = [Path(make_run(tmp_path / str(price), price, 0, accuracy, share)) for price, accuracy, share in rows]
+    rival = yaml.safe_load((given[2] / "config.yaml").read_text()) | {"algo": "skipnet"}
+    (given[2] / "config.yaml").write_text(yaml.safe_dump(rival))
+    assert main(["frontier", *map(str, given), "--out", str(tmp_path / "out")]) == 0
+    ours, line, *_, others, _ = drawn[0]
+    assert ([group.point[1] for group in ours], line) == ([0.88, 0.90], [0, 1])
+    assert [group.point[1] for group in others] == [0.89]
+
+
 def test_seeds_of_a_pruned_network_are_one_point(
     capsys: pytest.CaptureFixture[str], runs: list[str], tmp_path: Path
 ) -> None:

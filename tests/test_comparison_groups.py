@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from evaluated import summary
+from evaluated import make_run, summary
 
 from lcnet_rl.commands.run_defaults import with_defaults
-from lcnet_rl.comparison.records import Record, differing, grouped
+from lcnet_rl.comparison.records import Record, differing, grouped, of_run
 from lcnet_rl.pretrained import REFERENCE
 
 
@@ -52,6 +52,24 @@ def test_networks_to_start_from_that_differ_in_their_seed_only_are_no_other_sett
     newer.write_text(yaml.safe_dump(yaml.safe_load(newer.read_text()) | {"prune_multiple": 1}))
     assert [len(group.records) for group in grouped(records)] == [1, 1, 1, 1]
     assert [len(group.records) for group in grouped(records, with_defaults)] == [2, 1, 1]
+
+
+def test_networks_to_start_from_are_found_where_the_command_was_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in (0, 1):
+        dense = tmp_path / "project" / "runs" / f"dense-{seed}"
+        dense.mkdir(parents=True)
+        settings = {"dataset": "x", "seed": seed, "init": None, "recipe": {"epochs": 4}}
+        (dense / "config.yaml").write_text(yaml.safe_dump(settings))
+    runs = [make_run(tmp_path / "project" / "runs" / f"agent-{seed}", 1, seed, 0.9, 0.5) for seed in (0, 1)]
+    for seed, run in enumerate(runs):
+        config = Path(run) / "config.yaml"
+        started = {"init": f"runs/dense-{seed}", "backbone": "resnet8", "width": 4}
+        config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | started))
+    monkeypatch.chdir(tmp_path)
+    (group,) = grouped(record for run in runs for record in of_run(Path(run), "test"))
+    assert len(group.records) == 2
 
 
 @pytest.mark.parametrize("option", ["second", "teacher"])

@@ -134,13 +134,24 @@ def test_compare_pairs_the_images(capsys: pytest.CaptureFixture[str], tmp_path: 
     policy = [Path(make_run(tmp_path / f"policy-{seed}", 1, seed, 0.5, 0.5)) for seed in (0, 1)]
     table(policy[0], [1, 1, 0, 0])
     table(policy[1], [1, 1, 1, 0])
-    dense = dense_run(tmp_path / "dense", 0.5, 1.0)
-    table(dense, [0, 1, 1, 0])
-    assert main(["compare", *map(str, [*policy, dense])]) == 0
+    dense = [dense_run(tmp_path / f"dense-{seed}", 0.5, 1.0, seed=seed) for seed in (0, 1)]
+    table(dense[0], [1, 0, 1, 0])
+    table(dense[1], [0, 1, 1, 0])
+    assert main(["compare", *map(str, [*policy, *dense])]) == 0
     output = capsys.readouterr().out
-    # Per image +1, 0, -1/2 and 0.
-    error = (sum((x - 0.125) ** 2 for x in (1, 0, -0.5, 0)) / 4 / 4) ** 0.5
+    # Per image +1/2, +1/2, -1/2 and 0; of the four pairs of seeds, two are right in the first only about each.
+    error = (sum((x - 0.125) ** 2 for x in (0.5, 0.5, -0.5, 0)) / 4 / 4) ** 0.5
     assert f"A - B │ +12.50 ± {100 * error:.2f} points │                  25.00% │             12.50%" in output
+
+
+def test_seeds_that_are_right_about_different_images_do_not_hide_each_other(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    runs = [Path(make_run(tmp_path / f"{price}-{seed}", price, seed, 0.5, 0.5)) for price in (1, 2) for seed in (0, 1)]
+    for run, right in zip(runs, ([1, 1, 0, 0], [0, 0, 1, 1]) * 2, strict=True):
+        table(run, right)
+    assert main(["compare", *map(str, runs)]) == 0
+    assert "A - B │ +0.00 ± 0.00 points │                  25.00% │             25.00%" in capsys.readouterr().out
 
 
 def test_tables_of_other_images_or_none_are_not_paired(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

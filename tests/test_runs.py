@@ -92,6 +92,16 @@ def test_an_empty_folder_that_was_made_for_a_run_is_used(tmp_path: Path) -> None
     assert read_config(folder)["seed"] == 3
 
 
+def test_folders_of_one_name_get_numbers(tmp_path: Path) -> None:
+    assert [new_folder(tmp_path / "runs" / "x").name for _ in range(3)] == ["x", "x-2", "x-3"]
+
+
+def test_where_no_folder_can_be_made_none_is_looked_for(tmp_path: Path) -> None:
+    (tmp_path / "unmounted").symlink_to(tmp_path / "nowhere" / "at" / "all")
+    with pytest.raises(FileExistsError):
+        new_folder(tmp_path / "unmounted" / "x")
+
+
 def test_a_folder_that_holds_something_else_is_used(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     create_run(tmp_path, "LayerSkip", "ppo", 0, Outer(), tmp_path)

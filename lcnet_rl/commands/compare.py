@@ -201,7 +201,7 @@ def print_same_images(groups: Sequence[Group], split: str) -> None:
             rows.append([f"{one} - {other}", "other images", "", ""])
             continue
         gain, error = paired_difference(correct, other_correct)
-        only = [float((a - b).clamp(min=0).mean()) for a, b in ((correct, other_correct), (other_correct, correct))]
+        only = [float((a * (1 - b)).mean()) for a, b in ((correct, other_correct), (other_correct, correct))]
         points = f"{100 * gain:+.2f} ± {100 * error:.2f} points"
         rows.append([f"{one} - {other}", points, *(f"{share:.2%}" for share in only)])
     if rows:

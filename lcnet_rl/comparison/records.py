@@ -49,6 +49,8 @@ class Record:
     """Of ``report.summarize``; a trial's has no controls but ``shuffled``, a dense network's no policy's figures."""
     images: Path | None = None
     """Where it is told what became of every image (``per_image``), if it is."""
+    folder: Path | None = None
+    """Its run folder; None for a trial."""
 
     @property
     def at(self) -> str:
@@ -146,7 +148,7 @@ def of_run(run: Path, split: Split) -> list[Record]:
             shown = {f"{EVALUATE}budget": summary["budget"]}
         elif several:
             shown = {f"{EVALUATE}price": summary["price"]}
-        records.append(Record(str(run), {**experiment(settings), **code, **shown}, summary, table_beside(path)))
+        records.append(Record(str(run), {**experiment(settings), **code, **shown}, summary, table_beside(path), run))
     return records
 
 
@@ -161,7 +163,7 @@ def of_dense(run: Path, split: Split) -> Record:
         raise UserError(f"{run} has no {path.name}; first: lcnet-rl evaluate {quote(str(run))} --split {split}")
     summary = {"controls": {}, **_read_summary(path, NEEDED)}
     settings = {**experiment(read_config(run)), **dotted({MODULES: recorded_modules(run)})}
-    return Record(str(run), settings, summary, table_beside(path))
+    return Record(str(run), settings, summary, table_beside(path), run)
 
 
 def _read_summary(path: Path, needed: Iterable[str]) -> dict[str, Any]:
@@ -190,8 +192,8 @@ def grouped(records: Iterable[Record], filled: Fill = dict) -> list[Group]:
     for record in records:
         record = replace(record, settings=filled(record.settings))
         rest = {name: value for name, value in record.settings.items() if name != SEED}
-        rest |= lineages(record.settings, filled)
-        seeds = [record.settings.get(SEED), lineages(record.settings, filled, seeds=True)]
+        rest |= lineages(record.settings, filled, record.folder)
+        seeds = [record.settings.get(SEED), lineages(record.settings, filled, record.folder, seeds=True)]
         groups.setdefault(json.dumps(rest, sort_keys=True), {})[json.dumps(seeds, sort_keys=True)] = record
     return [
         Group(tuple(sorted(by_seeds.values(), key=lambda record: record.settings.get(SEED) or 0)))
@@ -205,16 +207,16 @@ def left_out(records: Iterable[Record], groups: Iterable[Group]) -> list[str]:
     return [name for name in (record.name + record.at for record in records) if name not in counted]
 
 
-def lineages(settings: Mapping[str, Any], filled: Fill, seeds: bool = False) -> dict[str, Any]:
+def lineages(settings: Mapping[str, Any], filled: Fill, folder: Path | None, seeds: bool = False) -> dict[str, Any]:
     """How the networks were trained that a run starts from or learns from, by option; with ``seeds``, by which too."""
-    return {option: lineage(settings, filled, option, seeds) for option in ORIGINS}
+    return {option: lineage(settings, filled, option, folder, seeds) for option in ORIGINS}
 
 
-def lineage(settings: Mapping[str, Any], filled: Fill, option: str, seeds: bool) -> Any:
-    """How the network was trained that ``option`` names; where that is not known, its name."""
+def lineage(settings: Mapping[str, Any], filled: Fill, option: str, folder: Path | None, seeds: bool) -> Any:
+    """How the network was trained that ``option`` of the run in ``folder`` names; where that is not known, its name."""
     init = settings.get(option)
     known = pretrained(settings["dataset"], settings["backbone"], settings.get("width")) if init == "auto" else None
-    path = known or Path(str(init))
+    path = known or as_typed(Path(str(init)), folder)
     run = path.parent if path.is_file() else path
     if init is None or not (run / CONFIG).is_file():
         return init
@@ -222,7 +224,13 @@ def lineage(settings: Mapping[str, Any], filled: Fill, option: str, seeds: bool)
     how = {name: value for name, value in filled(experiment(trained)).items() if seeds or name != SEED}
     # Any other file, such as start.safetensors, holds other weights than those that the folder stands for.
     itself = run / (MODEL if has_agent(trained) else BACKBONE)
-    return how | lineages(how, filled, seeds) | ({} if path in (run, itself) else {"file": path.name})
+    return how | lineages(how, filled, run, seeds) | ({} if path in (run, itself) else {"file": path.name})
+
+
+def as_typed(path: Path, folder: Path | None) -> Path:
+    """What a path in the command of the run in ``folder`` names: that was typed above it, wherever that is by now."""
+    above = [] if folder is None else folder.resolve().parents
+    return next((base / path for base in above if (base / path).exists()), path)
 
 
 def differing(groups: Sequence[Group], filled: Fill = dict) -> dict[str, list[Any]]:
@@ -233,7 +241,7 @@ def differing(groups: Sequence[Group], filled: Fill = dict) -> dict[str, list[An
     names = dict.fromkeys(name for group in groups for name in group.first.settings if name != SEED)
     values = {name: [group.first.settings.get(name) for group in groups] for name in names}
     told = values | {
-        option: [lineage(group.first.settings, filled, option, seeds=False) for group in groups]
+        option: [lineage(group.first.settings, filled, option, group.first.folder, seeds=False) for group in groups]
         for option in ORIGINS
         if option in values
     }

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from lcnet_rl.comparison.frontier import Point
+from lcnet_rl.comparison.frontier import Point, pareto
 from lcnet_rl.comparison.kinds import is_pruned, rivals
 from lcnet_rl.comparison.picture import plot_frontier
 from lcnet_rl.comparison.records import Group
@@ -90,7 +90,7 @@ def draw(of: Standing, path: Path) -> None:
     pruned = {name: point for name, point in of.given.items() if is_pruned(Path(name))}
     plot_frontier(
         [of.groups[index] for index in ours],
-        [ours.index(index) for index in of.front if index in ours],
+        pareto([of.points[index] for index in ours]),
         {**of.beside, **{name: point for name, point in of.given.items() if name not in pruned}},
         of.published,
         title,
