@@ -33,9 +33,9 @@ def center(
     """``center_threshold``, until decisions also spend the target with the BatchNorm statistics that they lead to.
 
     Rounds of statistics and threshold may swing: a threshold that spends too much with its own statistics is answered
-    by one that spends too little with its own, and so on. Then the shift is looked for between one of each kind;
-    after ``TRIES`` of them, a warning, and the one that came nearest stays. So it does where few images leave few
-    shares to choose from, or even everything kept spends too little.
+    by one that spends too little with its own, and so on. Then the shift is looked for between one of each kind.
+    Where ``TRIES`` shifts do not suffice, or nothing comes closer, as with few images or where even keeping everything
+    spends too little, there is a warning, and the shift that came nearest stays.
 
     Where no threshold meets the target, a warning, and decisions stay as they are.
     """

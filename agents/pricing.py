@@ -4,7 +4,7 @@ A price of its own meaning is chosen with ``price``; a share of dense MACs with 
 reward, whose price is the dual variable of that constraint; one agent for many budgets with a range of prices.
 
 Gates read the price too. Of a target's controller, ``reinforce`` shows them the slow, integral part only. If they also
-read the part that answers the last step's overspending, decisions would hang on those of the step before, and swing
+read the part that answers the last step's overspending, decisions would depend on those of the step before, and swing
 with them. In an environment, and so for ``ppo`` and ``a2c``, what is read is what is charged.
 """
 
@@ -42,8 +42,9 @@ class PricingConfig(FinetuneConfig):
     target: float | None = None
     """Mean share of dense MACs to reach: the price then moves by itself to where the policy spends just that."""
     price_rate: float = 6.0
-    """With a target: how much overspending by the whole dense MACs raises the price, at once and again over every
-    ramp's length (of a shorter ramp than 0.3, over that share of the policy's training)."""
+    """With a target, the gains of its controller: overspending by all of the dense MACs raises the price by this at
+    once (proportional), and by as much again during a ramp's length, or 0.3 of the policy's training if the ramp is
+    shorter (integral)."""
     price_schedule: PriceSchedule = "linear"
     """How a price rises from 0, a target falls from 1, or a range opens from its lowest price: at once (constant),
     evenly (linear), or slowly at both ends (cosine). Lagrangian's target stays."""

@@ -162,7 +162,7 @@ class Reinforce:
         model.price.fill_(self.pricing.value)
         model.train()
         if model.policy and self.step >= schedule.polish:
-            model.policy.eval()  # what it decides must not hang on the batch any more
+            model.policy.eval()  # what it decides must not depend on the batch any more
 
         with autocast(self.device, config.precision):
             rollout, policy_objective = self.collect(images, labels, prices, learning)

@@ -39,7 +39,7 @@ class ReinforceConfig(PricingConfig):
     gate_lr: float = 2e-3
     """Learning rate of the keep decisions (Adam), until the ramp's end; then it falls, to 0 where --polish begins."""
     gate_weight_decay: float = 0.0
-    """L2 penalty on what the keep decisions weigh their inputs by; against learning few training images by heart."""
+    """L2 penalty on the weights of the gates' keep layers, against overfitting where training images are few."""
     log_every: int = 20
     """Steps between rows of the log."""
     save_every: int = 200

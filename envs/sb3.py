@@ -17,7 +17,6 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
-from envs.observations import Arrays
 from envs.vector import SkipVectorEnv
 from lcnet_rl.errors import UserError
 
@@ -74,10 +73,6 @@ class SB3VecEnv(VecEnv):
             self._returns = np.zeros(self.num_envs)
             self.reset_infos = self._split(infos)
         return observation, rewards.astype(np.float32), terminations, rows
-
-    def refresh(self) -> Arrays:
-        """Observe the images in flight anew, after the model's weights were changed; see ``SkipVectorEnv.refresh``."""
-        return self.env.refresh()
 
     def close(self) -> None:
         """Close the environment."""

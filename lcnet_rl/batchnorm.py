@@ -92,7 +92,7 @@ def kept_statistics(norms: Sequence[nn.BatchNorm2d]) -> Iterator[None]:
 
 
 def even_batches(rows: Tensor, most: int) -> tuple[Tensor, ...]:
-    """``rows`` (N, ...) in as few batches of at most ``most`` as do, all of one size, give or take a row.
+    """``rows`` (N, ...) in the fewest batches of at most ``most`` rows, all of one size, give or take a row.
 
     For ``fresh_statistics``: there a short last batch would count as much as a full one.
     """

@@ -32,12 +32,9 @@ def calibrate_threshold(
     budget: float,
     device: torch.device,
     precision: Precision = "fp32",
-    measure: Callable[[float], float] | None = None,
     prices: PriceRange | None = None,
 ) -> float:
-    """The smallest keep threshold whose greedy decisions stay within a budget on validation images.
-
-    Where every threshold's do, the largest one that costs as much as the smallest: no looser than keeping all needs.
+    """The keep threshold of ``threshold_within`` for greedy decisions on validation images.
 
     Args:
         model: the network.
@@ -45,11 +42,7 @@ def calibrate_threshold(
         budget: mean share of dense MACs, gates included.
         device: where to compute.
         precision: as for ``evaluate``.
-        measure: mean share at a threshold; by default that of ``model.greedy(threshold)`` on ``val``.
         prices: the prices that the policy sees, spread evenly over the images; None is the model's own.
-
-    Returns:
-        The threshold in (0, 1).
 
     Raises:
         OutOfReachError: when even the strictest threshold costs more than the budget.
@@ -59,11 +52,28 @@ def calibrate_threshold(
     def share(threshold: float) -> float:
         return evaluate(model, val, model.greedy(threshold), device, precision, seen).macs_ratio
 
-    cost = functools.cache(lambda point: (measure or share)(_threshold(point)))
+    return threshold_within(
+        budget, share, "without the last network it" if model.backbone.second else "keeping nothing"
+    )
+
+
+def threshold_within(budget: float, share: Callable[[float], float], least: str = "keeping nothing") -> float:
+    """The smallest keep threshold that stays within a budget.
+
+    If every one does, it is the largest one that still keeps everything that the smallest keeps.
+
+    Args:
+        budget: mean share of dense MACs.
+        share: what is spent at a threshold in (0, 1); a higher one costs no more.
+        least: what the strictest threshold does, in words.
+
+    Raises:
+        OutOfReachError: when even the strictest one costs more.
+    """
+    cost = functools.cache(lambda point: share(_threshold(point)))
     point = smallest(lambda point: cost(point) <= budget, GRID)
     if point is None:
-        what = "without the last network it" if model.backbone.second else "keeping nothing"
-        raise OutOfReachError(f"no threshold meets a budget of {budget:.3f}: {what} still costs {cost(GRID):.3f}")
+        raise OutOfReachError(f"no threshold meets a budget of {budget:.3f}: {least} still costs {cost(GRID):.3f}")
     if point == -GRID:
         cheaper = smallest(lambda point: cost(point) < cost(-GRID), GRID)
         point = 0 if cheaper is None else cheaper - 1
@@ -159,9 +169,8 @@ def calibrate_price(
     prices: PriceRange,
     device: torch.device,
     precision: Precision = "fp32",
-    measure: Callable[[float], float] | None = None,
 ) -> float:
-    """The smallest price at which a policy trained for a range of them stays within a budget on validation images.
+    """The price of ``price_within`` for greedy decisions of a policy for a range of prices, on validation images.
 
     Args:
         model: the network; its own price is left as it was.
@@ -170,7 +179,6 @@ def calibrate_price(
         prices: the range it was trained for.
         device: where to compute.
         precision: as for ``evaluate``.
-        measure: mean share at a price; by default that of ``model.greedy()`` on ``val``.
 
     Raises:
         UserError: when even the highest price costs more than the budget.
@@ -179,16 +187,24 @@ def calibrate_price(
     def share(price: float) -> float:
         return evaluate(model, val, model.greedy(), device, precision, torch.full((len(val),), price)).macs_ratio
 
+    return price_within(budget, share, prices)
+
+
+def price_within(budget: float, share: Callable[[float], float], prices: PriceRange) -> float:
+    """The smallest price in a range at which ``share``, what is spent at a price, stays within a budget.
+
+    Raises:
+        UserError: when even the highest one costs more.
+    """
+
     def price(point: int) -> float:
         return float(prices.at(torch.tensor((point + PRICE_GRID) / (2 * PRICE_GRID))))
 
-    measure = measure or share
-    point = smallest(lambda point: measure(price(point)) <= budget, PRICE_GRID)
+    point = smallest(lambda point: share(price(point)) <= budget, PRICE_GRID)
     if point is None:
-        least = measure(prices.high)
         raise UserError(
-            f"no price in {prices} meets a budget of {budget:.3f}: at {prices.high:g} it still costs {least:.3f}; "
-            "train with a higher --price"
+            f"no price in {prices} meets a budget of {budget:.3f}: at {prices.high:g} it still costs "
+            f"{share(prices.high):.3f}; train with a higher --price"
         )
     return price(point)
 

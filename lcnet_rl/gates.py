@@ -2,7 +2,7 @@
 
 Both read the block's pooled input and emit keep logits, which are the policy's, and scales in [0, 1] through ReLU-1
 (``clamp(., 0, 1)``). Decisions are trained by policy gradients, scales by back-propagation, so the two have a linear
-layer each. Gates always compute in float32: a decision must not hang on the rounding of bfloat16.
+layer each. Gates always compute in float32: a decision must not depend on the rounding of bfloat16.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ def picture_paths(
     """What ran for the easiest images (upper row) and the hardest (lower row).
 
     Easy and hard are the data set's known difficulty, or else the label's log-probability where everything runs: the
-    policy's own hangs on what ran, and with several networks those images look easiest that all of them saw.
+    policy's own depends on what ran, and with several networks those images look easiest that all of them saw.
 
     Args:
         model: the network.

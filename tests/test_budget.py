@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from test_evaluate import CPU, tiny_set
 from test_model import undecided_lcnet
 
-from lcnet_rl.budget import calibrate_price, calibrate_threshold, meet_budget, smallest
+from lcnet_rl.budget import (
+    calibrate_price,
+    calibrate_threshold,
+    meet_budget,
+    price_within,
+    smallest,
+    threshold_within,
+)
 from lcnet_rl.errors import UserError
 from lcnet_rl.evaluate import evaluate
 from lcnet_rl.rewards import PriceRange
@@ -58,19 +65,17 @@ def test_a_generous_budget_keeps_everything_with_the_largest_threshold_that_does
 
 @pytest.mark.parametrize("largest", [0.3, 0.5, 0.7])
 def test_of_thresholds_that_cost_alike_the_largest_is_taken(largest: float) -> None:
-    threshold = calibrate_threshold(
-        undecided_lcnet(), tiny_set(), 0.9, CPU, measure=lambda threshold: 0.8 if threshold <= largest else 0.6
-    )
+    threshold = threshold_within(0.9, lambda threshold: 0.8 if threshold <= largest else 0.6)
     assert threshold == pytest.approx(largest, abs=0.002)
     assert threshold <= largest
 
 
 def test_where_no_threshold_changes_anything_it_stays_one_half() -> None:
-    assert calibrate_threshold(undecided_lcnet(), tiny_set(), 0.9, CPU, measure=lambda threshold: 0.8) == 0.5
+    assert threshold_within(0.9, lambda threshold: 0.8) == 0.5
 
 
-def test_calibration_may_measure_otherwise() -> None:
-    threshold = calibrate_threshold(undecided_lcnet(), tiny_set(), 0.3, CPU, measure=lambda threshold: 1 - threshold)
+def test_a_threshold_is_found_for_any_cost_that_falls() -> None:
+    threshold = threshold_within(0.3, lambda threshold: 1 - threshold)
     assert threshold == pytest.approx(0.7, abs=0.002)
     assert 1 - threshold <= 0.3
 
@@ -85,13 +90,13 @@ def test_an_impossible_budget_is_refused_with_the_least_possible_one(decides: De
 
 
 def test_the_least_possible_is_what_was_measured() -> None:
-    with pytest.raises(UserError, match=r"still costs 0\.412"):
-        calibrate_threshold(undecided_lcnet(), tiny_set(), 0.3, CPU, measure=lambda threshold: 0.412)
+    with pytest.raises(UserError, match=r"keeping nothing still costs 0\.412"):
+        threshold_within(0.3, lambda threshold: 0.412)
 
 
 def test_the_price_is_the_smallest_that_meets_the_budget() -> None:
     prices = PriceRange(0.1, 1.6)
-    found = calibrate_price(undecided_lcnet(), tiny_set(), 0.6, prices, CPU, measure=lambda price: 1 - price / 2)
+    found = price_within(0.6, lambda price: 1 - price / 2, prices)
     assert found == pytest.approx(0.8, rel=0.03)
     assert found >= 0.8
 

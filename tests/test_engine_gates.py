@@ -106,13 +106,15 @@ def test_threads_that_share_gates_do_not_get_each_others_answers() -> None:
         def __setattr__(self, name: str, value: Any) -> None:
             super().__setattr__(name, value)
             if name == "_answered" and value is not None and value[0] is one:
-                assert len(self.decide(other, 0.0)) == 3
+                interrupted.append(len(self.decide(other, 0.0)))
 
+    interrupted: list[int] = []
     model = lively(decides="layers")
     raced = Raced(Engine(model).block_gates[0].l_net, None)
     features = torch.randn(5, raced._weight.shape[1], generator=torch.Generator().manual_seed(0))
     one, other = features[:2], features[2:]
     assert len(raced.decide(one, 0.0)) == 2
+    assert interrupted == [3]
 
 
 @pytest.mark.parametrize("together", [True, False])

@@ -1,4 +1,4 @@
-"""Gates: they start open and neutral, stay in their range, and do not hang on the precision around them."""
+"""Gates: they start open and neutral, stay in their range, and do not depend on the precision around them."""
 
 from __future__ import annotations
 

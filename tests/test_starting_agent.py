@@ -124,7 +124,7 @@ def test_a_second_network_is_put_behind_the_starting_one(
     monkeypatch.setattr(train, "world_size", lambda: 2)
     for pair in (["--resume", str(run)], ["--dataset", images, *NETWORK, "--init", str(run), "--run", "never"]):
         assert main(["train", *pair]) == 2
-        assert "leave torchrun away" in " ".join(capsys.readouterr().err.split())
+        assert "start it without torchrun" in " ".join(capsys.readouterr().err.split())
 
 
 def decided_alike(first: LCNet, second: LCNet) -> bool:

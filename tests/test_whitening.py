@@ -72,5 +72,5 @@ def test_whitening_a_stem_that_is_trained_already_is_refused(
 ) -> None:
     command = ["pretrain", "--dataset", "shapes", "--recipe.whiten", "--run", str(tmp_path / "run")]
     save_backbone(fresh(), tmp_path / "fresh.safetensors")
-    assert "leave it away with --init" in failing(capsys, *command, "--init", str(tmp_path / "fresh.safetensors"))
+    assert "leave it out with --init" in failing(capsys, *command, "--init", str(tmp_path / "fresh.safetensors"))
     assert not (tmp_path / "run").exists()

@@ -56,7 +56,7 @@ class ConvNetAIGConfig(ReinforceConfig):
         defaults = {field.name: field.default for field in fields(self)}
         for name in UNUSED:
             if getattr(self, name) != defaults[name]:
-                raise UserError(f"convnet-aig has no use for --{name.replace('_', '-')}: leave it away")
+                raise UserError(f"convnet-aig has no use for --{name.replace('_', '-')}: leave it out")
         super().__post_init__()
         check_values(self, lambda value: value > 0, "be > 0", "temperature", "rate_weight")
 

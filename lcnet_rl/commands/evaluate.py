@@ -85,7 +85,7 @@ def run(config: Evaluate) -> None:
 def evaluate_dense(config: Evaluate, settings: dict[str, Any]) -> None:
     """Accuracy and MACs of a run of ``pretrain``; writes ``evaluation-SPLIT.json`` and ``images-SPLIT.csv``."""
     if config != Evaluate(config.run, config.split, device=config.device, data_root=config.data_root, out=config.out):
-        raise UserError(f"in {config.run} nothing is decided: leave --budget, --price, --which and --seed away")
+        raise UserError(f"in {config.run} nothing is decided: leave --budget, --price, --which and --seed out")
     root = data_root(config.data_root, settings)
     dataset = load_dataset(settings["dataset"], config.split, root)
     check_classes(config.run, len(dataset.classes), dataset.name, dataset.classes)

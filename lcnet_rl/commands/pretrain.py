@@ -33,7 +33,7 @@ def run(config: Pretrain) -> None:
 def run_on(config: Pretrain, device: torch.device) -> None:
     """``run``, once it is clear where."""
     if config.recipe.compile and world_size() > 1:
-        raise UserError("--recipe.compile is for one process: leave it away, or start without torchrun")
+        raise UserError("--recipe.compile is for one process: leave it out, or start without torchrun")
     if config.prune is not None and config.resume is None and world_size() > 1:
         raise UserError("--prune is for one process: start without torchrun")
     if config.recipe.compile:

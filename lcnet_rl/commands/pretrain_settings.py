@@ -54,7 +54,7 @@ class Pretrain:
         if (self.teacher is None) != (self.recipe.distill == 0):
             raise UserError("--teacher and --recipe.distill (above 0) go together")
         if self.recipe.whiten and self.init is not None:
-            raise UserError("--recipe.whiten sets the stem's filters anew: leave it away with --init")
+            raise UserError("--recipe.whiten sets the stem's filters anew: leave it out with --init")
 
 
 def parse(arguments: Sequence[str], prog: str) -> Pretrain:

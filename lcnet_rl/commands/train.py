@@ -38,7 +38,7 @@ def run_on(config: AnyTrain, device: torch.device) -> None:
     folder, classes = config.resume, len(train.classes)
     backbone = load_backbone(str(folder / START), classes=classes) if folder else starting_backbone(config, classes)
     if world_size() > 1 and backbone.second:
-        raise UserError("a network behind another one trains in one process: leave torchrun away")
+        raise UserError("a network behind another one trains in one process: start it without torchrun")
     if folder is not None:
         check_same_data(folder, train)
         by_main(warn_if_edited)(folder, config)

@@ -24,7 +24,7 @@ from lcnet_rl.rewards.values import checked_call, checked_potential
 class Reward(ABC):
     """A reward shape; all tensors are of one shape, one number an image, float.
 
-    An image's number hangs on that image alone, and is finite for shares from 0 to 2.5 (``values.MOST``). What a
+    An image's number depends on that image alone, and is finite for shares from 0 to 2.5 (``values.MOST``). What a
     subclass returns is checked at every call; its arguments are copies, and its to change.
     """
 

@@ -28,7 +28,7 @@ def check_reward(name: str, reward: Reward) -> None:
     """Refuse what is no shape.
 
     Raises:
-        UserError: when it fails, returns anything but one finite float an image that hangs on that image alone, rises
+        UserError: when it fails, returns anything but one finite float an image that depends on that image alone, rises
             with compute, or is not what ``pays_by_step`` and ``has_potential`` say.
     """
     judged, share, price = _points()

@@ -111,7 +111,7 @@ def off_line(gained: Tensor, cost: Tensor, size: Tensor) -> Tensor:
 
 
 def slopes(task: Tensor, judged: Judgement) -> dict[str, Tensor]:
-    """Derivatives of a task, (B,), by the log-probabilities and confidences that it hangs on."""
+    """Derivatives of a task, (B,), by the log-probabilities and confidences that it depends on."""
     by = {"log_prob": judged.log_prob, "confidence": judged.confidence}
     found = torch.autograd.grad(task.sum(), list(by.values()), retain_graph=True, allow_unused=True)
     return {name: slope for name, slope in zip(by, found, strict=True) if slope is not None}
