@@ -15,12 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import torchvision
 from PIL import Image
 
 from lcnet_rl.data import cifar10, cifar10_formats, cifar10_sources, load_dataset
 from lcnet_rl.data.root import data_root
 from lcnet_rl.errors import UserError
+from lcnet_rl.files import write_tensors
 
 IMAGES = 20
 Batches = dict[str, np.ndarray]
@@ -80,7 +82,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "half written": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
     "empty": lambda path: path.write_bytes(b""),
     "another file": lambda path: path.write_text("not a tensor in sight"),
-    "other tensors": lambda path: cifar10.save_file({"weights": np.zeros(3)}, path),
+    "other tensors": lambda path: write_tensors(path, {"weights": torch.zeros(3)}, {}),
 }
 
 
@@ -98,7 +100,7 @@ def test_a_broken_cached_file_is_noticed_and_replaced(
     shutil.move(tmp_path / "away", placed)
     capsys.readouterr()
     assert_loads(tmp_path, batches)
-    assert "is broken" in capsys.readouterr().err
+    assert "is broken" in capsys.readouterr().out
     assert cache.read_bytes() == good
 
 
@@ -253,10 +255,10 @@ def test_where_nothing_can_be_kept_the_data_are_used_all_the_same(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(cifar10, "save_file", full)
+    monkeypatch.setattr(cifar10, "write_tensors", full)
     assert_loads(tmp_path, batches)
     assert [entry.name for entry in tmp_path.iterdir()] == ["cifar-10-batches-bin"]
-    told = capsys.readouterr().err.splitlines()
+    told = capsys.readouterr().out.splitlines()
     assert any("could not be kept" in line and "No space left on device" in line for line in told)
 
 

@@ -12,15 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from lcnet_rl.data import cifar10_sources
 from lcnet_rl.data.cifar10_formats import NAMES, ROW, Batch
 from lcnet_rl.data.dataset import Dataset, Part
 from lcnet_rl.errors import UserError
-from lcnet_rl.files import replacing
+from lcnet_rl.files import write_tensors
+from lcnet_rl.progress import console
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CACHE = "cifar10.safetensors"
@@ -44,18 +43,16 @@ class BrokenError(Exception):
     """A batch or a cached file that is not what it should be; the message says how."""
 
 
-def load(root: Path, part: Part, console: Console | None = None) -> Dataset:
+def load(root: Path, part: Part) -> Dataset:
     """The 50,000 official training images or the 10,000 test images, in official order.
 
     Args:
         root: data root; the cached file is read from here, or fetched and written if absent or broken.
         part: ``"train"`` or ``"test"``.
-        console: where progress is shown; standard error by default.
 
     Raises:
         UserError: no source could provide the data, or what is in ``root`` may not be read.
     """
-    console = console or Console(stderr=True, markup=False, emoji=False)
     names = [name for name in NAMES if name.startswith("test") == (part == "test")]
     path = root / CACHE
     try:
@@ -66,9 +63,9 @@ def load(root: Path, part: Part, console: Console | None = None) -> Dataset:
         console.print(f"{path} is broken ({problem}); fetching CIFAR-10 again", soft_wrap=True)
         batches = None
     if batches is None:
-        fetched = cifar10_sources.fetch(root, verify, console)
+        fetched = cifar10_sources.fetch(root, verify)
         try:
-            write(path, fetched)
+            write_tensors(path, {name: torch.tensor(batch) for name, batch in fetched.items()}, {})
         except OSError as problem:
             console.print(
                 f"CIFAR-10 could not be kept in {root} ({problem}), so it is unpacked at every start; choose another "
@@ -114,16 +111,3 @@ def read(path: Path, names: list[str]) -> list[Batch]:
     for name, batch in zip(names, batches, strict=True):
         verify(name, batch)
     return batches
-
-
-def write(path: Path, batches: dict[str, Batch]) -> None:
-    """Replace the cached file, atomically.
-
-    Raises:
-        OSError: the disk is full, or the folder cannot be written.
-    """
-    with replacing(path) as temporary:
-        try:
-            save_file(batches, temporary)
-        except SafetensorError as problem:  # what safetensors makes of an I/O error
-            raise OSError(str(problem)) from problem

