@@ -61,6 +61,8 @@ class PricingConfig(FinetuneConfig):
                 raise UserError(f"lagrangian has a target of its own: write --reward lagrangian:target={self.target}")
             if not 0 < reward.target <= 1:
                 raise UserError(f"lagrangian's target is a share of dense MACs in (0, 1], got {reward.target}")
+        if isinstance(reward, Lagrangian) and not prices.is_one:
+            raise UserError(f"lagrangian finds one price by itself: for the range {prices} give another --reward")
         if self.aim is not None and not prices.is_one:
             raise UserError(
                 f"a target (here {self.aim:g}, given or the preset's) moves one price: for the range {prices} give "

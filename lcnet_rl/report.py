@@ -115,7 +115,8 @@ def rewarded(
         control: {**figures, "mean_reward": controls[control].reward(reward, price)}
         for control, figures in summary["controls"].items()
     }
-    return summary | {"reward": name, "mean_reward": policy.reward(reward, price), "controls": told}
+    earned = policy.reward(reward, price)
+    return summary | {"reward": name, "reward_price": price, "mean_reward": earned, "controls": told}
 
 
 def measured(
@@ -164,7 +165,9 @@ def print_summary(summary: dict[str, Any]) -> None:
         row(f"control: {name}", control)
     console.print(table)
     if reward:
-        console.print(f"Rewards are means of {summary['reward']} at price {summary['price']:.4g}.", soft_wrap=True)
+        console.print(
+            f"Rewards are means of {summary['reward']} at price {summary['reward_price']:.4g}.", soft_wrap=True
+        )
 
     blocks = Table(title="kept per block, share of images and of filters", title_justify="left")
     for column in ("block", "runs", "filters"):

@@ -130,7 +130,7 @@ def test_a_restored_price_goes_on_as_if_nothing_had_happened() -> None:
         ({"target": 0.5, "reward": "lagrangian"}, "write --reward lagrangian:target=0.5"),
         ({"reward": "lagrangian:target=0"}, "lagrangian's target is a share"),
         ({"target": 0.5, "price": "0.1..1"}, "a target (here 0.5, given or the preset"),
-        ({"reward": "lagrangian", "price": "0.1..1"}, "a target (here 0.6, given or the preset"),
+        ({"reward": "lagrangian", "price": "0.1..1"}, "lagrangian finds one price by itself: for the range 0.1..1"),
         ({"price": "1..0.1"}, "a range of prices rises"),
         ({"price": "0..1"}, "a range of prices rises"),
         ({"price": "cheap"}, "price is a number like 0.3 or a range"),

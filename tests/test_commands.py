@@ -18,6 +18,7 @@ from lcnet_rl.commands import COMMANDS, main
 from lcnet_rl.commands.train_settings import ALGOS, parse
 from lcnet_rl.data import Dataset, load_dataset
 from lcnet_rl.dense import dense_accuracy
+from lcnet_rl.errors import UserError
 from lcnet_rl.interrupt import deferred_interrupt
 from lcnet_rl.macs import dense_macs
 from lcnet_rl.pretrained import REFERENCE
@@ -56,6 +57,11 @@ def failing(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (("sweep", "--space", "groups=3,4"), "groups must divide 16 filters"),
         (("sweep", "--space", "price=1,2", "--price", "nan"), "price must be >= 0"),
         (("evaluate", str(REFERENCE / "resnet20"), "--budget", "0.5"), "nothing is decided: leave --budget"),
+        (
+            ("evaluate", str(REFERENCE / "resnet20-45"), "--score", "linear"),
+            "a reward and its price, such as linear@0.5",
+        ),
+        (("evaluate", str(REFERENCE / "resnet20-45"), "--score", "linaer@1"), "did you mean linear"),
         (("train", "--resume", str(REFERENCE / "resnet20")), "to go on: lcnet-rl pretrain --resume"),
         (("pretrain", "--resume", str(REFERENCE / "resnet20-ppo")), "to go on: lcnet-rl train --resume"),
         (("train", "--init", str(REFERENCE / "resnet18-32")), "give --backbone resnet18 --width 32"),
@@ -197,6 +203,19 @@ def test_command_line_overrides_the_preset(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump({"algo": "reinforce", "agent": {"price": 0.7, "entropy": 0.5}}))
     config = parse(["--preset", str(path), "--price", "0.1"], "train")
     assert (config.agent.price, config.agent.entropy) == (0.1, 0.5)
+
+
+def test_a_presets_width_is_that_of_its_own_backbone() -> None:
+    assert parse(["--preset", "smoke"], "train").width == 8
+    assert parse(["--preset", "smoke", "--backbone", "resnet14"], "train").width == 8
+    assert parse(["--preset", "smoke", "--backbone=resnet20"], "train").width is None
+    assert parse(["--preset", "smoke", "--backbone", "resnet20", "--width", "4"], "train").width == 4
+
+
+def test_a_price_is_refused_where_the_reward_finds_its_own() -> None:
+    assert parse(["--preset", "smoke", "--reward", "lagrangian:target=0.7"], "train").agent.price == 1.0
+    with pytest.raises(UserError, match="lagrangian finds its price by itself, from 0 on: leave --price out"):
+        parse(["--preset", "smoke", "--reward", "lagrangian:target=0.7", "--price", "3"], "train")
 
 
 def test_confidence_is_an_option_of_command_line_presets_and_runs(tmp_path: Path) -> None:

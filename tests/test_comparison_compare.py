@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -77,6 +78,28 @@ def test_compare_shows_what_differs_and_tests_over_seeds(capsys: pytest.CaptureF
     p = welch([0.92, 0.91, 0.93], [0.88, 0.87, 0.89])
     assert f"{p:.3g}" in output
     assert "C: one seed, so nothing can be said about significance" in output
+
+
+def test_rewards_are_shown_where_all_runs_have_the_same(
+    capsys: pytest.CaptureFixture[str], runs: list[str], tmp_path: Path
+) -> None:
+    def score(run: str, price: float, earned: float) -> None:
+        path = Path(run) / "evaluation-test.json"
+        told = json.loads(path.read_text()) | {"reward": "linear", "reward_price": price, "mean_reward": earned}
+        told["controls"]["shuffled"]["mean_reward"] = earned - 0.5
+        path.write_text(json.dumps(told))
+
+    for index, run in enumerate(runs):
+        score(run, 0.5, 0.1 * index)
+    assert main(["compare", *runs]) == 0
+    output = capsys.readouterr().out
+    assert "mean linear at price 0.5 │ 0.1000 ± 0.1000 │" in output
+    assert "of shuffled │ -0.4000 ± 0.1000 │" in output
+    score(runs[0], 1.0, 0.1)
+    assert main(["compare", *runs]) == 0
+    output = " ".join(capsys.readouterr().out.split())
+    assert "mean linear" not in output
+    assert "rewards do not compare: linear at price 0.5, linear at price 1; lcnet-rl evaluate RUN --score" in output
 
 
 def test_compare_of_single_seeds_claims_no_significance(capsys: pytest.CaptureFixture[str], runs: list[str]) -> None:

@@ -216,6 +216,24 @@ def test_a_potential_is_one_finite_float_an_image(values: Callable[[Tensor], Ten
         create_reward(shaped(values))
 
 
+def test_a_reward_that_draws_numbers_is_called_random() -> None:
+    def noisy(judged: Judgement, share: Tensor, price: Tensor) -> Tensor:
+        return judged.correct - price * share + 0.1 * torch.rand_like(share)
+
+    with pytest.raises(UserError, match="noisy is random: of the same arguments it must make the same numbers"):
+        create_reward(noisy)
+
+
+def test_a_parameter_without_a_default_has_to_be_given() -> None:
+    def base(judged: Judgement, share: Tensor, price: Tensor, penalty: float) -> Tensor:
+        return judged.correct - penalty * (1 - judged.correct) - price * share
+
+    register_reward("test-needs")(base)
+    with pytest.raises(UserError, match="needs penalty: give it a default, or write test-needs:penalty=NUMBER"):
+        create_reward("test-needs")
+    assert create_reward("test-needs:penalty=1").pays_by_step
+
+
 def test_a_reward_is_tried_where_predictions_are_sure(module: str) -> None:
     with pytest.raises(
         UserError, match=r"inverse returned nan at share 0, price 0, correct 1, log_prob 0, confidence 1: it"

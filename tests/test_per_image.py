@@ -110,6 +110,11 @@ def test_evaluate_tells_what_became_of_every_image(
         assert accuracy(name) == control["accuracy"]
     share = figures["macs_mean"] / figures["dense_macs"]
     assert figures["mean_reward"] == pytest.approx(figures["accuracy"] - figures["price"] * share)
+    log_prob = sum(map(float, told["log_prob"])) / len(test)
+    assert main(["evaluate", str(run), "--score", "confidence:floor=99@0.5", "--out", str(tmp_path / "scored")]) == 0
+    scored = json.loads((tmp_path / "scored" / "evaluation-test.json").read_text())
+    assert (scored["reward"], scored["reward_price"]) == ("confidence:floor=99", 0.5)
+    assert scored["mean_reward"] == pytest.approx(log_prob - 0.5 * share, abs=1e-4)
     left = {path: path.stat().st_mtime_ns for path in run.iterdir()}
     assert main(["evaluate", str(run), "--out", str(tmp_path / "out")]) == 0
     assert left == {path: path.stat().st_mtime_ns for path in run.iterdir()}

@@ -90,7 +90,7 @@ def test_what_skipping_loses_and_what_rewards_are_is_said(screen: Console) -> No
     report.print_summary(summary)
     assert "reward" not in screen.export_text().lower()
     summary |= {"gain_over_keep_all": -0.02, "gain_over_keep_all_error": 0.004}
-    summary |= {"reward": "cubic:penalty=1", "price": 0.25, "mean_reward": 0.6543}
+    summary |= {"reward": "cubic:penalty=1", "reward_price": 0.25, "mean_reward": 0.6543}
     summary["controls"]["keep-all"] = {"accuracy": 0.5, "macs_mean": 2.345e6, "mean_reward": 0.4321}
     report.print_summary(summary)
     text = screen.export_text()

@@ -203,6 +203,8 @@ def test_local_workers_share_the_study(capsys: pytest.CaptureFixture[str], image
         (["--preset", "smoek"], "did you mean smoke"),
         (["--preset", "smoke", "--train", "smoek"], "did you mean smoke"),
         (["--space", "prise=1..2"], "did you mean"),
+        (["--space", "price=1..2", "--space=epochs=1,2"], "--space is given more than once: name all after one"),
+        (["--space", "price=1..2", "--fixed", "seed=1", "--fixed", "epochs=1"], "--fixed is given more than once"),
         (["--space", "price=-1..2"], "price must be >= 0"),
         (["--space", "price=1..2", "--fixed", "sed=1"], "did you mean seed"),
         (["--space", "price=1..2", "--fixed", "seed"], "give NAME=VALUE"),

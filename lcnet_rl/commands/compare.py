@@ -129,7 +129,8 @@ def _agents(name: str) -> str:
 
 
 def print_results(groups: Sequence[Group], title: str) -> None:
-    """Accuracy, compute, controls and the gain over shuffled decisions; "-" where it was not measured."""
+    """Accuracy, compute, controls, the gain over shuffled decisions, and rewards where all have the same; "-" where it
+    was not measured."""
     rows = []
 
     words = {nothing_skipped(record) for group in groups for record in group.records if _decides(record)}
@@ -144,8 +145,8 @@ def print_results(groups: Sequence[Group], title: str) -> None:
         if any(cell != "-" for cell in cells):
             rows.append([name, *cells])
 
-    def control(name: str) -> Callable[[Record], float | None]:
-        return lambda record: record.summary["controls"].get(name, {}).get("accuracy")
+    def control(name: str, figure: str = "accuracy") -> Callable[[Record], float | None]:
+        return lambda record: record.summary["controls"].get(name, {}).get(figure)
 
     def gain(record: Record) -> float | None:
         return record.summary.get("gain_over_shuffled")
@@ -157,9 +158,27 @@ def print_results(groups: Sequence[Group], title: str) -> None:
     for name in dict.fromkeys(name for group in groups for r in group.records for name in r.summary["controls"]):
         row(f"control: {name}", control(name), "{:.2%}".format)
     row("gain over shuffled", gain, lambda points: f"{100 * points:.2f} points")
+    rewards = {reward for group in groups for record in group.records if (reward := rewarded_by(record))}
+    if len(rewards) == 1:
+        (reward,) = rewards
+        row(f"mean {reward}", lambda record: record.summary.get("mean_reward"), "{:.4f}".format)
+        for name in ("shuffled", "static"):
+            row(f"of {name}", control(name, "mean_reward"), "{:.4f}".format)
     row("distinct paths", lambda record: record.summary.get("distinct_paths"), "{:,.0f}".format)
     rows.append(["seeds", *(str(len(group.records)) for group in groups)])
     print_table(title, ["", *labels(len(groups))], rows)
+    if len(rewards) > 1:
+        several = f"rewards do not compare: {', '.join(sorted(rewards))}"
+        console.print(f"{several}; lcnet-rl evaluate RUN --score REWARD@PRICE tells one of all", soft_wrap=True)
+
+
+def rewarded_by(record: Record) -> str | None:
+    """The reward that an evaluation tells the mean of, with its price; None where it tells none."""
+    of = record.summary
+    if "mean_reward" not in of:
+        return None
+    price = of["reward_price"] if "reward_price" in of else of["price"]  # as older evaluations have it
+    return f"{of['reward']} at price {price:.4g}"
 
 
 def print_table(

@@ -26,7 +26,7 @@ from lcnet_rl.plots import picture_paths, plot_tradeoff
 from lcnet_rl.progress import Progress, console
 from lcnet_rl.provenance import command_line
 from lcnet_rl.report import measured, print_summary, rewarded, summarize, whole
-from lcnet_rl.rewards import PriceRange, price_range
+from lcnet_rl.rewards import PriceRange, create_reward, price_range
 from lcnet_rl.runs import START, WEIGHTS, data_root, has_agent, read_config
 from lcnet_rl.unchanged import check_classes, warn_if_changed
 from lcnet_rl.weights import load_backbone, load_model
@@ -48,6 +48,8 @@ class Evaluate:
     run that was trained for a range of prices."""
     price: float | None = None
     """The price to decide at, of a run that was trained for a range of them; the middle one if not given."""
+    score: str | None = None
+    """A reward and its price, such as linear@0.5, to tell the means of; by default those of the training."""
     which: Literal["final", "best"] = "final"
     """The final model, or the best by validation reward."""
     device: str = "auto"
@@ -85,7 +87,7 @@ def run(config: Evaluate) -> None:
 def evaluate_dense(config: Evaluate, settings: dict[str, Any]) -> None:
     """Accuracy and MACs of a run of ``pretrain``; writes ``evaluation-SPLIT.json`` and ``images-SPLIT.csv``."""
     if config != Evaluate(config.run, config.split, device=config.device, data_root=config.data_root, out=config.out):
-        raise UserError(f"in {config.run} nothing is decided: leave --budget, --price, --which and --seed out")
+        raise UserError(f"in {config.run} nothing is decided: leave --budget, --price, --score, --which and --seed out")
     root = data_root(config.data_root, settings)
     dataset = load_dataset(settings["dataset"], config.split, root)
     check_classes(config.run, len(dataset.classes), dataset.name, dataset.classes)
@@ -143,6 +145,7 @@ def evaluate_run(config: Evaluate, model: LCNet, train: Dataset, val: Dataset, d
     device = resolve_device(config.device)
     model.to(device)
     settings = read_config(config.run)
+    score = None if config.score is None else parse_score(config.score)
     prices = price_range(settings["agent"]["price"])
     if config.price is not None:
         model.price.fill_(prices.checked(config.price))
@@ -154,8 +157,9 @@ def evaluate_run(config: Evaluate, model: LCNet, train: Dataset, val: Dataset, d
     controls = run_controls(model, dataset, policy, train, val, device, config.seed)
     summary = summarize(model, dataset, policy, accuracy_of(dense, dataset), controls)
     summary = measured(summary, model, settings["seed"], config.budget, config.which, config.seed)
+    reward, price = score or (settings["agent"]["reward"], summary["price"])
     try:
-        summary = rewarded(summary, settings["agent"]["reward"], summary["price"], policy, controls)
+        summary = rewarded(summary, reward, price, policy, controls)
     except UserError as error:  # a module of the user's own may be elsewhere by now
         console.print(f"no mean rewards: {error}", style="yellow", soft_wrap=True)
     others = {whole(summary): dense, **{name: results.predictions for name, results in controls.items()}}
@@ -168,6 +172,22 @@ def evaluate_run(config: Evaluate, model: LCNet, train: Dataset, val: Dataset, d
     plot_tradeoff(summary, curve, line, name, picture_of(config, "tradeoff"))
     picture_paths(model, dataset, policy, controls["keep-all"], name, picture_of(config, "paths"))
     return summary
+
+
+def parse_score(text: str) -> tuple[str, float]:
+    """A reward's name and the price of ``REWARD@PRICE``.
+
+    Raises:
+        UserError: when there is no such reward, or no price.
+    """
+    name, _, price = text.rpartition("@")
+    if not name:
+        raise UserError(f"--score is a reward and its price, such as linear@0.5, got {text}")
+    prices = price_range(price)
+    if not prices.is_one:
+        raise UserError(f"--score has one price, got {price}")
+    create_reward(name)
+    return name, prices.low
 
 
 def write_run_images(
@@ -185,7 +205,7 @@ def write_run_images(
     names = decision_names(model.depth, len(model.spec.backbone.networks))
     columns = [f"block {name}" if name.isdecimal() else name for name in names]
     ran = dict(zip(columns, model.kept(policy.actions)[1], strict=True))
-    figures = {"confidence": policy.confidence, "macs": policy.macs, **ran}
+    figures = {"confidence": policy.confidence, "log_prob": policy.log_prob, "macs": policy.macs, **ran}
     write_images(path, dataset, policy.predictions, others, figures)
 
 

@@ -85,7 +85,14 @@ class Sweep:
 
 
 def parse(arguments: Sequence[str], prog: str) -> Sweep:
-    """Settings from the command line, over those of --preset."""
+    """Settings from the command line, over those of --preset.
+
+    Raises:
+        UserError: for --space or --fixed more than once, of which only the last would count.
+    """
+    for name in ("--space", "--fixed"):
+        if sum(argument.partition("=")[0] == name for argument in arguments) > 1:
+            raise UserError(f"{name} is given more than once: name all after one, {name} NAME=... NAME=...")
     given = parse_options(Sweep, arguments, prog)
     if given.preset is None:
         return given

@@ -17,6 +17,7 @@ from agents.rivals.skipnet import SkipNetConfig
 from agents.sb3_config import A2CConfig, PPOConfig
 from lcnet_rl.commands.parsing import option, parse_over
 from lcnet_rl.errors import UserError, unknown_name
+from lcnet_rl.rewards import Lagrangian, create_reward
 from lcnet_rl.runs import has_agent, read_config
 from lcnet_rl.settings import from_dict, read_preset
 from lcnet_rl.spec import DEFAULT_GROUPS, Decides
@@ -160,5 +161,9 @@ def parse(arguments: Sequence[str], prog: str) -> AnyTrain:
         raise unknown_name("algo", algo, ALGOS)
     if values.get("algo", algo) != algo:
         raise UserError(f"{resume or preset} is for --algo {values['algo']}, not {algo}")
+    if resume is None and option(arguments, "--backbone") not in (None, values.get("backbone")):
+        values.pop("width", None)  # it is that of the preset's own backbone
     config: AnyTrain = parse_over(from_dict(ALGOS[algo], values, resume or preset or "settings"), arguments, prog)
+    if option(arguments, "--price") is not None and isinstance(create_reward(config.agent.reward), Lagrangian):
+        raise UserError("lagrangian finds its price by itself, from 0 on: leave --price out")
     return config

@@ -131,15 +131,13 @@ def _made(name: str, shape: Shape, arguments: str) -> Reward:
 
 
 def _parameters(name: str, shape: Callable[..., Any], arguments: str) -> dict[str, float]:
-    if isinstance(shape, type) and issubclass(shape, Reward) and dataclasses.is_dataclass(shape):
-        known = [field.name for field in dataclasses.fields(shape)]
-    elif isinstance(shape, type):
+    if isinstance(shape, type) and not (issubclass(shape, Reward) and dataclasses.is_dataclass(shape)):
         raise UserError(f"reward {name} is a class, but no dataclass that is a Reward")
-    else:
-        try:
-            known = list(inspect.signature(shape).parameters)[_ARGUMENTS:]
-        except ValueError as error:  # of functions that are not written in Python
-            raise UserError(f"reward {name} is no function of (judged, share, price)") from error
+    try:
+        signature = inspect.signature(shape).parameters
+    except ValueError as error:  # of functions that are not written in Python
+        raise UserError(f"reward {name} is no function of (judged, share, price)") from error
+    known = list(signature)[0 if isinstance(shape, type) else _ARGUMENTS :]
     parameters = {}
     for argument in filter(None, arguments.split(",")):
         key, _, value = argument.partition("=")
@@ -153,7 +151,15 @@ def _parameters(name: str, shape: Callable[..., Any], arguments: str) -> dict[st
             raise UserError(f"reward {name}: {key} must be a number, got {value!r}") from error
         if name in _BUILT_IN and not 0 <= parameters[key] < math.inf:
             raise UserError(f"reward {name}: {key} must be >= 0, got {value}")
+    for key in known:
+        if key not in parameters and _is_needed(signature[key]):
+            raise UserError(f"reward {name} needs {key}: give it a default, or write {name}:{key}=NUMBER")
     return parameters
+
+
+def _is_needed(parameter: inspect.Parameter) -> bool:
+    several = parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return parameter.default is inspect.Parameter.empty and not several
 
 
 def _redefined(old: Shape, new: Shape) -> bool:

@@ -35,6 +35,8 @@ def check_reward(name: str, reward: Reward) -> None:
     log_prob = _predictions().log_prob
     try:
         values = reward(judged, share, price)
+        if not torch.equal(values, reward(judged, share, price)):
+            raise UserError(f"reward {name} is random: of the same arguments it must make the same numbers")
         _check_alone(f"reward {name}", values, lambda one: reward(judged[one], share[one], price[one]))
         potentials = reward.potential(log_prob)
         _check_alone(f"the potential of reward {name}", potentials, lambda one: reward.potential(log_prob[one]))
