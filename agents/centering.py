@@ -61,7 +61,7 @@ def center(
         model.shift_logits(nearest - shift)
         swing = too_much is not None and too_little is not None
         why = "decisions swing with BatchNorm's statistics" if swing else "no threshold comes nearer"
-        text = f"{why}: they stay {off:.1%} of the dense MACs beside the target"
+        text = f"{why}: the policy stays {off:.1%} of the dense MACs beside the target"
         console.print(text, style="yellow", soft_wrap=True)
     except OutOfReachError as error:
         model.shift_logits(-shift)

@@ -20,6 +20,8 @@ from lcnet_rl.report import whole
 mpl.use("Agg")
 BELOW = 4
 """Points of accuracy that are drawn below the worst control."""
+MARGIN = 0.1
+"""What is left free to the left of the cheapest point, as a share of the MACs that are shown."""
 
 
 def plot_tradeoff(summary: dict[str, Any], curve: list[tuple[float, float]], line: str, name: str, path: Path) -> None:
@@ -46,8 +48,13 @@ def plot_tradeoff(summary: dict[str, Any], curve: list[tuple[float, float]], lin
         axes.plot(*point, marker, ms=8, ls="", color=f"C{index}", label=f"control: {kind}")
     axes.set_xlabel("MMACs per image, gates included")
     axes.set_ylabel("accuracy, %")
-    shown = [summary["accuracy"], summary["dense_accuracy"], *(c["accuracy"] for c in summary["controls"].values())]
-    axes.set_ylim(bottom=100 * min(shown) - BELOW)  # the line may go on to where nothing is kept
+    points = [(summary["macs_mean"], summary["accuracy"]), (summary["dense_macs"], summary["dense_accuracy"])]
+    points += [(control["macs_mean"], control["accuracy"]) for control in summary["controls"].values()]
+    lowest = min(accuracy for _, accuracy in points) - BELOW / 100
+    shown = [macs for macs, accuracy in [*points, *curve] if accuracy >= lowest]
+    # The line may go on to where nothing is kept.
+    axes.set_ylim(bottom=100 * lowest)
+    axes.set_xlim(left=(min(shown) - MARGIN * (max(shown) - min(shown))) / 1e6)
     title = f"{name}: {summary['backbone']} on {summary['dataset']}/{summary['split']}"
     axes.set_title(title, fontsize="medium")  # a run that is named by its settings has a long name
     axes.grid(alpha=0.3)
@@ -56,11 +63,12 @@ def plot_tradeoff(summary: dict[str, Any], curve: list[tuple[float, float]], lin
         figure.savefig(temporary, format="png", dpi=130)
 
 
-def plot_latencies(latencies: dict[str, dict[str, Any]], path: Path) -> None:
+def plot_latencies(latencies: dict[str, dict[str, Any]], title: str, path: Path) -> None:
     """Time an image against its MACs, one dot an image: a network that really skips rises from left to right.
 
     Args:
         latencies: by contestant, ``macs`` and ``milliseconds`` of the same images, and whether it is ``dense``.
+        title: above it.
         path: the PNG to write.
     """
     figure = Figure(figsize=(8, 4.5), layout="constrained")
@@ -71,8 +79,11 @@ def plot_latencies(latencies: dict[str, dict[str, Any]], path: Path) -> None:
         axes.plot(macs, row["milliseconds"], marker, ms=4, alpha=0.5, color=f"C{index}", label=name)
     axes.set_xlabel("MMACs of the image, gates included")
     axes.set_ylabel("ms an image, batch 1")
-    axes.set_yscale("log")
-    axes.grid(alpha=0.3)
+    axes.set_yscale("log", subs=(2, 5))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}")
+    axes.set_title(title, fontsize="medium")
+    axes.grid(alpha=0.3, which="both")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=130)

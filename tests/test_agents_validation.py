@@ -14,8 +14,9 @@ from agents.pricing import PricingConfig
 from agents.sb3 import train_sb3
 from agents.sb3_config import PPOConfig
 from agents.validation import Validation
+from lcnet_rl import tradeoff
 from lcnet_rl.backbones import create_backbone
-from lcnet_rl.commands import evaluate, main
+from lcnet_rl.commands import main
 from lcnet_rl.data import Dataset
 from lcnet_rl.model import LCNet
 from lcnet_rl.rewards import PriceRange
@@ -74,7 +75,7 @@ def test_a_resumed_run_knows_its_best_reward(tmp_path: Path) -> None:
 def test_evaluate_takes_the_best_model_where_it_is_asked_to(
     images: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluate, "CURVE", (0.5,))
+    monkeypatch.setattr(tradeoff, "CURVE", (0.5,))
     backbone = create_backbone("resnet8", 2, 4)
     run = write(tmp_path / "run", "train", dataset=images, agent={"price": 0.3, "reward": "linear"}, seed=0)
     save_backbone(backbone, run / START)

@@ -211,7 +211,8 @@ def test_a_folder_for_figures_is_made_before_and_they_are_written_before_the_pic
     monkeypatch.setattr(bench, "plot_latencies", lambda *of: drawn.append((figures.is_file(), *of)))
     assert main(["bench", str(run), "--json", str(figures), "--device", "cpu", "--batches", "2"]) == 0
     assert json.loads(figures.read_text())["latencies"] == LATENCIES
-    assert drawn == [(True, LATENCIES, figures.with_suffix(".png"))]
+    assert [(there, of, path) for there, of, _, path in drawn] == [(True, LATENCIES, figures.with_suffix(".png"))]
+    assert drawn[0][2].startswith(f"{run.name}: single images of ")
 
 
 def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_timed(

@@ -13,8 +13,9 @@ import torch
 from evaluated import dense_run, make_run
 from run_folders import write
 
+from lcnet_rl import tradeoff
 from lcnet_rl.backbones import create_backbone
-from lcnet_rl.commands import evaluate, main
+from lcnet_rl.commands import main
 from lcnet_rl.data import Dataset, load_dataset
 from lcnet_rl.model import LCNet
 from lcnet_rl.per_image import paired_difference, read_correct, table_beside, write_images
@@ -85,7 +86,7 @@ def test_a_paired_difference_is_that_of_the_pairs() -> None:
 def test_evaluate_tells_what_became_of_every_image(
     images: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluate, "CURVE", (0.5,))
+    monkeypatch.setattr(tradeoff, "CURVE", (0.5,))
     torch.manual_seed(0)
     backbone = create_backbone("resnet8", 2, 4)
     run = write(tmp_path / "run", "train", dataset=images, agent={"price": 0.3, "reward": "linear"}, seed=0)

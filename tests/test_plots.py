@@ -36,7 +36,7 @@ def test_the_milliseconds_of_every_contestant_are_drawn_over_its_mmacs(
 ) -> None:
     drawn: list[Figure] = []
     monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
-    plot_latencies(LATENCIES, tmp_path / "bench.png")
+    plot_latencies(LATENCIES, "title", tmp_path / "bench.png")
     [figure] = drawn
     [axes] = figure.axes
     points = {str(line.get_label()): (list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines}
@@ -80,7 +80,7 @@ def test_of_few_images_the_easy_row_and_the_hard_row_have_all(monkeypatch: pytes
 
 
 def draw_latencies(path: Path) -> None:
-    plot_latencies(LATENCIES, path)
+    plot_latencies(LATENCIES, "title", path)
 
 
 def draw_frontier(path: Path) -> None:
@@ -119,7 +119,7 @@ def test_contestants_are_told_apart_by_colour_and_dense_ones_by_their_mark(
 ) -> None:
     drawn: list[Figure] = []
     monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
-    plot_latencies(LATENCIES, tmp_path / "bench.png")
+    plot_latencies(LATENCIES, "title", tmp_path / "bench.png")
     lines = drawn[0].axes[0].lines
     assert len({to_hex(line.get_color()) for line in lines}) == 3
     assert [line.get_marker() for line in lines] == ["o", "o", "x"]

@@ -157,7 +157,8 @@ def bench_run(config: Bench, run: Path, device: torch.device) -> None:
     save(path, device, figures)
     if figures["latencies"]:
         picture = path.with_suffix(".png")
-        plot_latencies(figures["latencies"], picture)
+        where = f"{dataset.name}/{dataset.split}, {device}, threads: {torch.get_num_threads()}"
+        plot_latencies(figures["latencies"], f"{run.resolve().name}: single images of {where}", picture)
         console.print(f"picture: {picture}", soft_wrap=True)
 
 

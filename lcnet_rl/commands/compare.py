@@ -227,12 +227,10 @@ def print_same_images(groups: Sequence[Group], split: str) -> None:
         title = "on the same images: accuracy ± standard error over images, of these networks"
         print_table(title, ["pair", "accuracy", "right in the first only", "in the second only"], rows)
     if lack and len(groups) > 1:
-        console.print(
-            f"{', '.join(lack)}: not compared image by image; lcnet-rl evaluate RUN --split {split} writes "
-            f"images-{split}.csv",
-            soft_wrap=True,
-            highlight=False,
-        )
+        writes = f"lcnet-rl evaluate RUN --split {split} writes images-{split}.csv"
+        if split == "test":
+            writes += " (for a committed run lcnet-rl reproduce NAME --eval-only, into runs/measured-again/NAME)"
+        console.print(f"{', '.join(lack)}: not compared image by image; {writes}", soft_wrap=True, highlight=False)
 
 
 def _on_images(group: Group) -> tuple[list[tuple[str, str]], Tensor]:

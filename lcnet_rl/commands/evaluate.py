@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,22 +16,20 @@ from lcnet_rl.decisions import decision_names
 from lcnet_rl.dense import accuracy_of, dense_predictions
 from lcnet_rl.device import check_seed, resolve_device
 from lcnet_rl.errors import UserError
-from lcnet_rl.evaluate import Results, evaluate, recalibrate
+from lcnet_rl.evaluate import Results, evaluate
 from lcnet_rl.files import write_json
 from lcnet_rl.macs import dense_macs
 from lcnet_rl.model import LCNet
 from lcnet_rl.per_image import table_beside, write_images
 from lcnet_rl.plots import picture_paths, plot_tradeoff
-from lcnet_rl.progress import Progress, console
+from lcnet_rl.progress import console
 from lcnet_rl.provenance import command_line
 from lcnet_rl.report import measured, print_summary, rewarded, summarize, whole
-from lcnet_rl.rewards import PriceRange, create_reward, price_range
+from lcnet_rl.rewards import create_reward, price_range
 from lcnet_rl.runs import START, WEIGHTS, data_root, has_agent, read_config
+from lcnet_rl.tradeoff import trade_off
 from lcnet_rl.unchanged import check_classes, warn_if_changed
 from lcnet_rl.weights import load_backbone, load_model
-
-CURVE = (0.05, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95)
-"""Keep thresholds of the plotted line, or where in their range its prices are."""
 
 
 @dataclass(frozen=True)
@@ -207,25 +204,3 @@ def write_run_images(
     ran = dict(zip(columns, model.kept(policy.actions)[1], strict=True))
     figures = {"confidence": policy.confidence, "log_prob": policy.log_prob, "macs": policy.macs, **ran}
     write_images(path, dataset, policy.predictions, others, figures)
-
-
-def trade_off(
-    model: LCNet, train: Dataset, images: Dataset, prices: PriceRange, device: torch.device
-) -> list[tuple[float, float]]:
-    """(MACs, accuracy) of the policy over its prices; of one for a single price, over keep thresholds.
-
-    As with --budget, a threshold gets BatchNorm's statistics for what it keeps, on training images.
-    """
-    curve = []
-    with Progress("trade-off", len(CURVE)) as bar:
-        for other in CURVE:
-            if prices.is_one:
-                moved = copy.deepcopy(model)
-                recalibrate(moved, train, moved.greedy(other), device, images=2000)
-                point = evaluate(moved, images, moved.greedy(other), device)
-            else:
-                seen = prices.at(torch.full((len(images),), other))
-                point = evaluate(model, images, model.greedy(), device, prices=seen)
-            curve.append((float(point.macs.mean()), point.accuracy))
-            bar.advance()
-    return curve
