@@ -79,7 +79,7 @@ def test_where_even_everything_spends_too_little_nothing_is_said_to_swing(
     monkeypatch.setattr(Swinging, "share", lambda self, threshold=0.5: 0.4)
     centred(monkeypatch, 0.0)
     output = " ".join(capsys.readouterr().out.split())
-    assert "no threshold comes nearer: they stay 30.0% of the dense MACs beside the target" in output
+    assert "no threshold comes nearer: the policy stays 30.0% of the dense MACs beside the target" in output
     assert "swing" not in output
 
 
