@@ -169,6 +169,7 @@ class Process:
         Raises:
             ResetNeeded: when the last block has run.
             ValueError: for actions of another shape, or with other numbers than 0 and 1.
+            UserError: where a reward that pays by step turns out to be something else than a task minus its cost.
         """
         episode, state = self.episode, self.state
         if state.block == self.model.depth:
@@ -228,9 +229,9 @@ class Process:
             return zero, cost
         judged = judge(episode.logits, episode.labels).double()
         task = self.reward(judged, zero, price)
-        if not by_step:
-            cost = self.reward(judged, spent / dense, price) - task
-        return task, cost
+        # Called where steps have paid, too: its real share may show that a function is not linear, which raises.
+        whole = self.reward(judged, spent / dense, price)
+        return task, cost if by_step else whole - task
 
     def _potentials(self, state: State, labels: Tensor) -> Tensor:
         """The reward's potential of images whose labels (B,) are those, (B,): 0 after the last block."""

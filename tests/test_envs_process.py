@@ -23,7 +23,7 @@ from lcnet_rl.data import Dataset
 from lcnet_rl.errors import UserError
 from lcnet_rl.model import LCNet
 from lcnet_rl.pretrained import REFERENCE
-from lcnet_rl.rewards import PriceRange, create_reward, judge, reward_names
+from lcnet_rl.rewards import Judgement, PriceRange, create_reward, judge, reward_names
 from lcnet_rl.runs import MODEL
 from lcnet_rl.spec import Decides
 from lcnet_rl.weights import load_model, save_model
@@ -170,6 +170,25 @@ def test_a_shape_that_does_not_pay_by_step_pays_with_the_last() -> None:
     rewards = [process.step(action)[0] for action in random_actions(process, seed=3)]
     assert not np.any(rewards[:-1])
     assert np.all(rewards[-1] != 0)
+
+
+def linear_on_the_grid(judged: Judgement, share: torch.Tensor, price: torch.Tensor) -> torch.Tensor:
+    """Linear where rewards are tried, and all the same between two of these shares."""
+    return judged.correct - price * torch.where((share > 0.11) & (share < 0.19), share * 0 + 0.11, share)
+
+
+def test_a_function_that_is_linear_on_the_grid_only_ends_the_episode_that_has_another_share() -> None:
+    process = tiny_process("layers", 1, reward=linear_on_the_grid, price=1.0)
+    assert process.reward.pays_by_step
+    process.begin(np.arange(IMAGES))
+    for _ in range(3):
+        _, _, infos = process.step(np.ones((IMAGES, 1)))
+    assert infos["macs_ratio"].min() > 0.2, "where it is linear"
+    process.begin(np.arange(IMAGES))
+    for _ in range(2):
+        process.step(np.zeros((IMAGES, 1)))
+    with pytest.raises(UserError, match=r"linear_on_the_grid pays by step, but is not .* share 0\.13"):
+        process.step(np.zeros((IMAGES, 1)))
 
 
 def all_returns(reward: str, price: float) -> np.ndarray:
