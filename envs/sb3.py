@@ -29,7 +29,16 @@ class SB3VecEnv(VecEnv):
     """
 
     def __init__(self, env: SkipVectorEnv) -> None:
-        """Wrap ``env``, which nobody else may step from now on."""
+        """Wrap ``env``, which nobody else may step from now on.
+
+        Raises:
+            UserError: for anything but a native vector environment, for example one inside a wrapper.
+        """
+        if not isinstance(env, SkipVectorEnv):
+            raise UserError(
+                f"SB3VecEnv takes a native vector environment without wrappers (it records episodes), got {env}: "
+                'make one with gymnasium.make_vec(ID, num_envs=N, vectorization_mode="vector_entry_point")'
+            )
         self.env = env
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
         self._started = time.monotonic()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
+from gymnasium.wrappers.vector import RecordEpisodeStatistics
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
@@ -133,6 +137,24 @@ def test_stable_baselines3_trains_on_it_and_counts_returns_and_successes(
     agent = algorithm("MultiInputPolicy", watched, n_steps=6, seed=0, device="cpu", **settings)
     agent.learn(48)
     assert len(agent.ep_info_buffer) == len(agent.ep_success_buffer) == 16
+
+
+@pytest.mark.parametrize(
+    ("made", "named"),
+    [
+        (lambda: gymnasium.make("lcnet_rl:LCNet/LayerSkip-v0", **tiny("layers")), "LayerSkipEnv"),
+        (lambda: RecordEpisodeStatistics(LayerChannelSkipVectorEnv(2, **tiny())), "RecordEpisodeStatistics"),
+        (
+            lambda: gymnasium.make_vec(
+                "lcnet_rl:LCNet/LayerSkip-v0", num_envs=2, vectorization_mode="sync", **tiny("layers")
+            ),
+            "SyncVectorEnv",
+        ),
+    ],
+)
+def test_only_a_native_vector_environment_is_wrapped(made: Callable[[], Any], named: str) -> None:
+    with pytest.raises(UserError, match=rf"without wrappers .*, got .*{named}.*: make one with gymnasium\.make_vec"):
+        SB3VecEnv(made())
 
 
 def test_a_saved_agent_decides_alike_and_is_scored_by_its_returns(tmp_path: Path) -> None:
