@@ -22,7 +22,7 @@ def check_render_mode(mode: str | None) -> str | None:
         UserError: for anything but None, ``"ansi"`` and ``"rgb_array"``.
     """
     if mode is not None and mode not in RENDER_MODES:
-        raise unknown_name("render mode", mode, RENDER_MODES)
+        raise unknown_name("render mode", str(mode), RENDER_MODES)
     return mode
 
 

@@ -4,18 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from os import PathLike
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from lcnet_rl.data import Dataset, Split
 from lcnet_rl.errors import UserError, unknown_name
 from lcnet_rl.model import LCNet
 from lcnet_rl.rewards import Shape, price_range
+from lcnet_rl.settings import check_choices
 
 PRICE = 0.3
 """Where nobody gave one, and the network was trained at none."""
 REWARD = "linear"
 """Where nobody gave one, and no run says what it was trained for."""
+
+_Kind = type | tuple[type, ...]
+_PATH: tuple[_Kind, str] = (str, PathLike), "a path"
+_COUNT: tuple[_Kind, str] = (int, np.integer), "a whole number"
+_KINDS: dict[str, tuple[_Kind, str]] = {
+    "dataset": ((str, Dataset), "a name or a lcnet_rl.data.Dataset"),
+    "data_root": _PATH,
+    "model": (LCNet, "an LCNet (lcnet_rl.weights.load_model reads one from a file; give a run folder as run)"),
+    "run": _PATH,
+    "init": _PATH,
+    "backbone": (str, 'a name: "resnet20", or "MODULE:FAMILY" of your own'),
+    "width": _COUNT,
+    "groups": _COUNT,
+    "confidence": (bool, "True or False"),
+    "device": (str, "a name: cpu, cuda, cuda:N or auto"),
+}
+"""What a setting may be besides its default, and that in words. ``split`` has choices, and ``price`` and ``reward`` are
+read by functions that refuse what they cannot read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +80,8 @@ class Settings:
     """``cpu``, ``cuda``, ``cuda:N`` or ``auto``."""
 
     def __post_init__(self) -> None:
+        check_choices(self)
+        _check_kinds(self)
         if self.price is not None:
             price_range(self.price)
         if self.model is not None and self.run is not None:
@@ -82,3 +106,17 @@ def settings_of(keywords: Mapping[str, Any]) -> Settings:
         if name not in known:
             raise unknown_name("keyword", name, known)
     return Settings(**keywords)
+
+
+def _check_kinds(settings: Settings) -> None:
+    """Refuse settings of which one is of a kind that it cannot be.
+
+    Raises:
+        UserError: with the value, and in words what would be right.
+    """
+    for name, (kind, words) in _KINDS.items():
+        value = getattr(settings, name)
+        # To Python True and False are the whole numbers 1 and 0.
+        right = isinstance(value, kind) and isinstance(value, bool) == (kind is bool)
+        if not right and value is not getattr(Settings, name):  # its default
+            raise UserError(f"{name} must be {words}, got {value!r:.80}")

@@ -62,8 +62,8 @@ class SkipVectorEnv(VectorEnv):
         Raises:
             UserError: for settings that make no environment.
         """
-        if num_envs < 1:
-            raise UserError(f"num_envs must be >= 1, got {num_envs}")
+        if not isinstance(num_envs, int | np.integer) or num_envs < 1:
+            raise UserError(f"num_envs must be a whole number >= 1, got {num_envs!r}")
         self.render_mode = check_render_mode(render_mode)
         self.num_envs = num_envs
         self.process = Process(self.decides, settings_of(settings))

@@ -14,10 +14,12 @@ from test_envs_process import tiny, tiny_data, tiny_model
 
 from envs.process import Process
 from envs.settings import Settings
+from envs.vector import LayerChannelSkipVectorEnv
 from lcnet_rl import ENV_IDS
 from lcnet_rl.backbones import create_backbone
 from lcnet_rl.data import Dataset, cifar10
 from lcnet_rl.errors import UserError
+from lcnet_rl.families import Family
 from lcnet_rl.model import LCNet
 from lcnet_rl.pretrained import REFERENCE
 from lcnet_rl.rewards import create_reward
@@ -182,6 +184,42 @@ def test_a_model_with_other_decisions_is_refused_with_the_right_id(decides: Deci
 def test_settings_that_do_not_fit_are_refused(wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
         Process("both", Settings(**tiny(**wrong)))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"backbone": 3}, 'backbone must be a name: "resnet20", or "MODULE:FAMILY" of your own, got 3'),
+        ({"backbone": Family((1, 1), True, 16)}, r"MODULE:FAMILY.*got Family\(stages"),
+        ({"width": "8"}, "width must be a whole number, got '8'"),
+        ({"width": 8.0}, "width must be a whole number, got 8.0"),
+        ({"width": True}, "width must be a whole number, got True"),
+        ({"groups": 2.0}, "groups must be a whole number, got 2.0"),
+        ({"confidence": "no"}, "confidence must be True or False, got 'no'"),
+        ({"confidence": 1}, "confidence must be True or False, got 1"),
+        ({"dataset": ["shapes"]}, r"dataset must be a name or a lcnet_rl.data.Dataset, got \['shapes'\]"),
+        ({"model": "runs/agent"}, "model must be an LCNet .* a run folder as run.* got 'runs/agent'"),
+        ({"run": 3}, "run must be a path, got 3"),
+        ({"init": 3}, "init must be a path, got 3"),
+        ({"data_root": 3}, "data_root must be a path, got 3"),
+        ({"device": None}, "device must be a name: cpu, cuda, cuda:N or auto, got None"),
+        ({"split": "valid"}, "unknown split 'valid'; did you mean val"),
+        ({"split": 3}, "unknown split '3'"),
+        ({"price": [0.1]}, r"price is a number .* got \[0.1\]"),
+        ({"reward": 3}, "reward 3 is no function"),
+        ({"render_mode": 3}, "unknown render mode '3'"),
+        ({"num_envs": "4"}, "num_envs must be a whole number >= 1, got '4'"),
+        ({"num_envs": 2.0}, "num_envs must be a whole number >= 1, got 2.0"),
+    ],
+)
+def test_a_keyword_of_the_wrong_type_is_refused_by_name(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        LayerChannelSkipVectorEnv(**{"dataset": tiny_data(), "num_envs": 1, **wrong})
+
+
+def test_whole_numbers_of_numpy_are_taken() -> None:
+    numbers: dict[str, Any] = {"width": np.int64(4), "groups": np.int32(2)}
+    assert Process("channels", Settings(dataset=tiny_data(), **numbers)).action_space.shape == (2,)
 
 
 def test_a_model_for_layers_alone_takes_any_groups_which_mean_nothing_there() -> None:
