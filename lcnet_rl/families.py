@@ -31,6 +31,11 @@ MOST_HALVINGS = 5
 """From 32x32 pixels to one."""
 
 
+def _is_whole(number: object) -> bool:
+    """Whether it is a whole number; to Python True and False are some."""
+    return isinstance(number, int) and not isinstance(number, bool)
+
+
 @dataclass(frozen=True)
 class Family:
     """What tells one residual network from another, whatever its width.
@@ -54,6 +59,15 @@ class Family:
     shape."""
 
     def __post_init__(self) -> None:
+        for name in ("stages", "growth"):
+            numbers = getattr(self, name)
+            if not isinstance(numbers, tuple) or not all(map(_is_whole, numbers)):
+                raise UserError(f"{name} must be a tuple of whole numbers, like (1, 2), got {numbers!r}")
+        for name in ("projection", "pooled"):
+            if not isinstance(getattr(self, name), bool):
+                raise UserError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        if not _is_whole(self.width) or self.width < 2 or self.width % 2:
+            raise UserError(f"width must be an even number >= 2, got {self.width!r}")
         growth = self.growth[: len(self.stages)]
         if not self.stages or len(growth) < len(self.stages) or min(*self.stages, *growth) < 1:
             raise UserError(f"a family needs stages of 1 block or more, and a growth of 1 or more for each; got {self}")

@@ -114,6 +114,15 @@ def test_a_network_of_ones_own_has_its_usual_width(own: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
+        ({"stages": [1, 1]}, r"stages must be a tuple of whole numbers, like \(1, 2\), got \[1, 1\]"),
+        ({"stages": 2}, "stages must be a tuple of whole numbers, .* got 2"),
+        ({"stages": (1, 1), "growth": (1, 1.5)}, r"growth must be a tuple of whole numbers, .* got \(1, 1.5\)"),
+        ({"stages": (True, 1)}, "stages must be a tuple of whole numbers"),
+        ({"stages": (1, 1), "width": 15}, "width must be an even number >= 2, got 15"),
+        ({"stages": (1, 1), "width": 0}, "width must be an even number >= 2, got 0"),
+        ({"stages": (1, 1), "width": "16"}, "width must be an even number >= 2, got '16'"),
+        ({"stages": (1, 1), "projection": "no"}, "projection must be True or False, got 'no'"),
+        ({"stages": (1, 1), "pooled": 1}, "pooled must be True or False, got 1"),
         ({"stages": ()}, "stages of 1 block or more"),
         ({"stages": (1, 0)}, "stages of 1 block or more"),
         ({"stages": (1, 1, 1), "growth": (1, 2)}, "a growth of 1 or more for each"),
