@@ -17,7 +17,13 @@ from lcnet_rl.spec import Decides
 
 
 class SkipEnv(gymnasium.Env):
-    """What the three single environments share; they differ in what is decided."""
+    """What the three single environments share; they differ in what is decided.
+
+    ## Attributes
+    - `process`: model (`process.model`), data set, reward shape.
+    - `price`, a number or a range: may be set; takes effect with the next image. Of an environment from
+      `gymnasium.make` it is `env.unwrapped.price`: a wrapper would keep `env.price = 0.5` to itself.
+    """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi", "rgb_array"], "render_fps": 2}  # type: ignore[misc]
     decides: ClassVar[Decides]
@@ -176,6 +182,9 @@ class LayerSkipEnv(SkipEnv):
 
     A price means something with its reward only: what a run was trained at for `confidence` is too much for `linear`.
     Fresh gates come with probes that are not trained, so `confidence` says nothing there.
+
+    The price may be set later: `env.unwrapped.price = 0.5`, or a range, holds from the next image on (`env.price = 0.5`
+    would only set an attribute of the wrapper that `gymnasium.make` puts around).
 
     ## Vectorized environment
     `gymnasium.make_vec("lcnet_rl:LCNet/LayerSkip-v0", num_envs=512)` takes its images through the network in lockstep,

@@ -36,7 +36,8 @@ class SkipVectorEnv(VectorEnv):
 
     ## Attributes
     - `process`: model (`process.model`), data set, reward shape.
-    - `price`, a number or a range: may be set; takes effect with the next images.
+    - `price`, a number or a range: may be set; takes effect with the next images. Inside a wrapper it is
+      `env.unwrapped.price`: the wrapper would keep `env.price = 0.5` to itself.
 
     Whoever changes the model's weights between two steps calls `refresh`, or `reset` for new images.
     """

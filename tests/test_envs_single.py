@@ -109,6 +109,15 @@ def test_the_help_of_an_environment_has_the_shape_of_all_that_it_observes(decide
     assert {key: (sizes[size],) for key, size in told} == {key: box.shape for key, box in env.observation_space.items()}
 
 
+def test_the_help_tells_how_to_set_a_price_from_the_next_image_on() -> None:
+    env = gymnasium.make("lcnet_rl:LCNet/LayerSkip-v0", **tiny("layers", price=0.25))
+    env.reset()
+    (told,) = re.findall(r"`(env\.unwrapped\.price = [\d.]+)`", LayerSkipEnv.__doc__ or "")
+    exec(told, {"env": env})
+    assert env.step(1)[0]["price"] == 0.25
+    assert env.reset()[0]["price"] == 0.5
+
+
 def test_an_unknown_reset_option_is_refused() -> None:
     env = gymnasium.make("lcnet_rl:LCNet/LayerChannelSkip-v0", **tiny())
     with pytest.raises(UserError, match="unknown reset option 'indices'"):
