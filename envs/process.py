@@ -23,7 +23,7 @@ from envs.settings import Settings
 from lcnet_rl.device import one_thread_if_forked, resolve_device
 from lcnet_rl.drawing import trace
 from lcnet_rl.errors import UserError, unknown_name
-from lcnet_rl.rewards import judge, price_range
+from lcnet_rl.rewards import check_price, judge, price_range
 from lcnet_rl.spec import Decides
 from lcnet_rl.state import State
 
@@ -129,6 +129,17 @@ class Process:
         if chosen.min() < 0 or chosen.max() >= len(self.dataset):
             raise UserError(f"image numbers must be in 0..{len(self.dataset) - 1}, got {indices!r}")
         return chosen.astype(np.int64)
+
+    def check_prices(self, prices: ArrayLike, count: int) -> NDArray[np.float32]:
+        """Prices from a caller, (count,).
+
+        Raises:
+            UserError: when there are too few or too many, or one is no number, negative or infinite.
+        """
+        chosen = np.array(prices)
+        if chosen.shape != (count,) or chosen.dtype.kind not in "iuf":
+            raise UserError(f"need {count} price(s), each a number, got {prices!r}")
+        return np.array([check_price(price) for price in chosen], dtype=np.float32)
 
     @torch.no_grad()
     def begin(self, indices: NDArray[np.int64], prices: NDArray[np.float32] | None = None) -> Infos:

@@ -48,7 +48,8 @@ class SB3VecEnv(VecEnv):
     def reset(self) -> VecEnvObs:
         """Begin new images, with the seed of ``seed`` and the options of ``set_options`` if they were called.
 
-        These are options of the vector environment, for all images, or a list of ``{"index": i}``, one an image.
+        These are options of the vector environment, for all images, or a list of ``{"index": i}``, ``{"price": p}`` or
+        both, one an image.
 
         Raises:
             UserError: for other lists of options, as images go through the network in lockstep.
@@ -113,13 +114,15 @@ class SB3VecEnv(VecEnv):
     def _shared_options(self) -> dict[str, Any]:
         """The options of all images as the vector environment takes them."""
         options = self._options
-        if len(options) == self.num_envs and all(set(one) == {"index"} for one in options):
-            return {"indices": [one["index"] for one in options]}
+        each = {"index": "indices", "price": "prices"}
+        names = set().union(*options)
+        if len(options) == self.num_envs and names <= each.keys() and all(set(one) == names for one in options):
+            return {each[name]: [one[name] for one in options] for name in names}
         # set_options repeats one dictionary; a list of its own is let through where it says the same.
         if len(options) != self.num_envs or any(repr(one) != repr(options[0]) for one in options):
             raise UserError(
-                f'set_options takes one dictionary for all images, or a list of {self.num_envs} {{"index": i}}; '
-                f"got {options!r}"
+                f"set_options takes one dictionary for all images, or a list of {self.num_envs} with the same of index "
+                f"and price in each; got {options!r}"
             )
         return options[0]
 

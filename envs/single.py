@@ -55,18 +55,22 @@ class SkipEnv(gymnasium.Env):
     def reset(
         self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
     ) -> tuple[Arrays, dict[str, Any]]:
-        """Begin a new image: a random one, or number ``options["index"]``.
+        """Begin a new image: a random one, or number ``options["index"]``; at the price ``options["price"]``, if given.
 
         Raises:
-            UserError: for an image number that does not exist, or another option.
+            UserError: for an image number that does not exist, a price that is none, or another option.
         """
         super().reset(seed=seed)
-        options = check_options(options, ("index",))
+        options = check_options(options, ("index", "price"))
         if "index" in options:
             indices = self.process.check_indices([options["index"]], 1)
         else:
             indices = self.process.draw(1, self.np_random)
-        infos = self.process.begin(indices, self.process.draw_prices(1, self.np_random))
+        if "price" in options:
+            prices = self.process.check_prices([options["price"]], 1)
+        else:
+            prices = self.process.draw_prices(1, self.np_random)
+        infos = self.process.begin(indices, prices)
         return self._observe(), _only(infos)
 
     def step(self, action: ArrayLike) -> tuple[Arrays, float, bool, bool, dict[str, Any]]:
@@ -141,8 +145,12 @@ class LayerSkipEnv(SkipEnv):
     `info["reward_task"]`, `info["reward_cost"]` and `info["reward_shaping"]` add up to the reward.
 
     ## Starting State
-    An image drawn uniformly at random from the data set, with the stem run. `reset(options={"index": i})` takes image
-    `i`.
+    An image drawn uniformly at random from the data set, with the stem run; or as `reset(options={...})` says:
+
+    | Option       | Meaning                                                                                           |
+    |--------------|---------------------------------------------------------------------------------------------------|
+    | `index`      | the image's number in the data set                                                                |
+    | `price`      | a number, for this image only, instead of the environment's `price` or one drawn from its range   |
 
     ## Episode End
     Terminated after the last block, when the head classifies; never truncated.
@@ -222,7 +230,7 @@ class ChannelSkipEnv(SkipEnv):
     As in `LayerSkipEnv`.
 
     ## Starting State
-    A random image, or the one of `reset(options={"index": i})`, with the stem run.
+    A random image, or the one of `reset(options={"index": i})`, with the stem run; `price` is an option, too.
 
     ## Episode End
     Terminated after the last block; never truncated. `info` is as in `LayerSkipEnv`.
@@ -264,7 +272,7 @@ class LayerChannelSkipEnv(SkipEnv):
     As in `LayerSkipEnv`. C-Net is billed where bit 0 is 1.
 
     ## Starting State
-    A random image, or the one of `reset(options={"index": i})`, with the stem run.
+    A random image, or the one of `reset(options={"index": i})`, with the stem run; `price` is an option, too.
 
     ## Episode End
     Terminated after the last block; never truncated. `info` is as in `LayerSkipEnv`.

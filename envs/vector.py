@@ -33,6 +33,7 @@ class SkipVectorEnv(VectorEnv):
 
     ## Reset options
     - `indices`: (num_envs,) the images to classify, instead of random ones.
+    - `price`, a number, or `prices`, (num_envs,): of these images only, instead of the environment's own.
 
     ## Attributes
     - `process`: model (`process.model`), data set, reward shape.
@@ -86,20 +87,20 @@ class SkipVectorEnv(VectorEnv):
         """Begin new images.
 
         Raises:
-            UserError: for a list of seeds, image numbers that do not exist, a ``reset_mask`` that spares some images,
-                or another option.
+            UserError: for a list of seeds, image numbers that do not exist, prices that are none, a ``reset_mask`` that
+                spares some images, or another option.
         """
         if isinstance(seed, Sequence | np.ndarray):  # as the sub-environments of gymnasium's own take them
             raise UserError(f"seed is one integer for all images, as they are drawn together; got {seed!r}")
         super().reset(seed=seed)
-        options = check_options(options, ("indices", "reset_mask"))
+        options = check_options(options, ("indices", "price", "prices", "reset_mask"))
         if not np.all(options.get("reset_mask", True)):
             raise UserError("images go through the network in lockstep: reset all of them, or none")
         if "indices" in options:
             indices = self.process.check_indices(options["indices"], self.num_envs)
         else:
             indices = self.process.draw(self.num_envs, self.np_random)
-        infos = self._begin(indices)
+        infos = self.process.begin(indices, self._prices(options))
         return self.process.observe(), self._masked(infos)
 
     def step(
@@ -115,7 +116,7 @@ class SkipVectorEnv(VectorEnv):
         if not ended:
             return self.process.observe(), rewards, terminations, truncations, self._masked(infos)
         last = {"final_obs": _rows(self.process.observe()), "final_info": self._masked(infos)}
-        begun = self._begin(self.process.draw(self.num_envs, self.np_random))
+        begun = self.process.begin(self.process.draw(self.num_envs, self.np_random), self._prices({}))
         return self.process.observe(), rewards, terminations, truncations, self._masked({**begun, **last})
 
     def refresh(self) -> Arrays:
@@ -137,8 +138,15 @@ class SkipVectorEnv(VectorEnv):
             return None
         return tuple(render(self.process, index, self.render_mode) for index in range(self.num_envs))
 
-    def _begin(self, indices: NDArray[np.int64]) -> Infos:
-        return self.process.begin(indices, self.process.draw_prices(self.num_envs, self.np_random))
+    def _prices(self, options: Mapping[str, Any]) -> NDArray[np.float32]:
+        """Those that the options of a reset name, or drawn ones, (num_envs,)."""
+        if "price" in options and "prices" in options:
+            raise UserError("give price, one for all images, or prices, one each, not both")
+        if "price" in options:
+            return np.repeat(self.process.check_prices([options["price"]], 1), self.num_envs)
+        if "prices" in options:
+            return self.process.check_prices(options["prices"], self.num_envs)
+        return self.process.draw_prices(self.num_envs, self.np_random)
 
     def _masked(self, infos: Mapping[str, Any]) -> dict[str, Any]:
         """``infos`` with ``_name`` beside every name: which sub-environments it is true of, here all."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
@@ -181,7 +181,13 @@ def test_options_of_each_image_are_gathered_and_other_lists_refused() -> None:
     env.set_options([{"index": index} for index in (3, 0, 11, 3)])
     env.reset()
     assert [info["index"] for info in env.reset_infos] == [3, 0, 11, 3]
+    env.set_options([{"index": index, "price": index / 4} for index in (3, 0, 11, 3)])
+    assert cast(dict, env.reset())["price"][:, 0].tolist() == [0.75, 0, 2.75, 0.75]
+    assert [info["index"] for info in env.reset_infos] == [3, 0, 11, 3]
+    env.set_options({"price": 2.0})
+    assert cast(dict, env.reset())["price"][:, 0].tolist() == [2] * 4
     for wrong in (
+        [],
         [{"index": 3}] * 3,
         [{"index": 3}, {}, {}, {}],
         [{"indices": [0, 1, 2, 3]}, {"indices": [4, 5, 6, 7]}, {}, {}],

@@ -118,6 +118,22 @@ def test_the_help_tells_how_to_set_a_price_from_the_next_image_on() -> None:
     assert env.reset()[0]["price"] == 0.5
 
 
+def test_a_reset_may_set_the_price_of_its_own_image() -> None:
+    env = LayerSkipEnv(**tiny("layers", price=0.25))
+    observation, info = env.reset(options={"index": 3, "price": 2})
+    assert observation["price"] == 2
+    _, _, _, _, after = env.step(1)
+    assert after["reward_cost"] == pytest.approx(-2 * after["macs_ratio"])
+    assert info["index"] == 3
+    assert env.reset()[0]["price"] == env.price == 0.25
+
+
+@pytest.mark.parametrize("price", [-1, float("nan"), float("inf"), "0.5", None, [0.5], True])
+def test_a_reset_refuses_what_is_no_price(price: Any) -> None:
+    with pytest.raises(UserError, match=r"price must be >= 0|need 1 price\(s\), each a number, got"):
+        LayerSkipEnv(**tiny("layers")).reset(options={"price": price})
+
+
 def test_an_unknown_reset_option_is_refused() -> None:
     env = gymnasium.make("lcnet_rl:LCNet/LayerChannelSkip-v0", **tiny())
     with pytest.raises(UserError, match="unknown reset option 'indices'"):

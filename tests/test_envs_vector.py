@@ -216,6 +216,37 @@ def test_the_price_can_be_raised_between_images() -> None:
     assert (env.reset()[0]["price"] == np.float32(0.5)).all()
 
 
+@pytest.mark.parametrize("own", [0.25, "0.1..0.9"])
+def test_a_reset_may_set_the_prices_of_its_own_images(own: float | str) -> None:
+    env = LayerChannelSkipVectorEnv(4, **tiny(price=own))
+    prices = [0.5, 0.0, 3.0, 1.5]
+    assert env.reset(options={"price": 2})[0]["price"].tolist() == [[2]] * 4
+    assert env.reset(options={"prices": prices})[0]["price"][:, 0].tolist() == prices
+    _, _, _, _, infos = env.step(env.action_space.sample())
+    np.testing.assert_allclose(infos["reward_cost"], -np.array(prices) * infos["macs_ratio"])
+    for _ in range(2):
+        observation, *_ = env.step(env.action_space.sample())
+    assert (observation["price"] < 1).all(), "the next images have the environment's own"
+    assert (observation["price"] > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"price": -1}, "price must be >= 0 .* got -1"),
+        ({"price": [0.1, 0.2, 0.3, 0.4]}, r"need 1 price\(s\), each a number"),
+        ({"prices": 0.5}, r"need 4 price\(s\), each a number, got 0.5"),
+        ({"prices": [0.1, 0.2]}, r"need 4 price\(s\)"),
+        ({"prices": [0.1, 0.2, 0.3, np.nan]}, "price must be >= 0 .* got nan"),
+        ({"prices": ["a", "b", "c", "d"]}, r"need 4 price\(s\)"),
+        ({"price": 0.5, "prices": [0.5] * 4}, "not both"),
+    ],
+)
+def test_a_reset_refuses_what_are_no_prices(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        make_vec().reset(options=options)
+
+
 def brighten(env: SkipVectorEnv) -> None:
     with torch.no_grad():
         env.process.model.backbone.stem.conv.weight.mul_(1.5)
