@@ -40,6 +40,8 @@ class SkipVectorEnv(VectorEnv):
     - `price`, a number or a range: may be set; takes effect with the next images. Inside a wrapper it is
       `env.unwrapped.price`: the wrapper would keep `env.price = 0.5` to itself.
 
+    `call`, `get_attr` and `set_attr` are as in gymnasium's vector environments, with one value for all images.
+
     Whoever changes the model's weights between two steps calls `refresh`, or `reset` for new images.
     """
 
@@ -137,6 +139,43 @@ class SkipVectorEnv(VectorEnv):
         if self.render_mode is None:
             return None
         return tuple(render(self.process, index, self.render_mode) for index in range(self.num_envs))
+
+    def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """An attribute, or what a method returns, one value an image, as gymnasium's ``SyncVectorEnv`` has it.
+
+        There is one environment behind all images: a method is called once, and a value is the same for each, but for
+        ``render``, which has one for each.
+
+        Raises:
+            UserError: for ``reset``, ``step``, ``refresh`` and ``close``, which are of all images together.
+            AttributeError: for a name that there is not.
+        """
+        if name in ("reset", "step", "refresh", "close"):
+            raise UserError(f"{name} is of all images together: use {name} itself, not call({name!r})")
+        # What gymnasium asks is the space of one.
+        value = getattr(self, f"single_{name}" if name in ("observation_space", "action_space") else name)
+        result = value(*args, **kwargs) if callable(value) else value
+        return result if name == "render" and result else (result,) * self.num_envs
+
+    def get_attr(self, name: str) -> tuple[Any, ...]:
+        """An attribute, one value an image; see ``call``."""
+        return self.call(name)
+
+    def set_attr(self, name: str, values: Any) -> None:
+        """Set an attribute, such as ``price``, for all images: to one value, or to a list with the same for each.
+
+        Raises:
+            UserError: for an attribute that there is not, a list of another length, or one of different values.
+        """
+        if not hasattr(self, name):
+            raise UserError(f"there is no attribute {name!r} to set; price is one")
+        each = values if isinstance(values, list | tuple) else [values] * self.num_envs
+        if len(each) != self.num_envs or list(each) != [each[0]] * self.num_envs:
+            raise UserError(
+                f"{name} is one for all images: give one value, or the same {self.num_envs} times, got {values!r:.80} "
+                '(prices for each image are an option: reset(options={"prices": [...]}))'
+            )
+        setattr(self, name, each[0])
 
     def _prices(self, options: Mapping[str, Any]) -> NDArray[np.float32]:
         """Those that the options of a reset name, or drawn ones, (num_envs,)."""
