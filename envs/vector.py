@@ -111,8 +111,14 @@ class SkipVectorEnv(VectorEnv):
         """Run or skip one block of every image; after the last block, begin new ones.
 
         Args:
-            actions: (num_envs, action_size), 1 = keep, of any number type.
+            actions: (num_envs, action_size), 1 = keep, of any number type; (num_envs,) too, where an action is one bit.
+
+        Raises:
+            ResetNeeded: when there are no images yet.
+            ValueError: for actions of another shape, or with other numbers than 0 and 1.
         """
+        if self.action_space.shape == (self.num_envs, 1) and np.shape(actions) == (self.num_envs,):
+            actions = np.asarray(actions)[:, None]
         rewards, ended, infos = self.process.step(actions)
         terminations, truncations = np.full(self.num_envs, ended), np.zeros(self.num_envs, dtype=np.bool_)
         if not ended:

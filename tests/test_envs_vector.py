@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -117,6 +118,23 @@ def test_the_step_that_ends_an_image_shows_the_next_one() -> None:
                 first, info = alone.reset(options={"index": index})
                 assert info["label"] == infos["label"][row]
                 assert_same({key: values[row] for key, values in observation.items()}, first)
+
+
+def test_actions_of_one_bit_may_be_a_number_an_image() -> None:
+    env, bills = make_vec("layers"), []
+    for number in (np.array, lambda row: np.array(row)[:, None], list):
+        env.reset(options={"indices": INDICES})
+        bills.append([env.step(number(row))[4]["macs"].tolist() for row in ([1, 0, 1, 0], [0, 0, 1, 1])])
+    assert bills[0] == bills[1] == bills[2]
+    assert len(set(bills[0][1])) > 2
+
+
+@pytest.mark.parametrize(("decides", "shape"), [("layers", (3,)), ("layers", (4, 2)), ("layers", ()), ("both", (4,))])
+def test_actions_of_another_shape_are_refused_by_their_own_shape(decides: Decides, shape: tuple[int, ...]) -> None:
+    env = make_vec(decides)
+    env.reset()
+    with pytest.raises(ValueError, match=re.escape(f"got {shape}")):
+        env.step(np.ones(shape))
 
 
 def test_a_seed_decides_all_episodes() -> None:
