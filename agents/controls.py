@@ -79,16 +79,15 @@ def static_paths(model: LCNet, actions: Tensor, budget: float, candidates: int, 
 def fill(model: LCNet, priority: Tensor, budget: float) -> Tensor:
     """The path (depth, 1, action_size) that keeps bits by ``priority`` (depth, action_size) within ``budget`` MACs."""
     path = torch.zeros(model.depth, 1, model.action_size)
-    first = int(model.has_l_net)
     for index in priority.flatten().argsort(descending=True, stable=True).tolist():
         block, bit = divmod(index, model.action_size)
         if bit >= model.bits[block]:
             continue
-        if model.has_l_net and model.decides_filters(block) and bit < first:
+        if model.has_l_net and model.decides_filters(block) and bit < model.first_group:
             continue  # a block comes with its first filter group; without any it would do nothing and still ask C-Net
         trial = path.clone()
         trial[block, 0, bit] = 1
-        if model.has_l_net and bit >= first:
+        if model.has_l_net and bit >= model.first_group:
             trial[block, 0, 0] = 1
         if model.path_bill(trial) <= budget:
             path = trial

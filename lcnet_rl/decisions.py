@@ -51,6 +51,15 @@ class Decisions(nn.Module):
     """How many bits of an action every block has."""
     action_mask: Tensor
 
+    @property
+    def first_group(self) -> int:
+        """Where C-Net's bits begin in an action: behind L-Net's, if there is one."""
+        return int(self.has_l_net)
+
+    def group_bits(self, block: int) -> slice:
+        """Which columns of an action (B, action_size) are C-Net's bits for a block; none where it has no C-Net."""
+        return slice(self.first_group, self.bits[block])
+
     def check_action(self, action: Tensor, block: int, count: int) -> None:
         """Refuse what is no action about ``block`` for ``count`` images.
 
@@ -77,12 +86,12 @@ class Decisions(nn.Module):
         keep = action[:, 0] if self.has_l_net else action.new_ones(action.shape[0])
         if not self.decides_filters(block):
             return keep, action.new_ones(action.shape[0], filters)
-        bits = action[:, int(self.has_l_net) : self.bits[block]]
+        bits = action[:, self.group_bits(block)]
         return keep, bits.repeat_interleave(filters // self.group_counts[block], 1)
 
     def decides_filters(self, block: int) -> bool:
         """Whether there is a C-Net for the block."""
-        return self.bits[block] > int(self.has_l_net)
+        return self.bits[block] > self.first_group
 
     def bill(self, action: Tensor, block: int) -> Tensor:
         """MACs that ``action`` costs in ``block``: (B, action_size) to (B,), float64.
@@ -94,7 +103,7 @@ class Decisions(nn.Module):
         keep = action[:, 0] if self.has_l_net else action.new_ones(len(action))
         filters: Tensor | int = self.filter_counts[block]
         if self.decides_filters(block):
-            groups = action[:, int(self.has_l_net) : self.bits[block]]
+            groups = action[:, self.group_bits(block)]
             filters = groups.sum(1) * (filters // self.group_counts[block])
         return cost.shortcut + cost.always + keep * (cost.if_kept + cost.filter * filters)
 

@@ -48,8 +48,8 @@ class Gated(Decisions):
         self.group_counts = (*(spec.groups or block.filters for block in blocks), *[0] * len(behind))
         self.has_l_net, self.has_c_net = spec.decides != "channels", spec.decides != "layers"
         self.has_confidence = spec.confidence
-        self.action_size = int(self.has_l_net) + (max(self.group_counts) if self.has_c_net else 0)
-        self.bits = tuple(int(self.has_l_net) + count * self.has_c_net for count in self.group_counts)
+        self.action_size = self.first_group + (max(self.group_counts) if self.has_c_net else 0)
+        self.bits = tuple(self.first_group + count * self.has_c_net for count in self.group_counts)
         mask = torch.arange(self.action_size) < torch.tensor(self.bits)[:, None]
         self.register_buffer("price", torch.zeros(()))
         self.register_buffer("action_mask", mask, persistent=False)

@@ -138,10 +138,10 @@ def share(model: LCNet, actions: Tensor) -> float:
 
 def force(model: LCNet, actions: Tensor) -> LCNet:
     """A copy of ``model`` whose gates run and then decide ``actions`` (depth, action_size), whatever they see."""
-    model, first = copy.deepcopy(model), int(model.has_l_net)
+    model = copy.deepcopy(model)
     for t, row in enumerate(actions):
         wanted = [(model.l_nets, row[:1])] if model.has_l_net else []
-        wanted += [(model.c_nets, row[first : first + model.group_counts[t]])] if model.has_c_net else []
+        wanted += [(model.c_nets, row[model.group_bits(t)])] if model.has_c_net else []
         for gates, bits in wanted:
             gate = cast(Gate, gates[t])
             gate.keep.weight.data.zero_()

@@ -224,15 +224,14 @@ class Engine(LCNet):
         if not self.policy:
             scale, filter_scale = self.block_gates[t].scales(self._gate_input(observation), action[:, 0])
         if filter_scale is not None:
-            groups = action[:, int(self.has_l_net) : self.bits[t], None]
+            groups = action[:, self.group_bits(t), None]
             filter_scale = (filter_scale.unflatten(1, (groups.shape[1], -1)) * groups).flatten(1)
         return action.new_ones(len(action)) if scale is None else scale, filter_scale
 
     def _groups_kept(self, bits: Bits, block: int) -> NDArray[np.int64]:
         """Which groups run for each image, 1 or 0: (B, groups), or (B, 1) for a block that runs whole or not at all."""
-        first = int(self.has_l_net)
-        keep = bits[:, :first].all(1, keepdims=True)
-        groups = bits[:, first : self.bits[block]] if self.has_c_net else np.ones_like(keep)
+        keep = bits[:, : self.first_group].all(1, keepdims=True)
+        groups = bits[:, self.group_bits(block)] if self.has_c_net else np.ones_like(keep)
         return (keep * groups).astype(np.int64)
 
     def _plan(self, groups: NDArray[np.int64], block: int) -> Plan:

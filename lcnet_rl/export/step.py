@@ -101,8 +101,8 @@ class Step:
 
         def run_some(branch: Graph) -> list[str]:
             bits, groups = branch.op("Greater", logits, self.cut), model.group_counts[t]
-            kept = torch.ones(1, int(model.has_l_net))
-            missing = torch.zeros(1, model.action_size - int(model.has_l_net) - groups)
+            kept = torch.ones(1, model.first_group)
+            missing = torch.zeros(1, model.action_size - model.first_group - groups)
             row = branch.op(
                 "Concat", branch.constant(kept), branch.op("Cast", bits, to=FLOAT), branch.constant(missing), axis=1
             )
