@@ -8,12 +8,13 @@ from typing import Any
 
 import yaml
 
+from lcnet_rl.backbones import Backbone
 from lcnet_rl.benchmark.contestants import Contestant
 from lcnet_rl.benchmark.record import case
 from lcnet_rl.model import LCNet
 from lcnet_rl.results.rows import TIMES
 from lcnet_rl.runs import CONFIG, MODEL, START
-from lcnet_rl.weights import save_backbone, save_model
+from lcnet_rl.weights import BACKBONE, save_backbone, save_model
 
 
 def write(folder: Path, command: str, **settings: Any) -> Path:
@@ -37,6 +38,15 @@ def trained(folder: Path, model: LCNet, dataset: str, price: float | str = 0.3, 
         "seed": 0,
         "agent": {"price": price, "reward": "linear", **agent},
     }
+    (folder / CONFIG).write_text(yaml.safe_dump(settings))
+    return folder
+
+
+def pretrained(folder: Path, backbone: Backbone, dataset: str) -> Path:
+    """A run folder of ``pretrain``, which ended with ``backbone``."""
+    folder.mkdir(exist_ok=True)
+    save_backbone(backbone, folder / BACKBONE)
+    settings = {"dataset": dataset, "data_root": None, "seed": 0, "recipe": {"epochs": 5}}
     (folder / CONFIG).write_text(yaml.safe_dump(settings))
     return folder
 

@@ -285,12 +285,21 @@ def test_what_cannot_be_run_is_refused_with_a_reason(tmp_path: Path) -> None:
         OnnxNetwork(altered(path, layout="blocked5"))
     with pytest.raises(UserError, match="no file at"):
         OnnxNetwork(tmp_path / "none.onnx")
-    onnx.save(dense_model(lively().backbone), tmp_path / "dense.onnx")
+    foreign = onnx.load(path)
+    del foreign.metadata_props[:]
+    onnx.save(foreign, tmp_path / "foreign.onnx")
     with pytest.raises(UserError, match="not written by lcnet-rl export"):
-        OnnxNetwork(tmp_path / "dense.onnx")
+        OnnxNetwork(tmp_path / "foreign.onnx")
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(UserError, match="is damaged"):
         OnnxNetwork(path)
+
+
+@pytest.mark.parametrize("given", [{"threshold": 0.5}, {"price": 0.3}])
+def test_a_dense_file_takes_neither_threshold_nor_price(tmp_path: Path, given: dict[str, float]) -> None:
+    onnx.save(dense_model(lively().backbone), tmp_path / "dense.onnx")
+    with pytest.raises(UserError, match="decides nothing: leave threshold and price out"):
+        OnnxNetwork(tmp_path / "dense.onnx").run(images(1), **given)
 
 
 def spoil(model: onnx.ModelProto, how: str) -> None:

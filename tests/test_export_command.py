@@ -9,13 +9,14 @@ import onnx
 import pytest
 import torch
 from networks import balance, lively
-from run_folders import trained
+from run_folders import pretrained, trained
 
 from lcnet_rl.backbones import create_backbone
 from lcnet_rl.budget import meet_budget
 from lcnet_rl.commands import export, main
 from lcnet_rl.data import Dataset, Split, load_dataset
-from lcnet_rl.export import OnnxNetwork, blocked_size, dynamic_model
+from lcnet_rl.export import OnnxNetwork, blocked_size, dense_model, dynamic_model, open_session
+from lcnet_rl.macs import dense_macs
 from lcnet_rl.model import LCNet
 from lcnet_rl.rewards import PriceRange
 from lcnet_rl.runs import BEST, MODEL
@@ -166,3 +167,49 @@ def test_a_file_that_does_something_else_is_refused_and_not_left(
     assert "does not do what the engine does" in capsys.readouterr().err
     assert (run / "model.onnx").read_text() == "the one before"
     assert not list(run.glob("*.part")) + list(run.glob(".*.part"))
+
+
+def test_the_file_of_a_pretrain_run_gives_the_logits_of_its_network_and_names_the_classes(
+    images: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backbone = lively(decides="layers", width=16, filters=(3, 2, 7), classes=2).backbone
+    run, test = pretrained(tmp_path / "run", backbone, images), load_dataset(images, "test")
+    assert main(["export", str(run), "--check", "3"]) == 0
+    assert "against the network, 3 validation images: same prediction 3, logits within" in capsys.readouterr().out
+    session = open_session(run / "model.onnx")
+    assert [(one.name, one.type) for one in session.get_inputs()] == [("image", "tensor(uint8)")]
+    assert [one.name for one in session.get_outputs()] == ["logits"]
+    got = torch.cat([torch.from_numpy(session.run(None, {"image": one[None].numpy()})[0]) for one in test.images])
+    with torch.no_grad():
+        expected = backbone(test.images)
+    torch.testing.assert_close(got, expected, atol=3e-4 * float(expected.abs().max()), rtol=0)
+    said = metadata(run / "model.onnx")
+    assert json.loads(said["classes"]) == ["bright", "dark"]
+    assert (said["run"], said["dense_macs"]) == ("run", str(dense_macs(backbone)))
+    assert json.loads(said["backbone"])["filters"] == [3, 2, 7]
+    outcome = OnnxNetwork(run / "model.onnx").run(test.images)
+    assert torch.equal(outcome.logits, got)
+    assert outcome.macs.tolist() == [dense_macs(backbone)] * len(test)
+
+
+@pytest.mark.parametrize("option", [("--budget", "0.5"), ("--layout", "blocked"), ("--which", "best")])
+def test_of_a_pretrain_run_what_only_a_policy_has_is_refused(
+    option: tuple[str, str], images: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = pretrained(tmp_path / "run", lively(classes=2).backbone, images)
+    assert main(["export", str(run), *option]) == 2
+    assert "nothing is decided: leave --budget, --which and --layout out" in capsys.readouterr().err
+    assert not list(run.glob("*.onnx"))
+
+
+def test_a_dense_file_that_does_something_else_is_refused_and_not_left(
+    images: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backbone = lively(width=16, classes=2).backbone
+    run = pretrained(tmp_path / "run", backbone, images)
+    with torch.no_grad():
+        backbone.head.bias += 1
+    monkeypatch.setattr(export, "dense_model", lambda _, **others: dense_model(backbone, **others))
+    assert main(["export", str(run)]) == 2
+    assert "does not do what the network does" in capsys.readouterr().err
+    assert [file.name for file in run.iterdir() if "onnx" in file.name] == []

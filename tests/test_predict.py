@@ -12,10 +12,12 @@ import torch
 import yaml
 from networks import balance, images, lively
 from PIL import Image
+from run_folders import pretrained
 
 from lcnet_rl.backbones import BackboneSpec, create_backbone
 from lcnet_rl.commands import main
 from lcnet_rl.data import cifar10, load_dataset
+from lcnet_rl.macs import dense_macs
 from lcnet_rl.model import LCNet
 from lcnet_rl.weights import save_model
 
@@ -189,3 +191,44 @@ def test_files_that_are_no_images_are_named_after_the_others_have_their_rows(
     for row in json.loads(Path("figures.json").read_text())["images"]:
         assert row["class"] == known[row["image"]]["class"]
         assert row["macs"] == known[row["image"]]["macs"]
+
+
+@pytest.mark.parametrize("filters", [None, (3, 2, 7)], ids=["dense", "pruned"])
+def test_of_a_pretrain_run_files_get_the_class_that_its_network_gives_them_and_nothing_about_blocks(
+    filters: tuple[int, ...] | None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    backbone, pixels = lively(decides="layers", filters=filters).backbone, images(5)
+    pretrained(Path("run"), backbone, "shapes")
+    files = written(pixels, Path())
+    Path("broken.png").write_text("no image")
+    assert main(["predict", "run", *map(str, files), "--json", "figures.json"]) == 0
+    with torch.no_grad():
+        probabilities = backbone(pixels).softmax(1)
+    classes = load_dataset("shapes", "val").classes
+    rows = json.loads(Path("figures.json").read_text())["images"]
+    assert [row["class"] for row in rows] == [classes[guess] for guess in probabilities.argmax(1)]
+    for row, expected in zip(rows, probabilities, strict=True):
+        assert row["probability"] == pytest.approx(float(expected.max()), abs=1e-4)
+        assert list(row["probabilities"].values()) == pytest.approx(expected.tolist(), abs=1e-4)
+        assert row.keys() == {"image", "class", "probability", "probabilities", "macs"}
+    assert {row["macs"] for row in rows} == {dense_macs(backbone)}
+    shown = capsys.readouterr().out
+    assert all(file.name in shown for file in files)
+    assert f"{dense_macs(backbone) / 1e6:.2f}" in shown
+    assert "block" not in shown
+    assert main(["predict", "run", "0.png", "broken.png"]) == 2
+
+
+@pytest.mark.parametrize(
+    "option", [("--price", "0.5"), ("--picture", "out.png"), ("--threshold", "0.4"), ("--which", "best")]
+)
+def test_of_a_pretrain_run_what_only_a_policy_has_is_refused(
+    option: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, [file] = pretrained(tmp_path, lively().backbone, "shapes"), written(images(1), tmp_path)
+    assert main(["predict", str(run), str(file), *option]) == 2
+    assert "nothing is decided: leave --threshold, --price, --which and --picture out" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""``lcnet-rl export``: a trained run as one file that skips what it drops, for deployment."""
+"""``lcnet-rl export``: a trained run as one file, which skips what a policy drops, for deployment."""
 
 from __future__ import annotations
 
@@ -10,22 +10,27 @@ import onnx
 import torch
 import tyro
 
+from lcnet_rl.backbones import Backbone
 from lcnet_rl.budget import meet_budget
 from lcnet_rl.data import load_dataset
 from lcnet_rl.errors import UserError
-from lcnet_rl.export import OnnxNetwork, blocked_size, compare, dynamic_model
+from lcnet_rl.export import OnnxNetwork, blocked_size, compare, dense_model, dynamic_model
 from lcnet_rl.export.layout import Blocked, Layout, Standard
 from lcnet_rl.files import check_target, replacing
+from lcnet_rl.model import LCNet
 from lcnet_rl.progress import console
 from lcnet_rl.rewards import price_range
-from lcnet_rl.runs import WEIGHTS, data_root, read_config
+from lcnet_rl.runs import WEIGHTS, data_root, has_agent, read_config
 from lcnet_rl.unchanged import check_classes, warn_if_changed
-from lcnet_rl.weights import load_model
+from lcnet_rl.weights import load_backbone, load_model
 
 
 @dataclass(frozen=True)
 class Export:
-    """Write a run's network as an ONNX file for one image at a time, and check it."""
+    """Write a run's network as an ONNX file for one image at a time, and check it.
+
+    The file skips what the policy drops; a network of pretrain, which decides nothing, runs whole.
+    """
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """The run folder."""
@@ -50,31 +55,54 @@ def run(config: Export) -> None:
     if config.check < 1:
         raise UserError(f"--check needs at least one image, got {config.check}")
     settings = read_config(config.run)
-    model, layout = load_model(config.run / WEIGHTS[config.which]), choose(config.layout)
-    path = config.out or config.run / f"model{variant(config)}.onnx"
+    model = load_model(config.run / WEIGHTS[config.which]) if has_agent(settings) else load_dense(config)
+    layout, path = choose(config.layout), config.out or config.run / f"model{variant(config)}.onnx"
     check_target("--out", path)
     root = data_root(config.data_root, settings)
     val = load_dataset(settings["dataset"], "val", root)
-    check_classes(config.run, model.classes, val.name, val.classes)
-    origin = {"run": config.run.resolve().name, "which": config.which}
-    if config.budget is not None:
-        dynamic_model(model, layout)  # what cannot be exported is refused before the search for a budget
-        train, prices = load_dataset(settings["dataset"], "train", root), price_range(settings["agent"]["price"])
-        warn_if_changed(config.run, train)
-        said, shift = meet_budget(model, train, val, config.budget, prices, torch.device("cpu"))
-        if prices.is_one:
-            said += "; both are built into the file: leave its input threshold at 0.5, the default"
-        console.print(said, soft_wrap=True)
-        origin |= {"budget": f"{config.budget:g}", "shift": f"{shift:.6g}"}
+    count = model.classes if isinstance(model, LCNet) else model.spec.classes
+    check_classes(config.run, count, val.name, val.classes)
+    origin = {"run": config.run.resolve().name}
+    if isinstance(model, LCNet):
+        origin |= {"which": config.which}
+        if config.budget is not None:
+            dynamic_model(model, layout)  # what cannot be exported is refused before the search for a budget
+            train, prices = load_dataset(settings["dataset"], "train", root), price_range(settings["agent"]["price"])
+            warn_if_changed(config.run, train)
+            said, shift = meet_budget(model, train, val, config.budget, prices, torch.device("cpu"))
+            if prices.is_one:
+                said += "; both are built into the file: leave its input threshold at 0.5, the default"
+            console.print(said, soft_wrap=True)
+            origin |= {"budget": f"{config.budget:g}", "shift": f"{shift:.6g}"}
     images = val.sample(config.check).images
     with replacing(path) as temporary:
-        onnx.save(dynamic_model(model, layout, val.classes, origin), temporary)
+        onnx.save(written(model, layout, val.classes, origin), temporary)
         agreement = compare(model, OnnxNetwork(temporary), images)
-        console.print(
-            f"against the engine, {len(images)} validation images: {agreement}", highlight=False, soft_wrap=True
-        )
+        against = f"against the {agreement.expected}, {len(images)} validation images"
+        console.print(f"{against}: {agreement}", highlight=False, soft_wrap=True)
         agreement.check()
     console.print(f"file: {path} ({path.stat().st_size / 1e6:.1f} MB, {config.layout} layout)", soft_wrap=True)
+
+
+def load_dense(config: Export) -> Backbone:
+    """The network of a run of ``pretrain``.
+
+    Raises:
+        UserError: when asked for what only a policy has, or a layout that is for branches.
+    """
+    allowed = Export(config.run, out=config.out, check=config.check, data_root=config.data_root)
+    if config != allowed:
+        raise UserError(f"in {config.run} nothing is decided: leave --budget, --which and --layout out")
+    return load_backbone(str(config.run), classes=None).eval()
+
+
+def written(
+    model: LCNet | Backbone, layout: Layout, classes: tuple[str, ...], origin: dict[str, str]
+) -> onnx.ModelProto:
+    """The file's content."""
+    if isinstance(model, LCNet):
+        return dynamic_model(model, layout, classes, origin)
+    return dense_model(model, classes=classes, origin=origin)
 
 
 def variant(config: Export) -> str:

@@ -1,4 +1,4 @@
-"""``lcnet-rl predict``: image files through a trained run, with what ran for each of them."""
+"""``lcnet-rl predict``: image files through a trained run, and what ran for each where that was decided."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 import tyro
 from PIL import Image
 from rich.table import Table
 from torch import Tensor
 
+from lcnet_rl.backbones import Backbone
 from lcnet_rl.data import class_names
 from lcnet_rl.data.folder import cannot_be_read, readable_images
 from lcnet_rl.device import resolve_device
@@ -18,12 +20,13 @@ from lcnet_rl.drawing import Trace, draw_trace, labelled, legend, tile, trace
 from lcnet_rl.engine import Engine
 from lcnet_rl.errors import UserError
 from lcnet_rl.files import check_target, replacing, write_json
+from lcnet_rl.macs import dense_macs
 from lcnet_rl.model import LCNet
 from lcnet_rl.progress import console
 from lcnet_rl.rewards import price_range
-from lcnet_rl.runs import WEIGHTS, data_root, read_config, recorded_classes
+from lcnet_rl.runs import WEIGHTS, data_root, has_agent, read_config, recorded_classes
 from lcnet_rl.unchanged import check_classes
-from lcnet_rl.weights import load_model
+from lcnet_rl.weights import load_backbone, load_model
 
 BARS = "▁▂▃▄▅▆▇█"
 BATCH, COLUMNS = 256, 4
@@ -31,13 +34,13 @@ BATCH, COLUMNS = 256, 4
 
 @dataclass(frozen=True)
 class Predict:
-    """Classify image files with the engine, which runs only what each image keeps.
+    """Classify image files with the engine, which runs only what each image keeps; or with a pretrain run's network.
 
     Images of other sizes are scaled to 32x32 pixels, both sides by themselves; transparent pixels become black.
     """
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """The run folder."""
+    """The run folder. Of a run of pretrain, whose network decides nothing, the options are --device and --json."""
     images: Annotated[
         tyro.conf.Positional[tuple[Path, ...]],
         tyro.conf.arg(metavar="IMAGE [IMAGE ...]", help_behavior_hint="(required)"),
@@ -57,7 +60,7 @@ class Predict:
     """A PNG (by its name's end) to draw every image and what ran for it into."""
     json: Path | None = None
     """A file to write the figures to: of every image its class, the probabilities of all classes by their names, its
-    MACs, and the share of each block's filters that ran."""
+    MACs, and, where a policy decides, the share of each block's filters that ran."""
 
 
 def run(config: Predict) -> None:
@@ -76,30 +79,51 @@ def run(config: Predict) -> None:
         if path is not None:
             check_target(option, path)
     settings = read_config(config.run)
-    model = load_model(config.run / WEIGHTS[config.which])
-    if config.price is not None:
-        model.price.fill_(price_range(settings["agent"]["price"]).checked(config.price))
+    network = load_policy(config, settings) if has_agent(settings) else load_dense(config)
+    backbone = network.backbone if isinstance(network, LCNet) else network
     classes = classes_of(config.run, settings)
-    check_classes(config.run, model.classes, settings["dataset"], classes)
+    check_classes(config.run, backbone.spec.classes, settings["dataset"], classes)
     pixels, unreadable = readable_images(config.images)
     files = [file for file in config.images if file not in unreadable]
-    engine = Engine(model.to(resolve_device(config.device)))
+    network.to(resolve_device(config.device))
+    runner = Engine(network) if isinstance(network, LCNet) else network
     rows: list[dict[str, Any]] = []
     traces: list[Trace] = []
     for start in range(0, len(pixels), BATCH):
-        for row, kept in predict(engine, pixels[start : start + BATCH], config.threshold, classes):
+        for row, kept in predict(runner, pixels[start : start + BATCH], config.threshold, classes):
             rows.append({"image": str(files[len(rows)]), **row})
             traces.append(kept)
-    print_rows(rows, traces, len(model.backbone.networks))
+    print_rows(rows, traces, len(backbone.networks))
     if config.picture is not None:
-        draw(pixels, rows, traces, model, config.picture)
+        draw(pixels, rows, traces, backbone, config.picture)
         console.print(f"picture: {config.picture}", soft_wrap=True)
     if config.json is not None:
-        options = {"threshold": config.threshold, "price": float(model.price), "which": config.which}
-        write_json(config.json, {"run": str(config.run), **options, "images": rows})
+        decided: dict[str, Any] = {}
+        if isinstance(runner, Engine):
+            decided = {"threshold": config.threshold, "price": float(runner.price), "which": config.which}
+        write_json(config.json, {"run": str(config.run), **decided, "images": rows})
         console.print(f"figures: {config.json}", soft_wrap=True)
     if unreadable:
         raise cannot_be_read(unreadable, len(config.images))
+
+
+def load_policy(config: Predict, settings: dict[str, Any]) -> LCNet:
+    """The network of a run of ``train`` with its gates, which read the price that is asked for."""
+    model = load_model(config.run / WEIGHTS[config.which])
+    if config.price is not None:
+        model.price.fill_(price_range(settings["agent"]["price"]).checked(config.price))
+    return model
+
+
+def load_dense(config: Predict) -> Backbone:
+    """The network of a run of ``pretrain``.
+
+    Raises:
+        UserError: when asked for what only a policy has.
+    """
+    if config != Predict(config.run, config.images, device=config.device, json=config.json):
+        raise UserError(f"in {config.run} nothing is decided: leave --threshold, --price, --which and --picture out")
+    return load_backbone(str(config.run), classes=None).eval()
 
 
 def classes_of(run: Path, settings: dict[str, Any]) -> tuple[str, ...]:
@@ -107,39 +131,54 @@ def classes_of(run: Path, settings: dict[str, Any]) -> tuple[str, ...]:
     return recorded_classes(run) or class_names(settings["dataset"], data_root(None, settings))
 
 
+@torch.no_grad()
 def predict(
-    engine: Engine, images: Tensor, threshold: float, classes: tuple[str, ...]
+    network: Engine | Backbone, images: Tensor, threshold: float, classes: tuple[str, ...]
 ) -> list[tuple[dict[str, Any], Trace]]:
-    """Class, its probability and all classes', MACs and what ran, for uint8 images (B, 3, 32, 32)."""
-    outcome = engine.run(images.to(engine.price.device), engine.greedy(threshold))
-    probabilities = outcome.logits.float().softmax(1)
+    """Class, its probability and all classes', MACs and what ran, for uint8 images (B, 3, 32, 32).
+
+    Of a network that decides nothing, it is not told what ran, nor MACs as a share.
+    """
+    if isinstance(network, Backbone):
+        logits = network(images.to(network.head.weight.device))
+        return [({**row, "macs": dense_macs(network)}, ()) for row in most_probable(logits, classes)]
+    outcome = network.run(images.to(network.price.device), network.greedy(threshold))
     found: list[tuple[dict[str, Any], Trace]] = []
-    for index, (seen, guess) in enumerate(zip(probabilities.tolist(), probabilities.argmax(1).tolist(), strict=True)):
-        macs = int(outcome.macs[index])
-        row = {
-            "class": classes[guess],
-            "probability": seen[guess],
-            "probabilities": dict(zip(classes, seen, strict=True)),
-            "macs": macs,
-            "macs_ratio": macs / engine.costs.dense,
-        }
-        kept = trace(engine, outcome.actions[:, index])
-        found.append(({**row, "blocks": filter_shares(kept)}, kept))
+    for index, row in enumerate(most_probable(outcome.logits, classes)):
+        macs, kept = int(outcome.macs[index]), trace(network, outcome.actions[:, index])
+        row |= {"macs": macs, "macs_ratio": macs / network.costs.dense, "blocks": filter_shares(kept)}
+        found.append((row, kept))
     return found
 
 
+def most_probable(logits: Tensor, classes: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The most probable class of every image, its probability and all classes', from logits (B, classes)."""
+    probabilities = logits.float().softmax(1)
+    guesses = probabilities.argmax(1).tolist()
+    return [
+        {"class": classes[guess], "probability": seen[guess], "probabilities": dict(zip(classes, seen, strict=True))}
+        for seen, guess in zip(probabilities.tolist(), guesses, strict=True)
+    ]
+
+
 def print_rows(rows: list[dict[str, Any]], traces: list[Trace], networks: int) -> None:
-    """The table for the screen, for so many networks, each but the first the last of the blocks."""
-    table = Table()
+    """The table for the screen, for so many networks, each but the first the last of the blocks.
+
+    Traces are empty where nothing was decided; then there is nothing about blocks.
+    """
+    table, decided = Table(), any(traces)
     table.add_column("image", overflow="fold")
     table.add_column("class", no_wrap=True)
-    for name in ("probability", "MMACs", {1: "of dense", 2: "of both"}.get(networks, "of all")):
+    for name in ("probability", "MMACs", *([{1: "of dense", 2: "of both"}.get(networks, "of all")] if decided else [])):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("blocks", overflow="fold")
+    if decided:
+        table.add_column("blocks", overflow="fold")
     for row, kept in zip(rows, traces, strict=True):
-        figures = f"{row['probability']:.1%}", f"{row['macs'] / 1e6:.2f}", f"{row['macs_ratio']:.1%}"
-        table.add_row(row["image"], row["class"], *figures, bars(kept))
+        ran = (f"{row['macs_ratio']:.1%}", bars(kept)) if decided else ()
+        table.add_row(row["image"], row["class"], f"{row['probability']:.1%}", f"{row['macs'] / 1e6:.2f}", *ran)
     console.print(table)
+    if not decided:
+        return
     last = {1: "", 2: "; the last is the second network"}.get(networks, f"; the last {networks - 1} are whole networks")
     console.print(
         f"A bar is a block, as high as the share of its filters that ran; a dot is a block that was skipped{last}."
@@ -156,13 +195,13 @@ def filter_shares(kept: Trace) -> list[float]:
     return [sum(groups) / len(groups) for _, groups in kept]
 
 
-def draw(images: Tensor, rows: list[dict[str, Any]], traces: list[Trace], model: LCNet, path: Path) -> None:
+def draw(images: Tensor, rows: list[dict[str, Any]], traces: list[Trace], backbone: Backbone, path: Path) -> None:
     """The uint8 images (N, 3, 32, 32), by their files' names, over what ran for them, as one PNG."""
-    pictures, networks = [], len(model.backbone.networks)
+    pictures, networks = [], len(backbone.networks)
     for image, row, kept in zip(images, rows, traces, strict=True):
         seen = f"{row['class']} {row['probability']:.0%}, {row['macs_ratio']:.0%} MACs"
         caption = f"{Path(row['image']).name}\n{seen}"
-        pictures.append(draw_trace(image.numpy(), kept, model.depth, caption, networks=networks))
-    title = f"{model.spec.backbone.title}: what ran ({legend(networks)})"
+        pictures.append(draw_trace(image.numpy(), kept, len(kept), caption, networks=networks))
+    title = f"{backbone.spec.title}: what ran ({legend(networks)})"
     with replacing(path) as temporary:
         Image.fromarray(labelled(tile(pictures, min(COLUMNS, len(pictures))), title)).save(temporary, "png")

@@ -1,16 +1,20 @@
-"""Does an exported file do what the engine does?"""
+"""Does an exported file do what the engine does, or, where nothing is decided, the network?"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from lcnet_rl.backbones import Backbone
 from lcnet_rl.engine import Engine
 from lcnet_rl.errors import UserError
-from lcnet_rl.export.session import OnnxNetwork
+from lcnet_rl.export.session import OnnxNetwork, undecided
+from lcnet_rl.macs import dense_macs
 from lcnet_rl.model import LCNet
+from lcnet_rl.state import Outcome
 
 BATCH = 500
 BORDERLINE = 0.01
@@ -31,11 +35,20 @@ class Agreement:
     """Of the images with the same decisions."""
     error: float
     """Largest difference of logits after the same decisions, as a share of the largest logit."""
+    decides: bool = True
+    """Whether anything is decided; else all images have the same decisions, and bills."""
+
+    @property
+    def expected(self) -> str:
+        """What the file was compared with."""
+        return "engine" if self.decides else "network"
 
     def __str__(self) -> str:
+        decisions, after = f"same decisions {self.same_decisions}, ", " after the same decisions"
+        if not self.decides:
+            decisions = after = ""
         return (
-            f"same decisions {self.same_decisions}, same prediction {self.same_predictions}, "
-            f"logits after the same decisions within {self.error:.1e} of the largest"
+            f"{decisions}same prediction {self.same_predictions}, logits{after} within {self.error:.1e} of the largest"
         )
 
     def check(self) -> None:
@@ -43,15 +56,16 @@ class Agreement:
         enough = max(1, min(self.images - 1, self.images * (1 - BORDERLINE)))
         alike = min(self.same_decisions, self.same_predictions) >= enough
         if not (alike and self.same_bills == self.same_decisions and self.error <= CLOSE):
-            raise UserError(f"the exported file does not do what the engine does: {self}; please report it")
+            raise UserError(f"the exported file does not do what the {self.expected} does: {self}; please report it")
 
 
-def compare(model: LCNet, network: OnnxNetwork, images: Tensor) -> Agreement:
-    """The engine and an exported file on images, uint8 (B, 3, 32, 32)."""
-    engine, parts = Engine(model), []
+@torch.no_grad()
+def compare(model: LCNet | Backbone, network: OnnxNetwork, images: Tensor) -> Agreement:
+    """What runs a model here and an exported file, on images, uint8 (B, 3, 32, 32)."""
+    run, parts = runner(model), []
     for batch in images.split(BATCH):
-        expected, got = engine.run(batch, engine.greedy()), network.run(batch)
-        same = (engine.executed(expected.actions) == got.actions).all(2).all(0)
+        expected, got = run(batch), network.run(batch)
+        same = (expected.actions == got.actions).all(2).all(0)
         difference = (expected.logits - got.logits).abs().amax(1) / expected.logits.abs().max()
         predictions = expected.logits.argmax(1) == got.logits.argmax(1)
         # Where decisions differ, logits may too.
@@ -63,4 +77,18 @@ def compare(model: LCNet, network: OnnxNetwork, images: Tensor) -> Agreement:
         same_predictions=int(predictions.sum()),
         same_bills=int(bills.sum()),
         error=float(difference.max()),
+        decides=isinstance(model, LCNet),
     )
+
+
+def runner(model: LCNet | Backbone) -> Callable[[Tensor], Outcome]:
+    """The engine of a model with gates, telling its decisions as executed; a network without gates as it is."""
+    if isinstance(model, Backbone):
+        return lambda images: undecided(model(images), dense_macs(model))
+    engine = Engine(model)
+
+    def run(images: Tensor) -> Outcome:
+        outcome = engine.run(images, engine.greedy())
+        return replace(outcome, actions=engine.executed(outcome.actions))
+
+    return run

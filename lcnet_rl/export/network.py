@@ -25,6 +25,7 @@ from lcnet_rl.export.builder import BOOL, DOUBLE, FLOAT, Graph, Type
 from lcnet_rl.export.layout import BLOCKED_DOMAIN, Layout, Standard
 from lcnet_rl.export.step import Place, Step, shortcut, write_exit
 from lcnet_rl.gates import LNet
+from lcnet_rl.macs import dense_macs
 from lcnet_rl.model import LCNet
 
 OPSET, IR_VERSION = 18, 10
@@ -42,17 +43,35 @@ included (the metadata's "dense_macs" are those of the whole network, without ga
 groups), true = kept: L-Net's bit, then C-Net's, as far as there are such gates; networks behind the first one are the
 last rows.
 """
+DENSE_INTERFACE = """Classifies images, each with the whole network: nothing is decided.
+
+Input: image, uint8 (batch, 3, 32, 32), RGB. Output: logits, float32 (batch, classes). An image costs the metadata's
+"dense_macs", in multiply-accumulates.
+"""
 
 
-def dense_model(backbone: Backbone, batch: int = 1) -> onnx.ModelProto:
-    """The plain backbone, ``image`` uint8 (batch, 3, 32, 32) to ``logits``: what skipping is compared with."""
+def dense_model(
+    backbone: Backbone, batch: int = 1, classes: Sequence[str] = (), origin: Mapping[str, str] | None = None
+) -> onnx.ModelProto:
+    """The plain backbone: a network to deploy as it is, or what skipping is compared with.
+
+    Its input and output are those of ``DENSE_INTERFACE``, which the file holds too.
+
+    Args:
+        backbone: what to write; it is not changed.
+        batch: how many images at a time.
+        classes: their names, for the metadata.
+        origin: further metadata: where the network comes from.
+    """
     network, graph, layout = folded(backbone), Graph("dense"), Standard()
     pooled = write_features(graph, layout, network)
     for behind in network.networks[1:]:
         pooled = graph.op("Concat", pooled, write_features(graph, layout, behind), axis=1)
     gates.linear(graph, pooled, network.head.weight, network.head.bias, name="logits")
     outputs = [("logits", (FLOAT, [batch, network.spec.classes]))]
-    return finished(graph.build([image(batch)], outputs), {"backbone": json.dumps(asdict(network.spec))})
+    metadata = {**(origin or {}), "backbone": json.dumps(asdict(network.spec))}
+    metadata |= described(layout, dense_macs(backbone), classes)
+    return finished(graph.build([image(batch)], outputs, DENSE_INTERFACE), metadata)
 
 
 def dynamic_model(
@@ -105,11 +124,15 @@ def dynamic_model(
         ("decisions", (BOOL, [model.depth, model.action_size])),
     ]
     metadata = {**(origin or {}), "price": f"{float(model.price):.6g}"}
-    metadata |= {"model": json.dumps(asdict(model.spec)), "layout": layout.name, "dense_macs": str(model.costs.dense)}
-    if classes:
-        metadata["classes"] = json.dumps(list(classes))
+    metadata |= {"model": json.dumps(asdict(model.spec)), **described(layout, model.costs.dense, classes)}
     inputs = [image(1), ("threshold", scalar), ("price", scalar)]
     return finished(graph.build(inputs, outputs, INTERFACE), metadata)
+
+
+def described(layout: Layout, macs: int, classes: Sequence[str]) -> dict[str, str]:
+    """Metadata of every file: for which kernels, the whole network's MACs, and the classes' names if they are known."""
+    named = {"classes": json.dumps(list(classes))} if classes else {}
+    return {"layout": layout.name, "dense_macs": str(macs), **named}
 
 
 def image(batch: int) -> tuple[str, Type]:

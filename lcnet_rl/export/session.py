@@ -76,11 +76,12 @@ class OnnxNetwork:
             metadata = {entry.key: entry.value for entry in model.metadata_props}
         except DecodeError as error:
             raise UserError(f"{path} is damaged (cut short?) or no ONNX file") from error
-        if "model" not in metadata or "layout" not in metadata:
+        self.decides = "model" in metadata
+        if not (self.decides or "backbone" in metadata) or "layout" not in metadata:
             raise UserError(f"{path} was not written by lcnet-rl export")
         if metadata.get("format") != FORMAT:
             raise UserError(f"{path} has format {metadata.get('format')}, this version reads {FORMAT}: export it again")
-        self.layout = metadata["layout"]
+        self.layout, self.dense_macs = metadata["layout"], int(metadata["dense_macs"])
         if self.layout != Standard.name and self.layout != f"blocked{blocked_size()}":
             raise UserError(f"{path} is laid out for another processor ({self.layout}): export it here, or as standard")
         try:
@@ -91,7 +92,7 @@ class OnnxNetwork:
             raise UserError(f"{path} does not run in {here} (is it damaged, or of a newer ONNX?): {reason}") from error
 
     def run(self, images: Tensor, threshold: float | None = None, price: float | None = None) -> Outcome:
-        """Classify images, one after the other.
+        """Classify images, one after the other; of a network that decides nothing, there are no rows of decisions.
 
         Args:
             images: uint8, (B, 3, 32, 32), at least one.
@@ -100,10 +101,13 @@ class OnnxNetwork:
             price: that the gates read; None is the one stored in the file.
 
         Raises:
-            UserError: for images of another type or shape, a threshold outside (0, 1), or what is no price.
+            UserError: for images of another type or shape, a threshold outside (0, 1), what is no price, or either
+                for a network that decides nothing.
         """
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != (3, 32, 32) or not len(images):
             raise UserError(f"images must be uint8 (B >= 1, 3, 32, 32), got {images.dtype} {tuple(images.shape)}")
+        if not self.decides and (threshold, price) != (None, None):
+            raise UserError("this file's network decides nothing: leave threshold and price out")
         if threshold is not None and not 0 < threshold < 1:
             raise UserError(f"a threshold is in (0, 1), got {threshold}")
         if price is not None:
@@ -111,5 +115,13 @@ class OnnxNetwork:
         given = {"threshold": threshold and float(np.clip(threshold, *THRESHOLDS)), "price": price}
         feeds = {name: np.full((1, 1), value, np.float32) for name, value in given.items() if value is not None}
         parts = [self.session.run(None, {"image": image[None], **feeds}) for image in images.cpu().numpy()]
-        logits, macs, decisions = (torch.from_numpy(np.stack(part)) for part in zip(*parts, strict=True))
+        outputs = [torch.from_numpy(np.stack(part)) for part in zip(*parts, strict=True)]
+        if not self.decides:
+            return undecided(outputs[0][:, 0], self.dense_macs)
+        logits, macs, decisions = outputs
         return Outcome(logits[:, 0], decisions.float().transpose(0, 1), macs[:, 0, 0])
+
+
+def undecided(logits: Tensor, macs: int) -> Outcome:
+    """What a network without gates makes of images: logits (B, classes), each at so many MACs."""
+    return Outcome(logits, torch.zeros(0, len(logits), 0), torch.full((len(logits),), macs, dtype=torch.float64))
