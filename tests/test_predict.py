@@ -104,6 +104,23 @@ def test_files_of_one_name_are_told_apart_on_a_narrow_screen(
     assert not any("…" in cell for row in cells for cell in row)
 
 
+def test_long_names_of_classes_take_no_figure_and_no_file_from_a_narrow_screen(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(run)
+    monkeypatch.setenv("COLUMNS", "80")
+    classes = [f"greater_spotted_woodpecker_of_the_northern_forests_subspecies_{number}" for number in range(10)]
+    (run / "run.json").write_text(json.dumps({"classes": classes}))
+    [file] = written(images(1), Path())
+    assert main(["predict", str(run), str(file), "--json", "figures.json"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    cells = [[cell.strip() for cell in line[1:-1].split("│")] for line in lines if line.startswith("│")]
+    [row] = json.loads(Path("figures.json").read_text())["images"]
+    assert "".join(cell[1] for cell in cells) == row["class"]
+    figures = [f"{row['probability']:.1%}", f"{row['macs'] / 1e6:.2f}", f"{row['macs_ratio']:.1%}"]
+    assert (cells[0][0], cells[0][2:5]) == (file.name, figures)
+
+
 def test_the_classes_names_are_known_where_the_folder_of_images_is_not(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -30,6 +30,8 @@ from lcnet_rl.weights import load_backbone, load_model
 
 BARS = "▁▂▃▄▅▆▇█"
 BATCH, COLUMNS = 256, 4
+CLASS_WIDTH = 24
+"""Of the table's column at most, in characters: a longer name would leave no room for the file's."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,7 @@ def print_rows(rows: list[dict[str, Any]], traces: list[Trace], networks: int) -
     """
     table, decided = Table(), any(traces)
     table.add_column("image", overflow="fold")
-    table.add_column("class", no_wrap=True)
+    table.add_column("class", overflow="fold", max_width=CLASS_WIDTH)
     for name in ("probability", "MMACs", *([{1: "of dense", 2: "of both"}.get(networks, "of all")] if decided else [])):
         table.add_column(name, justify="right", no_wrap=True)
     if decided:
