@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from lcnet_rl.backbones import Backbone, create_backbone
+from lcnet_rl.backbones import Backbone, BackboneSpec, build, create_backbone
 from lcnet_rl.pretrained import own_weights
 from lcnet_rl.runs import CONFIG, START, has_agent, read_config
 from lcnet_rl.weights import load_backbone
@@ -29,6 +30,21 @@ def starting_networks(init: str, dataset: str, name: str, width: int | None, cla
     if is_agent(init):
         init = str(Path(init) / START)
     return load_backbone(own_weights(dataset, name, width) if init == "auto" else init, name, classes, width)
+
+
+def for_classes(backbone: Backbone, classes: int) -> Backbone:
+    """``backbone``; one of another number of classes with all its weights but those of the head, which starts fresh."""
+    if backbone.spec.classes == classes:
+        return backbone
+    other = build(_of_classes(backbone.spec, classes))
+    head = {f"head.{key}": fresh for key, fresh in other.head.state_dict().items()}
+    other.load_state_dict(backbone.state_dict() | head)
+    return other
+
+
+def _of_classes(spec: BackboneSpec, classes: int) -> BackboneSpec:
+    second = None if spec.second is None else _of_classes(spec.second, classes)
+    return replace(spec, classes=classes, second=second)
 
 
 def is_agent(init: str) -> bool:

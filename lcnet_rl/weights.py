@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from torch import Tensor, nn
@@ -115,8 +116,10 @@ def load_backbone(init: str, name: str | None = None, classes: int | None = 10, 
         width=spec.width if width is None else width,
     )
     if expected != spec:
-        same = spec.classes == expected.classes
-        hint = f"; for that give --backbone {spec.name} --width {spec.width}" if same else ""
+        options = f"--backbone {spec.name} --width {spec.width}"
+        hint = f"; for that give {options}"
+        if spec.classes != expected.classes:
+            hint = f"; fine-tune it first: lcnet-rl pretrain --dataset ... --init {quote(init)} {options}"
         raise UserError(f"{init} holds {_describe(spec)}, but {_describe(expected)} was asked for{hint}")
     backbone = build(spec)
     _load_state(backbone, state, init)

@@ -19,7 +19,8 @@ from test_backbones import noise, tiny_backbone
 from torch import nn
 
 from lcnet_rl import pretrain
-from lcnet_rl.backbones import Backbone, create_backbone
+from lcnet_rl.backbones import Backbone, BackboneSpec, build, create_backbone
+from lcnet_rl.commands import main
 from lcnet_rl.data import Dataset
 from lcnet_rl.data.augment import Augmentation
 from lcnet_rl.dense import dense_accuracy
@@ -30,8 +31,10 @@ from lcnet_rl.model import LCNet
 from lcnet_rl.optim import decayed, triangle
 from lcnet_rl.pretrain import DenseTraining, layer_drop_keeps
 from lcnet_rl.recipe import Recipe
-from lcnet_rl.runs import CHECKPOINT, PROGRESS
+from lcnet_rl.runs import CHECKPOINT, PROGRESS, START
+from lcnet_rl.starting import for_classes
 from lcnet_rl.tree import load_tree, save_tree
+from lcnet_rl.weights import load_backbone, save_backbone
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(epochs=4, batch_size=8, lr=0.1, precision="fp32")
@@ -341,3 +344,46 @@ def test_a_wrong_setting_is_refused_by_name(wrong: dict[str, Any], message: str)
 def test_a_batch_larger_than_the_set_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="batch size 25 exceeds the 24 images"):
         train(fresh(), tmp_path, Recipe(epochs=1, batch_size=25))
+
+
+def of_other_classes(images: str, tmp_path: Path) -> tuple[Backbone, str, list[str]]:
+    """A pruned network of three classes, its file, and a command that trains one like it on two."""
+    backbone, path = create_backbone("resnet8", 3, 4, (4, 4, 12)), str(tmp_path / "three.safetensors")
+    save_backbone(backbone, Path(path))
+    command = ["pretrain", "--dataset", images, "--backbone", "resnet8", "--width", "4", "--recipe.epochs", "1"]
+    return backbone, path, [*command, "--recipe.batch-size", "8", "--run", str(tmp_path / "run")]
+
+
+def test_from_a_network_of_other_classes_all_is_taken_but_the_head(
+    images: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backbone, path, command = of_other_classes(images, tmp_path)
+    assert main([*command, "--init", path]) == 0
+    assert f"{path} tells 3 classes apart, {images} has 2: its head starts fresh" in capsys.readouterr().out
+    start = load_backbone(str(tmp_path / "run" / START), classes=2)
+    assert start.spec == replace(backbone.spec, classes=2)
+    given, taken = ({k: v for k, v in one.state_dict().items() if "head" not in k} for one in (backbone, start))
+    assert_same_state(taken, given)
+
+
+@pytest.mark.parametrize("command", ["train", "teacher"])
+def test_elsewhere_a_network_of_other_classes_is_to_be_fine_tuned_first(
+    images: str, tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, path, pretraining = of_other_classes(images, tmp_path)
+    arguments = [*pretraining, "--teacher", path, "--recipe.distill", "0.5"]
+    if command == "train":
+        arguments = ["train", "--dataset", images, "--backbone", "resnet8", "--width", "4", "--init", path]
+    assert main(arguments) == 2
+    told = f"fine-tune it first: lcnet-rl pretrain --dataset ... --init {path} --backbone resnet8 --width 4"
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_network_behind_is_for_the_other_classes_too() -> None:
+    pair = build(BackboneSpec("resnet8", 3, 4, second=BackboneSpec("resnet8", 3, 8)))
+    assert for_classes(pair, 3) is pair
+    other = for_classes(pair, 5)
+    assert [network.classes for network in other.spec.networks] == [5, 5]
+    assert other(noise(2)).shape == (2, 5)
+    assert torch.equal(other.networks[1].stem.conv.weight, pair.networks[1].stem.conv.weight)

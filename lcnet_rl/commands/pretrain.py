@@ -17,6 +17,7 @@ from lcnet_rl.pretrain import DenseTraining
 from lcnet_rl.progress import console
 from lcnet_rl.prune import prune
 from lcnet_rl.runs import METRICS, START, TEACHER, create_run
+from lcnet_rl.starting import for_classes
 from lcnet_rl.unchanged import check_same_data, warn_if_changed
 from lcnet_rl.weights import load_backbone, save_backbone
 
@@ -72,8 +73,13 @@ def run_on(config: Pretrain, device: torch.device) -> None:
 
 
 def starting_backbone(config: Pretrain, classes: int) -> Backbone:
-    """Fresh weights, or those of --init, pruned if that was asked for."""
+    """Fresh weights, or those of --init, with a fresh head for other classes, pruned if that was asked for."""
     if not config.init:
         return create_backbone(config.backbone, classes, config.width)
-    backbone = load_backbone(config.init, config.backbone, classes, config.width)
+    trained = load_backbone(config.init, config.backbone, None, config.width)
+    known = trained.spec.classes
+    if known != classes:
+        said = f"{config.init} tells {known} classes apart, {config.dataset} has {classes}: its head starts fresh"
+        by_main(console.print)(said, soft_wrap=True)
+    backbone = for_classes(trained, classes)
     return backbone if config.prune is None else prune(backbone, config.prune, config.prune_multiple)

@@ -25,13 +25,14 @@ class Pretrain:
     width: int | None = None
     """Filters of the stem; the usual width when not given."""
     init: str | None = None
-    """Start from these weights: a file, a pretrain run, or 'akamaster'."""
+    """Start from these weights: a file, a pretrain run, or 'akamaster'. Of a network of another number of classes, the
+    head starts fresh."""
     prune: float | None = None
     """First drop filters of --init, for all images, until this share of its MACs is left (Torch-Pruning)."""
     prune_multiple: int = 1
     """Filters that --prune leaves in a block are a multiple of this, so that as many groups of C-Net can share them."""
     teacher: str | None = None
-    """Learn this network's soft labels too, with weight --recipe.distill: weights as for --init."""
+    """Learn this network's soft labels too, with weight --recipe.distill: weights as for --init, of these classes."""
     recipe: Recipe = field(default_factory=Recipe)
     seed: int = 0
     """Decides initial weights, order and augmentation."""
