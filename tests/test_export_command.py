@@ -213,3 +213,28 @@ def test_a_dense_file_that_does_something_else_is_refused_and_not_left(
     assert main(["export", str(run)]) == 2
     assert "does not do what the network does" in capsys.readouterr().err
     assert [file.name for file in run.iterdir() if "onnx" in file.name] == []
+
+
+@pytest.mark.parametrize("dense", [False, True], ids=["policy", "dense"])
+def test_a_file_that_is_not_compared_needs_no_images(
+    dense: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = lively(width=16, classes=2)
+    run, data = tmp_path / "run", "folder:gone"
+    pretrained(run, model.backbone, data) if dense else trained(run, model, data)
+    (run / "run.json").write_text(json.dumps({"classes": ["bright", "dark"]}))
+    assert main(["export", str(run), "--check", "0"]) == 0
+    assert f"not compared with the {'network' if dense else 'engine'}" in capsys.readouterr().out
+    assert json.loads(metadata(run / "model.onnx")["classes"]) == ["bright", "dark"]
+    assert len(OnnxNetwork(run / "model.onnx").run(torch.zeros(2, 3, 32, 32, dtype=torch.uint8)).logits) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "least"),
+    [(("--check", "-1"), "0 or more,"), (("--check", "0", "--budget", "0.5"), "1 or more with --budget,")],
+)
+def test_a_check_of_fewer_images_than_are_needed_is_refused(
+    options: tuple[str, ...], least: str, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", str(run), *options]) == 2
+    assert f"--check is {least} got" in capsys.readouterr().err

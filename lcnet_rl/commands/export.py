@@ -9,9 +9,11 @@ from typing import Annotated, Literal
 import onnx
 import torch
 import tyro
+from torch import Tensor
 
 from lcnet_rl.backbones import Backbone
 from lcnet_rl.budget import meet_budget
+from lcnet_rl.commands.predict import classes_of
 from lcnet_rl.data import load_dataset
 from lcnet_rl.errors import UserError
 from lcnet_rl.export import OnnxNetwork, blocked_size, compare, dense_model, dynamic_model
@@ -45,27 +47,30 @@ class Export:
     budget: float | None = None
     """Mean share of dense MACs that the file's defaults are to meet, on validation images."""
     check: int = 200
-    """Validation images on which the file is compared with the engine."""
+    """Validation images on which the file is compared with the engine; with 0 of them no data set is needed, but for a
+    budget."""
     data_root: Path | None = None
     """Where data sets are kept; by default where the run had them."""
 
 
 def run(config: Export) -> None:
     """Write the file, then load it and compare."""
-    if config.check < 1:
-        raise UserError(f"--check needs at least one image, got {config.check}")
+    least = 0 if config.budget is None else 1
+    if config.check < least:
+        raise UserError(f"--check is {least} or more{' with --budget' if least else ''}, got {config.check}")
     settings = read_config(config.run)
     model = load_model(config.run / WEIGHTS[config.which]) if has_agent(settings) else load_dense(config)
     layout, path = choose(config.layout), config.out or config.run / f"model{variant(config)}.onnx"
     check_target("--out", path)
     root = data_root(config.data_root, settings)
-    val = load_dataset(settings["dataset"], "val", root)
+    val = load_dataset(settings["dataset"], "val", root) if config.check else None
+    classes = classes_of(config.run, settings, config.data_root) if val is None else val.classes
     count = model.classes if isinstance(model, LCNet) else model.spec.classes
-    check_classes(config.run, count, val.name, val.classes)
+    check_classes(config.run, count, settings["dataset"], classes)
     origin = {"run": config.run.resolve().name}
     if isinstance(model, LCNet):
         origin |= {"which": config.which}
-        if config.budget is not None:
+        if val is not None and config.budget is not None:
             dynamic_model(model, layout)  # what cannot be exported is refused before the search for a budget
             train, prices = load_dataset(settings["dataset"], "train", root), price_range(settings["agent"]["price"])
             warn_if_changed(config.run, train)
@@ -74,14 +79,26 @@ def run(config: Export) -> None:
                 said += "; both are built into the file: leave its input threshold at 0.5, the default"
             console.print(said, soft_wrap=True)
             origin |= {"budget": f"{config.budget:g}", "shift": f"{shift:.6g}"}
-    images = val.sample(config.check).images
     with replacing(path) as temporary:
-        onnx.save(written(model, layout, val.classes, origin), temporary)
-        agreement = compare(model, OnnxNetwork(temporary), images)
-        against = f"against the {agreement.expected}, {len(images)} validation images"
-        console.print(f"{against}: {agreement}", highlight=False, soft_wrap=True)
-        agreement.check()
+        onnx.save(written(model, layout, classes, origin), temporary)
+        check_file(OnnxNetwork(temporary), model, None if val is None else val.sample(config.check).images)
     console.print(f"file: {path} ({path.stat().st_size / 1e6:.1f} MB, {config.layout} layout)", soft_wrap=True)
+
+
+def check_file(network: OnnxNetwork, model: LCNet | Backbone, images: Tensor | None) -> None:
+    """Compare a file with ``model`` on validation images, uint8 (N, 3, 32, 32), if there are any, and tell the result.
+
+    Raises:
+        UserError: when it does something else.
+    """
+    expected = "engine" if isinstance(model, LCNet) else "network"
+    if images is None:
+        console.print(f"not compared with the {expected}")
+        return
+    agreement = compare(model, network, images)
+    told = f"against the {expected}, {len(images)} validation images: {agreement}"
+    console.print(told, highlight=False, soft_wrap=True)
+    agreement.check()
 
 
 def load_dense(config: Export) -> Backbone:

@@ -83,7 +83,7 @@ def run(config: Predict) -> None:
     settings = read_config(config.run)
     network = load_policy(config, settings) if has_agent(settings) else load_dense(config)
     backbone = network.backbone if isinstance(network, LCNet) else network
-    classes = classes_of(config.run, settings)
+    classes = classes_of(config.run, settings, None)
     check_classes(config.run, backbone.spec.classes, settings["dataset"], classes)
     pixels, unreadable = readable_images(config.images)
     files = [file for file in config.images if file not in unreadable]
@@ -128,9 +128,12 @@ def load_dense(config: Predict) -> Backbone:
     return load_backbone(str(config.run), classes=None).eval()
 
 
-def classes_of(run: Path, settings: dict[str, Any]) -> tuple[str, ...]:
-    """The classes' names that a run has recorded; of one from before runs did, those of its data set."""
-    return recorded_classes(run) or class_names(settings["dataset"], data_root(None, settings))
+def classes_of(run: Path, settings: dict[str, Any], root: Path | None) -> tuple[str, ...]:
+    """The classes' names that a run has recorded; of one from before runs did, those of its data set.
+
+    That is below ``root``, or where the run had it.
+    """
+    return recorded_classes(run) or class_names(settings["dataset"], data_root(root, settings))
 
 
 @torch.no_grad()
