@@ -139,6 +139,15 @@ def test_a_digest_tells_other_files_whatever_part_of_them_is_asked_for(root: Pat
     assert load_dataset(f"folder:{root}", "train").digest not in before
 
 
+def test_of_a_moved_folder_it_is_said_how_to_find_it(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="moved, give --data-root: the folder that holds mine now"):
+        load_dataset("folder:/before/mine", "train")
+    (root / "train").rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError) as caught:
+        load_dataset(f"folder:{root}", "train")
+    assert "--data-root" not in str(caught.value)
+
+
 @pytest.mark.parametrize("part", ["train", "test"])
 def test_missing_folders_are_named(root: Path, part: str) -> None:
     (root / part).rename(root / "elsewhere")

@@ -50,7 +50,7 @@ class Export:
     """Validation images on which the file is compared with the engine; with 0 of them no data set is needed, but for a
     budget."""
     data_root: Path | None = None
-    """Where data sets are kept; by default where the run had them."""
+    """Where data sets are kept (of folder:PATH, the folder that holds it); by default where the run had them."""
 
 
 def run(config: Export) -> None:

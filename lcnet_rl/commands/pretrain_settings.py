@@ -39,7 +39,8 @@ class Pretrain:
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     data_root: Path | None = None
-    """Where data sets are kept; by default LCNET_RL_DATA or the user's cache folder."""
+    """Where data sets are kept (of folder:PATH, the folder that holds it); by default LCNET_RL_DATA or the user's cache
+    folder."""
     runs: Path = Path("runs")
     """Where the run folder is made."""
     run: Path | None = None
