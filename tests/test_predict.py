@@ -162,6 +162,24 @@ def test_files_that_are_no_images_are_named(run: Path, capsys: pytest.CaptureFix
     assert "none.png (No such file or directory)" in error
 
 
+def test_a_folder_stands_for_the_files_in_it(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(run)
+    Path("photos/within").mkdir(parents=True)
+    files = written(images(3), Path("photos"))
+    written(images(1), Path("photos/within"))
+    Path("photos/.hidden").write_text("no image")
+    [other] = written(images(1), Path())
+    assert main(["predict", str(run), "photos", str(other), "--json", "figures.json"]) == 0
+    told = json.loads(Path("figures.json").read_text())
+    assert [row["image"] for row in told["images"]] == [*map(str, files), str(other)]
+    assert told["unreadable"] == []
+    Path("empty").mkdir()
+    assert main(["predict", str(run), "empty"]) == 2
+    assert "which images? there are no files in empty" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -200,9 +218,10 @@ def test_files_that_are_no_images_are_named_after_the_others_have_their_rows(
     Path("broken.png").write_text("no image")
     given = ["0.png", "broken.png", "2.png"]
     assert main(["predict", str(run), *given, "--json", "figures.json"]) == 2
-    told = capsys.readouterr()
-    assert "1 of 3 files cannot be read as images: broken.png (not an image)" in told.err
-    assert [row["image"] for row in json.loads(Path("figures.json").read_text())["images"]] == ["0.png", "2.png"]
+    assert "1 of 3 files cannot be read as images: broken.png (not an image)" in capsys.readouterr().err
+    told = json.loads(Path("figures.json").read_text())
+    assert [row["image"] for row in told["images"]] == ["0.png", "2.png"]
+    assert told["unreadable"] == [{"image": "broken.png", "reason": "not an image"}]
     assert main(["predict", str(run), *map(str, files), "--json", "all.json"]) == 0
     known = {row["image"]: row for row in json.loads(Path("all.json").read_text())["images"]}
     for row in json.loads(Path("figures.json").read_text())["images"]:

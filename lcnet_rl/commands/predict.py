@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lcnet_rl.backbones import Backbone
 from lcnet_rl.data import class_names
-from lcnet_rl.data.folder import cannot_be_read, readable_images
+from lcnet_rl.data.folder import cannot_be_read, files_in, readable_images
 from lcnet_rl.device import resolve_device
 from lcnet_rl.drawing import Trace, draw_trace, labelled, legend, tile, trace
 from lcnet_rl.engine import Engine
@@ -47,7 +47,7 @@ class Predict:
         tyro.conf.Positional[tuple[Path, ...]],
         tyro.conf.arg(metavar="IMAGE [IMAGE ...]", help_behavior_hint="(required)"),
     ]
-    """PNG, JPEG or other image files."""
+    """PNG, JPEG or other image files, or folders, of which all files are meant."""
     threshold: float = 0.5
     """What a keep probability must exceed; a lower one keeps more. Of several networks, it is for the last one only.
     BatchNorm's statistics stay those of the policy's own threshold: for a budget, which predict does not take, lcnet-rl
@@ -62,7 +62,7 @@ class Predict:
     """A PNG (by its name's end) to draw every image and what ran for it into."""
     json: Path | None = None
     """A file to write the figures to: of every image its class, the probabilities of all classes by their names, its
-    MACs, and, where a policy decides, the share of each block's filters that ran."""
+    MACs, and, where a policy decides, the share of each block's filters that ran; and which files cannot be read."""
 
 
 def run(config: Predict) -> None:
@@ -71,8 +71,7 @@ def run(config: Predict) -> None:
     Raises:
         UserError: in the end, for files that cannot be read; the others have their rows by then.
     """
-    if not config.images:
-        raise UserError("which images? lcnet-rl predict RUN IMAGE [IMAGE ...]")
+    given = image_files(config.images)
     if not 0 < config.threshold < 1:
         raise UserError(f"--threshold is between 0 and 1, got {config.threshold}")
     if config.picture is not None and config.picture.suffix.lower() != ".png":
@@ -85,8 +84,8 @@ def run(config: Predict) -> None:
     backbone = network.backbone if isinstance(network, LCNet) else network
     classes = classes_of(config.run, settings, None)
     check_classes(config.run, backbone.spec.classes, settings["dataset"], classes)
-    pixels, unreadable = readable_images(config.images)
-    files = [file for file in config.images if file not in unreadable]
+    pixels, unreadable = readable_images(given)
+    files = [file for file in given if file not in unreadable]
     network.to(resolve_device(config.device))
     runner = Engine(network) if isinstance(network, LCNet) else network
     rows: list[dict[str, Any]] = []
@@ -103,10 +102,25 @@ def run(config: Predict) -> None:
         decided: dict[str, Any] = {}
         if isinstance(runner, Engine):
             decided = {"threshold": config.threshold, "price": float(runner.price), "which": config.which}
-        write_json(config.json, {"run": str(config.run), **decided, "images": rows})
+        others = [{"image": str(file), "reason": reason} for file, reason in unreadable.items()]
+        write_json(config.json, {"run": str(config.run), **decided, "images": rows, "unreadable": others})
         console.print(f"figures: {config.json}", soft_wrap=True)
     if unreadable:
-        raise cannot_be_read(unreadable, len(config.images))
+        raise cannot_be_read(unreadable, len(given))
+
+
+def image_files(images: tuple[Path, ...]) -> list[Path]:
+    """The files that are meant: of a folder, all that are in it.
+
+    Raises:
+        UserError: when there are none.
+    """
+    if not images:
+        raise UserError("which images? lcnet-rl predict RUN IMAGE [IMAGE ...]")
+    files = [file for image in images for file in (files_in(image) if image.is_dir() else [image])]
+    if not files:
+        raise UserError(f"which images? there are no files in {', '.join(map(str, images))}")
+    return files
 
 
 def load_policy(config: Predict, settings: dict[str, Any]) -> LCNet:

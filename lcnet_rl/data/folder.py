@@ -34,7 +34,7 @@ def load(path: Path, part: Part) -> Dataset:
             are no readable image (named, up to five, and counted).
     """
     classes = class_names(path)
-    files = [(file, label) for label, name in enumerate(classes) for file in _images(path / part / name)]
+    files = [(file, label) for label, name in enumerate(classes) for file in files_in(path / part / name)]
     pixels = read_images([file for file, _ in files])
     labels = torch.tensor([label for _, label in files], dtype=torch.int64)
     names = tuple(str(file.relative_to(path)) for file, _ in files)
@@ -55,7 +55,7 @@ def read_images(files: Sequence[Path]) -> Tensor:
 
 
 def readable_images(files: Sequence[Path]) -> tuple[Tensor, dict[Path, str]]:
-    """Those of at least one file that can be read, uint8 (N, 3, 32, 32), and what to say about each of the others.
+    """Those of at least one file that can be read, uint8 (N, 3, 32, 32), and what is wrong with each of the others.
 
     Raises:
         UserError: when none can.
@@ -70,7 +70,7 @@ def readable_images(files: Sequence[Path]) -> tuple[Tensor, dict[Path, str]]:
 
 def cannot_be_read(unreadable: Mapping[Path, str], count: int) -> UserError:
     """An error for some of so many files, up to five of them by name."""
-    named = ", ".join(list(unreadable.values())[:NAMED])
+    named = ", ".join([f"{file} ({reason})" for file, reason in unreadable.items()][:NAMED])
     more = f" and {len(unreadable) - NAMED} more" if len(unreadable) > NAMED else ""
     return UserError(
         f"{len(unreadable)} of {count} files cannot be read as images: {named}{more}; leave them out or mend them"
@@ -99,13 +99,12 @@ def read_image(file: Path) -> NDArray[np.uint8]:
 
 
 def _try_to_read(file: Path) -> NDArray[np.uint8] | str:
-    """The image, or what to say about it."""
+    """The image, or what is wrong with the file."""
     try:
         return read_image(file)
     except BAD_FILE as problem:
         told = getattr(problem, "strerror", None) or str(problem)
-        reason = "not an image" if isinstance(problem, UnidentifiedImageError) else " ".join(told.split())
-        return f"{file} ({reason})"
+        return "not an image" if isinstance(problem, UnidentifiedImageError) else " ".join(told.split())
 
 
 def class_names(path: Path) -> tuple[str, ...]:
@@ -121,7 +120,7 @@ def class_names(path: Path) -> tuple[str, ...]:
             where = f"the folder that holds {path.name} now (or where a relative PATH begins)"
             raise UserError(wrong if path.is_dir() else f"{wrong}; if it was moved, give --data-root: {where}")
         found[part] = {entry.name for entry in _visible(path / part) if entry.is_dir()}
-        empty = sorted(name for name in found[part] if not _images(path / part / name))
+        empty = sorted(name for name in found[part] if not files_in(path / part / name))
         if empty:
             raise UserError(f"{path / part} has no images of class {', '.join(empty)}")
     odd = sorted(found["train"] ^ found["test"])
@@ -132,7 +131,8 @@ def class_names(path: Path) -> tuple[str, ...]:
     return tuple(sorted(found["train"]))
 
 
-def _images(folder: Path) -> list[Path]:
+def files_in(folder: Path) -> list[Path]:
+    """The files of a folder, sorted, without those whose names begin with a dot, and without folders."""
     return sorted(entry for entry in _visible(folder) if entry.is_file())
 
 
