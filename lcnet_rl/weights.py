@@ -18,7 +18,7 @@ from lcnet_rl.files import read_tensors, write_tensors
 from lcnet_rl.model import LCNet
 from lcnet_rl.progress import console
 from lcnet_rl.rewards import PriceRange
-from lcnet_rl.runs import MODEL, START, TEACHER
+from lcnet_rl.runs import CHECKPOINT, CONFIG, MODEL, START, TEACHER, has_agent, read_config
 from lcnet_rl.spec import ModelSpec
 
 BACKBONE = "backbone.safetensors"
@@ -57,7 +57,7 @@ def load_model(path: Path) -> LCNet:
     if not path.is_file():
         final = path.name != MODEL and (path.parent / MODEL).is_file()
         hint = "this folder has the final model only (--which final)" if final else "has the run finished?"
-        raise UserError(f"no model at {path}; {hint}")
+        raise _missing(path, f"no model at {path}; {hint}")
     state, metadata = read_tensors(path)
     if "model" not in metadata:
         raise UserError(f"{path} is no model of this project (its header names no architecture)")
@@ -106,7 +106,7 @@ def load_backbone(init: str, name: str | None = None, classes: int | None = 10, 
     if not path.is_file() and path.name in (START, TEACHER):
         raise UserError(f"{path.parent} lacks {path.name}, with which its run began")
     if not path.is_file():
-        raise UserError(f"no weights file at {path}; give a file, a run folder of pretrain, or 'akamaster'")
+        raise _missing(path, f"no weights file at {path}; give a file, a run folder of pretrain, or 'akamaster'")
     public = path.suffix != ".safetensors"
     state, spec = akamaster.read(path) if public else _read(path)
     expected = replace(
@@ -136,6 +136,17 @@ def load_backbone(init: str, name: str | None = None, classes: int | None = 10, 
 def are_finite(module: nn.Module) -> bool:
     """Whether all parameters and buffers of ``module`` are finite numbers."""
     return all(bool(value.isfinite().all()) for value in module.state_dict().values())
+
+
+def _missing(path: Path, message: str) -> UserError:
+    """An error for weights that are not there: that their run was stopped before its end, or else ``message``."""
+    run = path.parent
+    finished = any((run / weights).is_file() for weights in (MODEL, BACKBONE))
+    if finished or not all((run / name).is_file() for name in (CONFIG, CHECKPOINT)):
+        return UserError(message)
+    command = "train" if has_agent(read_config(run)) else "pretrain"
+    go_on = f"lcnet-rl {command} --resume {quote(str(run))}"
+    return UserError(f"{run} was stopped before its end, or still runs, and has no {path.name} yet; to go on: {go_on}")
 
 
 def _load_state(module: nn.Module, state: dict[str, Tensor], source: str) -> None:

@@ -17,6 +17,7 @@ from test_backbones import noise, tiny_backbone
 from torch import Tensor
 
 from lcnet_rl.backbones import Backbone, BackboneSpec, create_backbone
+from lcnet_rl.commands import main
 from lcnet_rl.data import load_dataset
 from lcnet_rl.dense import dense_accuracy
 from lcnet_rl.engine import Engine
@@ -24,6 +25,7 @@ from lcnet_rl.errors import UserError
 from lcnet_rl.model import LCNet
 from lcnet_rl.pretrained import PRETRAINED, pretrained
 from lcnet_rl.rewards import PriceRange
+from lcnet_rl.runs import CHECKPOINT, CONFIG
 from lcnet_rl.spec import Decides, ModelSpec
 from lcnet_rl.weights import load_backbone, load_model, save_backbone, save_model
 
@@ -311,3 +313,29 @@ def test_a_folder_without_its_best_model_is_told_which_it_has(tmp_path: Path) ->
     write_model(model, tmp_path / "model.safetensors", asdict(model.spec))
     with pytest.raises(UserError, match="the final model only"):
         load_model(tmp_path / "best.safetensors")
+
+
+@pytest.mark.parametrize("command", ["train", "pretrain"])
+def test_of_a_run_that_was_stopped_it_is_said_how_to_go_on(
+    tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    agent = {"agent": {"price": 0.3}} if command == "train" else {}
+    (tmp_path / CONFIG).write_text(json.dumps({"dataset": "shapes", "data_root": None, "seed": 0, **agent}))
+    assert main(["evaluate", str(tmp_path)]) == 2
+    assert "--resume" not in capsys.readouterr().err, "without a checkpoint it cannot go on"
+    (tmp_path / CHECKPOINT).touch()
+    for arguments in (["evaluate"], ["predict", "x.png"]):
+        assert main([arguments[0], str(tmp_path), *arguments[1:]]) == 2
+        assert f"to go on: lcnet-rl {command} --resume {tmp_path}" in capsys.readouterr().err
+    finished = {"train": "model.safetensors", "pretrain": "backbone.safetensors"}[command]
+    (tmp_path / finished).touch()
+    with pytest.raises(UserError) as caught:
+        load_model(tmp_path / "best.safetensors") if command == "train" else load_model(tmp_path)
+    assert "--resume" not in str(caught.value)
+
+
+def test_a_finished_agent_is_not_taken_for_a_stopped_run_where_a_dense_network_is_wanted(tmp_path: Path) -> None:
+    (tmp_path / CONFIG).write_text(json.dumps({"dataset": "shapes", "agent": {"price": 0.3}}))
+    for name in (CHECKPOINT, "model.safetensors"):
+        (tmp_path / name).touch()
+    assert "no weights file at" in refusal(tmp_path)
