@@ -62,7 +62,10 @@ class ModelSpec:
             raise unknown_name("policy", policy, get_args(PolicyName))
         for filters in (block.filters for block in backbone.own_blocks if decides != "layers"):
             if groups < 0 or (groups and filters % groups):
-                raise UserError(f"groups must divide {filters} filters, or be 0, got {groups}; or use --decides layers")
+                hint = "or use --decides layers"
+                if backbone.spec.filters is not None and groups > 1:
+                    hint += f", or prune anew with lcnet-rl pretrain --prune-multiple {groups}"
+                raise UserError(f"groups must divide {filters} filters, or be 0, got {groups}; {hint}")
         several = None if prices is None or prices.is_one else prices
         if policy != "lc" and (decides != "layers" or confidence or several):
             raise UserError(f"{policy} decides layers only, without confidence (--no-confidence), at a single price")

@@ -132,3 +132,11 @@ def test_a_run_goes_on_without_what_it_began_with(monkeypatch: pytest.MonkeyPatc
     shutil.rmtree(start)
     assert main(["pretrain", "--resume", str(parts)]) == 0
     assert (parts / "backbone.safetensors").read_bytes() == (whole / "backbone.safetensors").read_bytes()
+
+
+def test_where_groups_do_not_divide_a_pruned_networks_filters_it_is_said_how_to_prune_for_them() -> None:
+    hint = r"; or use --decides layers, or prune anew with lcnet-rl pretrain --prune-multiple 4$"
+    with pytest.raises(UserError, match=f"groups must divide 7 filters, or be 0, got 4{hint}"):
+        LCNet(create_backbone("resnet8", 10, 16, (8, 7, 12)), groups=4)
+    with pytest.raises(UserError, match=r"or use --decides layers$"):
+        LCNet(create_backbone("resnet8", 10, 6), groups=4)
