@@ -6,7 +6,8 @@ whole network behind the first has a column of another colour.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,10 @@ HEADER, SIDE = 30, 46
 FINEST = 3.0
 """Cells thinner than this, in pixels, touch each other instead of having a gap."""
 SUPERSAMPLING = 4
+SEPARATORS = re.compile(r"(, seen as |, | \(seen: | \(|\)| · |/|\.\w+$)")
+"""Between the parts of a caption's line, which are shortened one by one where the line is too long."""
+DOTS, SHORTEST = "...", 8
+"""What stands for what was left out, and how short a part may become, in characters."""
 
 Trace = Sequence[tuple[bool, Sequence[bool]]]
 """One entry a block that was decided: whether it ran, and which of its filter groups did."""
@@ -59,7 +64,7 @@ def draw_trace(
         image: uint8 (3, 32, 32), RGB.
         kept: the blocks decided so far, at most ``depth``.
         depth: number of blocks of the network.
-        caption: lines under the image; each is shortened to what fits.
+        caption: lines under the image; each is shortened to what fits, as ``fitted`` does.
         right: colours the image's frame, green for True and red for False.
         networks: in a row; of the blocks, the last ``networks - 1`` are all but the first of these.
         scale: screen pixels an image pixel.
@@ -114,11 +119,30 @@ def labelled(grid: NDArray[np.uint8], title: str, rows: Sequence[str] = ()) -> N
 def _write(pen: ImageDraw.ImageDraw, caption: str, top: int, width: int) -> None:
     font = ImageFont.load_default(11)
     room = width - 2 * MARGIN
-    if pen.textlength(caption, font=font) > room:
-        while caption and pen.textlength(caption + "...", font=font) > room:
-            caption = caption[:-1]
-        caption += "..."
-    pen.text((MARGIN, top), caption, fill=INK, font=font)
+    text = fitted(caption, lambda line: pen.textlength(line, font=font) <= room)
+    pen.text((MARGIN, top), text, fill=INK, font=font)
+
+
+def fitted(line: str, fits: Callable[[str], bool]) -> str:
+    """``line``, its longest parts shortened in their middle as far as it takes, so that something of each is told.
+
+    Parts are a class and what it was seen as, say, or a path's folders. If there are too many, the line ends early.
+    """
+    parts = SEPARATORS.split(line)
+    longest = max(map(len, parts))
+    while not fits(line) and longest > SHORTEST:
+        longest -= 1
+        line = "".join(_shortened(part, longest) for part in parts)
+    while not fits(line) and line != DOTS:
+        line = line.removesuffix(DOTS)[:-1] + DOTS
+    return line
+
+
+def _shortened(part: str, length: int) -> str:
+    if len(part) <= length:
+        return part
+    end = (length - len(DOTS)) // 3
+    return part[: length - len(DOTS) - end] + DOTS + part[len(part) - end :]
 
 
 def legend(networks: int) -> str:

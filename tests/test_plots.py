@@ -20,7 +20,7 @@ from lcnet_rl import plots
 from lcnet_rl.comparison.picture import plot_frontier
 from lcnet_rl.comparison.records import Record, grouped
 from lcnet_rl.data import Dataset
-from lcnet_rl.drawing import tile
+from lcnet_rl.drawing import fitted, tile
 from lcnet_rl.evaluate import evaluate
 from lcnet_rl.plots import picture_paths, plot_latencies, plot_tradeoff
 
@@ -124,3 +124,22 @@ def test_contestants_are_told_apart_by_colour_and_dense_ones_by_their_mark(
     assert len({to_hex(line.get_color()) for line in lines}) == 3
     assert [line.get_marker() for line in lines] == ["o", "o", "x"]
     assert {line.get_linestyle() for line in lines} == {"None"}, "the images are in no order"
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("short, seen as long", "short, seen as long"),
+        ("lines with a long name, seen as blue with a long name", "lines ...ame, seen as blue w...ame"),
+        ("a class with quite a long name, 93%, 45% MACs", "a class wit... name, 93%, 45% MACs"),
+        ("one with a long name (seen: two) · 9% MACs", "one wi...ame (seen: two) · 9% MACs"),
+        ("photos-of-the-summer/IMG_2021_08_15_14_1.png", "photos-o...mer/IMG_2021...4_1.png"),
+    ],
+)
+def test_of_a_line_that_is_too_long_its_longest_parts_are_shortened_and_its_end_is_told(line: str, shown: str) -> None:
+    assert fitted(line, lambda text: len(text) <= 34) == shown
+
+
+@pytest.mark.parametrize("line", ["a, " * 40, "a name " * 20, "x" * 80, ", a long name" * 9])
+def test_a_line_of_any_length_is_made_to_fit(line: str) -> None:
+    assert len(fitted(line, lambda text: len(text) <= 30)) <= 30

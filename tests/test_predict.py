@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +16,10 @@ from PIL import Image
 from run_folders import pretrained
 
 from lcnet_rl.backbones import BackboneSpec, create_backbone
-from lcnet_rl.commands import main
+from lcnet_rl.commands import main, predict
+from lcnet_rl.commands.predict import told_apart
 from lcnet_rl.data import cifar10, load_dataset
+from lcnet_rl.drawing import draw_trace
 from lcnet_rl.macs import dense_macs
 from lcnet_rl.model import LCNet
 from lcnet_rl.weights import save_model
@@ -268,3 +271,25 @@ def test_of_a_pretrain_run_what_only_a_policy_has_is_refused(
     run, [file] = pretrained(tmp_path, lively().backbone, "shapes"), written(images(1), tmp_path)
     assert main(["predict", str(run), str(file), *option]) == 2
     assert "nothing is decided: leave --threshold, --price, --which and --picture out" in capsys.readouterr().err
+
+
+def test_files_of_one_name_are_told_apart_in_the_picture(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(run)
+    folders = [Path(name) for name in ("a/x", "b/x", "b/y")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    files = [written(images(count), folder)[-1] for folder, count in zip(folders, (1, 1, 2), strict=True)]
+    captions = []
+
+    def draw(*arguments: Any, **options: Any) -> Any:
+        captions.append(arguments[3])
+        return draw_trace(*arguments, **options)
+
+    monkeypatch.setattr(predict, "draw_trace", draw)
+    assert main(["predict", str(run), *map(str, files), "--picture", "out.png"]) == 0
+    assert [caption.partition("\n")[0] for caption in captions] == ["a/x/0.png", "b/x/0.png", "1.png"]
+
+
+def test_a_file_that_is_named_twice_or_is_in_no_folder_has_its_own_name() -> None:
+    files = [Path(name) for name in ("c/1.png", "c/1.png", "0.png", "a/0.png", "/b/2.png", "/2.png")]
+    assert told_apart(files) == ["1.png", "1.png", "0.png", "a/0.png", "b/2.png", "/2.png"]

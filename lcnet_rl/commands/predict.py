@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -217,10 +219,21 @@ def filter_shares(kept: Trace) -> list[float]:
 def draw(images: Tensor, rows: list[dict[str, Any]], traces: list[Trace], backbone: Backbone, path: Path) -> None:
     """The uint8 images (N, 3, 32, 32), by their files' names, over what ran for them, as one PNG."""
     pictures, networks = [], len(backbone.networks)
-    for image, row, kept in zip(images, rows, traces, strict=True):
-        seen = f"{row['class']} {row['probability']:.0%}, {row['macs_ratio']:.0%} MACs"
-        caption = f"{Path(row['image']).name}\n{seen}"
+    names = told_apart([Path(row["image"]) for row in rows])
+    for image, name, row, kept in zip(images, names, rows, traces, strict=True):
+        caption = f"{name}\n{row['class']}, {row['probability']:.0%}, {row['macs_ratio']:.0%} MACs"
         pictures.append(draw_trace(image.numpy(), kept, len(kept), caption, networks=networks))
     title = f"{backbone.spec.title}: what ran ({legend(networks)})"
     with replacing(path) as temporary:
         Image.fromarray(labelled(tile(pictures, min(COLUMNS, len(pictures))), title)).save(temporary, "png")
+
+
+def told_apart(files: Sequence[Path]) -> list[str]:
+    """Every file's name, behind as many of its folders as tell it from other files of that name."""
+    ends = Counter(file.parts[start:] for file in set(files) for start in range(len(file.parts)))
+
+    def name(file: Path) -> str:
+        own = (file.parts[start:] for start in range(len(file.parts) - 1, -1, -1))
+        return str(Path(*next((end for end in own if ends[end] == 1), file.parts)))
+
+    return [name(file) for file in files]
