@@ -28,7 +28,7 @@ from typing import Any
 import torch
 import yaml
 
-from lcnet_rl.data import Dataset
+from lcnet_rl.data import Dataset, class_names
 from lcnet_rl.distributed import world_size
 from lcnet_rl.errors import UserError
 from lcnet_rl.files import new_folder, plain, read_json, write_json, write_text
@@ -174,6 +174,14 @@ def recorded_classes(run: Path) -> tuple[str, ...] | None:
     """The classes' names, of a run that has recorded them."""
     names = about(run).get("classes")
     return tuple(names) if names else None
+
+
+def classes_of(run: Path, settings: dict[str, Any], root: Path | None = None) -> tuple[str, ...]:
+    """The classes' names that a run has recorded; of one from before runs did, those of its data set.
+
+    That is below ``root``, or where the run had it.
+    """
+    return recorded_classes(run) or class_names(settings["dataset"], data_root(root, settings))
 
 
 def about(run: Path) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from lcnet_rl.backbones import Backbone
 from lcnet_rl.budget import meet_budget
-from lcnet_rl.commands.predict import classes_of
 from lcnet_rl.data import load_dataset
 from lcnet_rl.errors import UserError
 from lcnet_rl.export import OnnxNetwork, blocked_size, compare, dense_model, dynamic_model
@@ -22,7 +21,7 @@ from lcnet_rl.files import check_target, replacing
 from lcnet_rl.model import LCNet
 from lcnet_rl.progress import console
 from lcnet_rl.rewards import price_range
-from lcnet_rl.runs import WEIGHTS, data_root, has_agent, read_config
+from lcnet_rl.runs import WEIGHTS, classes_of, data_root, has_agent, read_config
 from lcnet_rl.unchanged import check_classes, warn_if_changed
 from lcnet_rl.weights import load_backbone, load_model
 

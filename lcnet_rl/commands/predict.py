@@ -15,7 +15,6 @@ from rich.table import Table
 from torch import Tensor
 
 from lcnet_rl.backbones import Backbone
-from lcnet_rl.data import class_names
 from lcnet_rl.data.folder import cannot_be_read, files_in, readable_images
 from lcnet_rl.device import resolve_device
 from lcnet_rl.drawing import Trace, draw_trace, labelled, legend, tile, trace
@@ -26,7 +25,7 @@ from lcnet_rl.macs import dense_macs
 from lcnet_rl.model import LCNet
 from lcnet_rl.progress import console
 from lcnet_rl.rewards import price_range
-from lcnet_rl.runs import WEIGHTS, data_root, has_agent, read_config, recorded_classes
+from lcnet_rl.runs import WEIGHTS, classes_of, has_agent, read_config
 from lcnet_rl.unchanged import check_classes
 from lcnet_rl.weights import load_backbone, load_model
 
@@ -84,7 +83,7 @@ def run(config: Predict) -> None:
     settings = read_config(config.run)
     network = load_policy(config, settings) if has_agent(settings) else load_dense(config)
     backbone = network.backbone if isinstance(network, LCNet) else network
-    classes = classes_of(config.run, settings, None)
+    classes = classes_of(config.run, settings)
     check_classes(config.run, backbone.spec.classes, settings["dataset"], classes)
     pixels, unreadable = readable_images(given)
     files = [file for file in given if file not in unreadable]
@@ -142,14 +141,6 @@ def load_dense(config: Predict) -> Backbone:
     if config != Predict(config.run, config.images, device=config.device, json=config.json):
         raise UserError(f"in {config.run} nothing is decided: leave --threshold, --price, --which and --picture out")
     return load_backbone(str(config.run), classes=None).eval()
-
-
-def classes_of(run: Path, settings: dict[str, Any], root: Path | None) -> tuple[str, ...]:
-    """The classes' names that a run has recorded; of one from before runs did, those of its data set.
-
-    That is below ``root``, or where the run had it.
-    """
-    return recorded_classes(run) or class_names(settings["dataset"], data_root(root, settings))
 
 
 @torch.no_grad()
