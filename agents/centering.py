@@ -7,7 +7,7 @@ import torch
 from lcnet_rl.budget import OutOfReachError, center_threshold
 from lcnet_rl.data import Dataset
 from lcnet_rl.device import Precision
-from lcnet_rl.evaluate import evaluate, recalibrate, spread_prices
+from lcnet_rl.evaluate import evaluate, recalibrate
 from lcnet_rl.model import LCNet
 from lcnet_rl.progress import console
 from lcnet_rl.rewards import PriceRange
@@ -39,7 +39,6 @@ def center(
 
     Where no threshold meets the target, a warning, and decisions stay as they are.
     """
-    seen = None if prices is None else spread_prices(prices, len(val))
     arguments = model, train, val, target, device, precision, IMAGES
     too_much = too_little = None  # the last shifts that spent so
     shift, tried = 0.0, []
@@ -47,7 +46,7 @@ def center(
         shift = center_threshold(*arguments, rounds, prices)
         for _ in range(TRIES):
             recalibrate(model, train, model.greedy(), device, precision, IMAGES, prices)
-            share = evaluate(model, val, model.greedy(), device, precision, seen).macs_ratio
+            share = evaluate(model, val, model.greedy(), device, precision, prices).macs_ratio
             if abs(share - target) <= CLOSE:
                 return
             tried.append((abs(share - target), shift))

@@ -32,7 +32,7 @@ from lcnet_rl.data import Dataset
 from lcnet_rl.data.sampler import TrainingBatches
 from lcnet_rl.device import Stream, autocast, step_generator
 from lcnet_rl.errors import UserError, diverged
-from lcnet_rl.evaluate import evaluate, recalibrate, spread_prices
+from lcnet_rl.evaluate import evaluate, recalibrate
 from lcnet_rl.interrupt import Interrupted, deferred_interrupt
 from lcnet_rl.metrics_log import MetricsLog
 from lcnet_rl.model import LCNet
@@ -284,8 +284,7 @@ class Reinforce:
         """The share of dense MACs that greedy decisions spend on ``images``, over all prices."""
         model, precision, prices = self.model, self.config.precision, self.pricing.now
         recalibrate(model, self.train_set, model.greedy(), self.device, precision, 2000, prices)
-        seen = spread_prices(prices, len(images))
-        return evaluate(model, images, model.greedy(), self.device, precision, seen).macs_ratio
+        return evaluate(model, images, model.greedy(), self.device, precision, prices).macs_ratio
 
     def validate(self, calibrated: bool = False) -> dict[str, float]:
         """Scalars of a validation; see ``agents.validation``."""

@@ -12,7 +12,7 @@ from lcnet_rl.data import Dataset
 from lcnet_rl.decisions import threshold_logit
 from lcnet_rl.device import Precision
 from lcnet_rl.errors import UserError
-from lcnet_rl.evaluate import evaluate, recalibrate, spread_prices
+from lcnet_rl.evaluate import evaluate, recalibrate
 from lcnet_rl.model import LCNet
 from lcnet_rl.rewards import PriceRange
 
@@ -47,10 +47,9 @@ def calibrate_threshold(
     Raises:
         OutOfReachError: when even the strictest threshold costs more than the budget.
     """
-    seen = None if prices is None else spread_prices(prices, len(val))
 
     def share(threshold: float) -> float:
-        return evaluate(model, val, model.greedy(threshold), device, precision, seen).macs_ratio
+        return evaluate(model, val, model.greedy(threshold), device, precision, prices).macs_ratio
 
     return threshold_within(
         budget, share, "without the last network it" if model.backbone.second else "keeping nothing"

@@ -69,7 +69,7 @@ def evaluate(
     decisions: Decider | Tensor,
     device: torch.device,
     precision: Precision = "fp32",
-    prices: Tensor | None = None,
+    prices: PriceRange | Tensor | None = None,
 ) -> Results:
     """Classify a whole data set, in eval mode (in which the model is left).
 
@@ -79,15 +79,16 @@ def evaluate(
         decisions: who decides, e.g. ``model.greedy()``, or fixed actions (depth, N, action_size).
         device: where to compute.
         precision: float32 unless speed matters more than the last digits.
-        prices: (N,), the price that the policy sees with each image; None is the model's own.
+        prices: that the policy sees, (N,) one with each image, or a range, spread evenly over the images; None is the
+            model's own.
     """
     model.eval()
-    parts = []
+    parts, seen = [], spread_prices(prices, len(dataset)) if isinstance(prices, PriceRange) else prices
     for start in range(0, len(dataset), BATCH):
         rows = slice(start, min(start + BATCH, len(dataset)))
         decide = decisions if callable(decisions) else replay(decisions[:, rows].to(device))
         with autocast(device, precision):
-            outcome = model.run(dataset.images[rows].to(device), decide, None if prices is None else prices[rows])
+            outcome = model.run(dataset.images[rows].to(device), decide, None if seen is None else seen[rows])
         judged = judge(outcome.logits.cpu(), dataset.labels[rows])
         parts.append(
             {
