@@ -145,11 +145,19 @@ def whole(summary: dict[str, Any]) -> str:
 
 
 def print_summary(summary: dict[str, Any]) -> None:
-    """The tables of an evaluation, on the screen."""
+    """The tables of an evaluation, and what they say, on the screen."""
+    word = whole(summary).partition(" ")[0]
+    print_deciders(summary, word)
+    print_blocks(summary)
+    print_classes(summary, word)
+    print_spread(summary)
+    print_gains(summary)
+
+
+def print_deciders(summary: dict[str, Any], word: str) -> None:
+    """The policy beside its controls and all of the network, which shares of MACs call ``word``."""
     title = f"{summary['backbone']} on {summary['dataset']}/{summary['split']}, {summary['images']:,} images"
     table = Table(title=title, title_justify="left")
-    all_of_it = whole(summary)
-    word = all_of_it.partition(" ")[0]
     reward = ["reward"] if "mean_reward" in summary else []
     for column in ("who decides", "accuracy", "MMACs/image", f"share of {word}", *reward):
         table.add_column(column, justify="left" if column == "who decides" else "right")
@@ -159,31 +167,39 @@ def print_summary(summary: dict[str, Any]) -> None:
         cells = f"{of['accuracy']:.2%}", f"{macs / 1e6:.2f}", f"{macs / summary['dense_macs']:.1%}"
         table.add_row(name, *cells, *(["" if earned is None else f"{earned:.4f}"] if reward else []), style=style)
 
-    row(f"{all_of_it}, no gates", {"accuracy": summary["dense_accuracy"], "macs_mean": summary["dense_macs"]})
+    row(f"{whole(summary)}, no gates", {"accuracy": summary["dense_accuracy"], "macs_mean": summary["dense_macs"]})
     row("policy (greedy)", summary, "bold")
     for name, control in summary["controls"].items():
         row(f"control: {name}", control)
     console.print(table)
     if reward:
-        console.print(
-            f"Rewards are means of {summary['reward']} at price {summary['reward_price']:.4g}.", soft_wrap=True
-        )
+        text = f"Rewards are means of {summary['reward']} at price {summary['reward_price']:.4g}."
+        console.print(text, soft_wrap=True)
 
-    blocks = Table(title="kept per block, share of images and of filters", title_justify="left")
+
+def print_blocks(summary: dict[str, Any]) -> None:
+    """How often each block ran, and how much of it."""
+    table = Table(title="kept per block, share of images and of filters", title_justify="left")
     for column in ("block", "runs", "filters"):
-        blocks.add_column(column, justify="right")
+        table.add_column(column, justify="right")
     names = decision_names(len(summary["kept_blocks"]), summary["networks"])
     for name, *shares in zip(names, summary["kept_blocks"], summary["kept_filters"], strict=True):
-        blocks.add_row(name, *(f"{share:.2f}" for share in shares))
-    console.print(blocks)
+        table.add_row(name, *(f"{share:.2f}" for share in shares))
+    console.print(table)
 
-    classes = Table(title="per class", title_justify="left")
+
+def print_classes(summary: dict[str, Any], word: str) -> None:
+    """Accuracy of each class, and its MACs as a share of all that is called ``word``."""
+    table = Table(title="per class", title_justify="left")
     for column in ("class", "accuracy", f"share of {word}"):
-        classes.add_column(column, justify="left" if column == "class" else "right")
+        table.add_column(column, justify="left" if column == "class" else "right")
     for name, figures in summary["classes"].items():
-        classes.add_row(name, f"{figures['accuracy']:.1%}", f"{figures['macs_ratio']:.1%}")
-    console.print(classes)
+        table.add_row(name, f"{figures['accuracy']:.1%}", f"{figures['macs_ratio']:.1%}")
+    console.print(table)
 
+
+def print_spread(summary: dict[str, Any]) -> None:
+    """How unlike images are treated."""
     spread = ", ".join(f"{name} {macs / 1e6:.2f}" for name, macs in summary["macs_percentiles"].items())
     deviation, paths, gates = summary["macs_std"] / 1e6, summary["distinct_paths"], summary["gate_macs"]
     console.print(
@@ -195,21 +211,24 @@ def print_summary(summary: dict[str, Any]) -> None:
     console.print(f"The policy {reads} the confidence of a probe on the features.")
     if "difficulty_correlation" in summary:
         console.print(f"rank correlation of MACs with known difficulty: {summary['difficulty_correlation']:+.3f}")
+
+
+def print_gains(summary: dict[str, Any]) -> None:
+    """What looking at the image is worth, and what skipping loses."""
     gain, beside_static, beside_all = (_worded_gain(summary, name) for name in GAINS)
-    if looks_at_image(summary):
-        verdict, style = "depend", None
-    else:
-        verdict, style = "are not shown to depend", "yellow"
+    looks = looks_at_image(summary)
+    verdict = "depend" if looks else "are not shown to depend"
     sentence = f"The decisions {verdict} on the image: {gain} over the same decisions shuffled among images."
-    console.print(sentence, style=style, soft_wrap=True)
+    console.print(sentence, style=None if looks else "yellow", soft_wrap=True)
     static, policy = summary["controls"]["static"]["macs_mean"], summary["macs_mean"]
     apart = f", of the policy's {policy / 1e6:.2f}" if abs(static / policy - 1) > APART else ""
     cost = f"{static / 1e6:.2f} MMACs{apart}"
     chosen = ", which was chosen on some of these images and so looks a little better than it is"
     aside = chosen if summary["split"] == "val" else ""
     console.print(f"Beside the best static path found{aside}, at {cost}: {beside_static}.", soft_wrap=True)
+    own = "its own network" if summary["networks"] == 1 else "its own networks"
     everything = summary["controls"]["keep-all"]["macs_mean"] / 1e6
-    console.print(f"Beside all of its own network, at {everything:.2f} MMACs: {beside_all}.", soft_wrap=True)
+    console.print(f"Beside all of {own}, at {everything:.2f} MMACs: {beside_all}.", soft_wrap=True)
 
 
 def _gain(control: str) -> str:
