@@ -19,7 +19,7 @@ check: $(VENV)/installed
 
 cifar: $(VENV)/installed
 	$(BIN)/lcnet-rl data cifar10
-	$(BIN)/pytest -m "cifar or every_run"
+	$(BIN)/pytest -m "cifar or every_run" -n auto
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
