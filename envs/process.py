@@ -136,9 +136,13 @@ class Process:
         Raises:
             UserError: when there are too few or too many, or one is no number, negative or infinite.
         """
-        chosen = np.array(prices)
+        wrong = UserError(f"need {count} price(s), each a number, got {prices!r}")
+        try:
+            chosen = np.array(prices)
+        except ValueError as error:  # lists of unlike lengths
+            raise wrong from error
         if chosen.shape != (count,) or chosen.dtype.kind not in "iuf":
-            raise UserError(f"need {count} price(s), each a number, got {prices!r}")
+            raise wrong
         return np.array([check_price(price) for price in chosen], dtype=np.float32)
 
     @torch.no_grad()

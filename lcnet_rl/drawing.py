@@ -129,10 +129,10 @@ def fitted(line: str, fits: Callable[[str], bool]) -> str:
     Parts are a class and what it was seen as, say, or a path's folders. If there are too many, the line ends early.
     """
     parts = SEPARATORS.split(line)
-    longest = max(map(len, parts))
+    longest = max(map(len, parts[::2]))  # between them are the separators
     while not fits(line) and longest > SHORTEST:
         longest -= 1
-        line = "".join(_shortened(part, longest) for part in parts)
+        line = "".join(part if index % 2 else _shortened(part, longest) for index, part in enumerate(parts))
     while not fits(line) and line != DOTS:
         line = line.removesuffix(DOTS)[:-1] + DOTS
     return line

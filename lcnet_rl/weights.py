@@ -18,7 +18,7 @@ from lcnet_rl.files import read_tensors, write_tensors
 from lcnet_rl.model import LCNet
 from lcnet_rl.progress import console
 from lcnet_rl.rewards import PriceRange
-from lcnet_rl.runs import CHECKPOINT, CONFIG, MODEL, START, TEACHER, has_agent, read_config
+from lcnet_rl.runs import BEST, CHECKPOINT, CONFIG, MODEL, START, TEACHER, has_agent, read_config
 from lcnet_rl.spec import ModelSpec
 
 BACKBONE = "backbone.safetensors"
@@ -141,10 +141,11 @@ def are_finite(module: nn.Module) -> bool:
 def _missing(path: Path, message: str) -> UserError:
     """An error for weights that are not there: that their run was stopped before its end, or else ``message``."""
     run = path.parent
-    finished = any((run / weights).is_file() for weights in (MODEL, BACKBONE))
-    if finished or not all((run / name).is_file() for name in (CONFIG, CHECKPOINT)):
+    if not all((run / name).is_file() for name in (CONFIG, CHECKPOINT)):
         return UserError(message)
-    command = "train" if has_agent(read_config(run)) else "pretrain"
+    command, written = ("train", MODEL) if has_agent(read_config(run)) else ("pretrain", BACKBONE)
+    if (run / written).is_file() or path.name not in (written, BEST):
+        return UserError(message)
     go_on = f"lcnet-rl {command} --resume {quote(str(run))}"
     return UserError(f"{run} was stopped before its end, or still runs, and has no {path.name} yet; to go on: {go_on}")
 

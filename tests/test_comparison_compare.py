@@ -93,13 +93,16 @@ def test_rewards_are_shown_where_all_runs_have_the_same(
         score(run, 0.5, 0.1 * index)
     assert main(["compare", *runs]) == 0
     output = capsys.readouterr().out
-    assert "mean linear at price 0.5 │ 0.1000 ± 0.1000 │" in output
-    assert "of shuffled │ -0.4000 ± 0.1000 │" in output
+    assert "Rewards are means of linear at price 0.5." in output
+    rows = {line.split("│")[1].strip(): line.split("│")[2].strip() for line in output.splitlines() if "│" in line}
+    assert (rows["reward"], rows["reward: shuffled"]) == ("0.1000 ± 0.1000", "-0.4000 ± 0.1000")
     score(runs[0], 1.0, 0.1)
     assert main(["compare", *runs]) == 0
     output = " ".join(capsys.readouterr().out.split())
-    assert "mean linear" not in output
-    assert "rewards do not compare: linear at price 0.5, linear at price 1; lcnet-rl evaluate RUN --score" in output
+    assert "Rewards are" not in output
+    assert (
+        "rewards do not compare: linear at price 0.5, linear at price 1; lcnet-rl evaluate RUN --split test" in output
+    )
 
 
 def test_compare_of_single_seeds_claims_no_significance(capsys: pytest.CaptureFixture[str], runs: list[str]) -> None:

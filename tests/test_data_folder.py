@@ -140,7 +140,7 @@ def test_a_digest_tells_other_files_whatever_part_of_them_is_asked_for(root: Pat
 
 
 def test_of_a_moved_folder_it_is_said_how_to_find_it(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="moved, give --data-root: the folder that holds mine now"):
+    with pytest.raises(UserError, match=r"moved, --data-root \(data_root\) is the folder that holds mine now"):
         load_dataset("folder:/before/mine", "train")
     (root / "train").rename(tmp_path / "elsewhere")
     with pytest.raises(UserError) as caught:

@@ -229,7 +229,7 @@ def test_a_parameter_without_a_default_has_to_be_given() -> None:
         return judged.correct - penalty * (1 - judged.correct) - price * share
 
     register_reward("test-needs")(base)
-    with pytest.raises(UserError, match="needs penalty: give it a default, or write test-needs:penalty=NUMBER"):
+    with pytest.raises(UserError, match="needs penalty: give it a default, or, by name, write NAME:penalty=NUMBER"):
         create_reward("test-needs")
     assert create_reward("test-needs:penalty=1").pays_by_step
 

@@ -22,7 +22,7 @@ from agents.sb3_config import PPOConfig
 from lcnet_rl.backbones import create_backbone
 from lcnet_rl.commands import main, sweep
 from lcnet_rl.commands.sweep import prepare
-from lcnet_rl.commands.sweep_settings import Sweep, parse
+from lcnet_rl.commands.sweep_settings import Sweep, parse, settings_of, starting_settings
 from lcnet_rl.commands.train_settings import ALGOS
 from lcnet_rl.data import Dataset, load_dataset
 from lcnet_rl.dense import dense_accuracy
@@ -265,6 +265,16 @@ def test_every_sweep_preset_is_a_valid_search(name: str) -> None:
     config = parse(["--preset", name], "sweep")
     base = read_preset(config.train or "") if config.train else {}
     assert read_space(config.space, ALGOS, base.get("algo", "reinforce")).dimensions
+
+
+def test_the_width_of_what_trials_start_from_is_that_of_its_own_backbone() -> None:
+    assert starting_settings(Sweep(train="smoke"))["width"] == 8
+    assert starting_settings(Sweep(train="smoke", fixed=("backbone=resnet14",)))["width"] == 8
+    assert "width" not in starting_settings(Sweep(train="smoke", fixed=("backbone=resnet20",)))
+    base = starting_settings(Sweep(train="smoke"))
+    space = read_space(("backbone=resnet14,resnet20",), ALGOS, "reinforce")
+    widths = {name: settings_of(base, {"backbone": name}, space).width for name in ("resnet14", "resnet20")}
+    assert widths == {"resnet14": 8, "resnet20": None}
 
 
 def test_options_override_the_sweep_preset() -> None:

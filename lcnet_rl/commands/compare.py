@@ -76,7 +76,7 @@ def run(config: Compare) -> None:
     print_left_out(left_out(records, groups))
     if len(groups) > 1:
         print_settings(groups)
-    print_results(groups, f"results on {dataset}/{config.split}, mean ± standard deviation over seeds")
+    print_results(groups, dataset, config.split)
     print_same_images(groups, config.split)
     print_significance(groups)
 
@@ -128,7 +128,7 @@ def _agents(name: str) -> str:
     return f"agent.{name.removeprefix(RECIPE)}" if name.startswith(RECIPE) else name
 
 
-def print_results(groups: Sequence[Group], title: str) -> None:
+def print_results(groups: Sequence[Group], dataset: str, split: str) -> None:
     """Accuracy, compute, controls, the gain over shuffled decisions, and rewards where all have the same; "-" where it
     was not measured."""
     rows = []
@@ -160,16 +160,19 @@ def print_results(groups: Sequence[Group], title: str) -> None:
     row("gain over shuffled", gain, lambda points: f"{100 * points:.2f} points")
     rewards = {reward for group in groups for record in group.records if (reward := rewarded_by(record))}
     if len(rewards) == 1:
-        (reward,) = rewards
-        row(f"mean {reward}", lambda record: record.summary.get("mean_reward"), "{:.4f}".format)
+        row("reward", lambda record: record.summary.get("mean_reward"), "{:.4f}".format)
         for name in ("shuffled", "static"):
-            row(f"of {name}", control(name, "mean_reward"), "{:.4f}".format)
+            row(f"reward: {name}", control(name, "mean_reward"), "{:.4f}".format)
     row("distinct paths", lambda record: record.summary.get("distinct_paths"), "{:,.0f}".format)
     rows.append(["seeds", *(str(len(group.records)) for group in groups)])
+    title = f"results on {dataset}/{split}, mean ± standard deviation over seeds"
     print_table(title, ["", *labels(len(groups))], rows)
+    if len(rewards) == 1:
+        console.print(f"Rewards are means of {rewards.pop()}.", soft_wrap=True)
     if len(rewards) > 1:
         several = f"rewards do not compare: {', '.join(sorted(rewards))}"
-        console.print(f"{several}; lcnet-rl evaluate RUN --score REWARD@PRICE tells one of all", soft_wrap=True)
+        evaluation = f"lcnet-rl evaluate RUN --split {split} --score REWARD@PRICE"
+        console.print(f"{several}; {evaluation} tells one of all", soft_wrap=True)
 
 
 def rewarded_by(record: Record) -> str | None:

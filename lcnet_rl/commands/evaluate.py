@@ -52,7 +52,7 @@ class Evaluate:
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     data_root: Path | None = None
-    """Where data sets are kept; by default where the run had them."""
+    """Where data sets are kept (of folder:PATH, the folder that holds it); by default where the run had them."""
     seed: int = 0
     """Of the controls."""
     out: Path | None = None

@@ -61,6 +61,9 @@ class Predict:
     """auto, cpu, cuda or cuda:N."""
     picture: Path | None = None
     """A PNG (by its name's end) to draw every image and what ran for it into."""
+    data_root: Path | None = None
+    """Where data sets are kept (of folder:PATH, the folder that holds it), for the classes' names of runs that have not
+    recorded them."""
     json: Path | None = None
     """A file to write the figures to: of every image its class, the probabilities of all classes by their names, its
     MACs, and, where a policy decides, the share of each block's filters that ran; and which files cannot be read."""
@@ -83,7 +86,7 @@ def run(config: Predict) -> None:
     settings = read_config(config.run)
     network = load_policy(config, settings) if has_agent(settings) else load_dense(config)
     backbone = network.backbone if isinstance(network, LCNet) else network
-    classes = classes_of(config.run, settings)
+    classes = classes_of(config.run, settings, config.data_root)
     check_classes(config.run, backbone.spec.classes, settings["dataset"], classes)
     pixels, unreadable = readable_images(given)
     files = [file for file in given if file not in unreadable]
@@ -138,7 +141,8 @@ def load_dense(config: Predict) -> Backbone:
     Raises:
         UserError: when asked for what only a policy has.
     """
-    if config != Predict(config.run, config.images, device=config.device, json=config.json):
+    plain = Predict(config.run, config.images, device=config.device, data_root=config.data_root, json=config.json)
+    if config != plain:
         raise UserError(f"in {config.run} nothing is decided: leave --threshold, --price, --which and --picture out")
     return load_backbone(str(config.run), classes=None).eval()
 

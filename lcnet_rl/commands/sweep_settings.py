@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lcnet_rl.commands.parsing import parse_options
-from lcnet_rl.commands.train_settings import ALGOS, AnyTrain
+from lcnet_rl.commands.train_settings import ALGOS, AnyTrain, without_width
 from lcnet_rl.device import check_seed
 from lcnet_rl.errors import UserError
 from lcnet_rl.rewards import check_price
@@ -67,7 +67,8 @@ class Sweep:
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     data_root: Path | None = None
-    """Where data sets are kept; by default LCNET_RL_DATA or the user's cache folder."""
+    """Where data sets are kept (of folder:PATH, the folder that holds it); by default LCNET_RL_DATA or the user's cache
+    folder."""
     runs: Path = Path("runs")
     """Trials' run folders are made in a folder of the study's name in here."""
 
@@ -126,7 +127,7 @@ def starting_settings(config: Sweep) -> dict[str, Any]:
         if name in NOT_FIXED:
             raise UserError(f"fixed {entry!r}: {NOT_FIXED[name]}")
         fixed[name] = scalar(value, types[name])
-    return nested(fixed, base)
+    return nested(fixed, without_width(base, fixed.get("backbone")))
 
 
 def settings_of(base: dict[str, Any], values: dict[str, Any], space: Space) -> AnyTrain:
@@ -134,7 +135,7 @@ def settings_of(base: dict[str, Any], values: dict[str, Any], space: Space) -> A
 
     Where the algorithm is searched over, settings of the base that this trial's does not have are left out.
     """
-    merged = nested(values, base)
+    merged = nested(values, without_width(base, values.get("backbone")))
     kind = ALGOS[merged.get(SELECTOR, "reinforce")]
     if SELECTOR in space.dimensions:
         known = setting_types(kind)

@@ -36,11 +36,12 @@ def run_on(config: AnyTrain, device: torch.device) -> None:
         train, val = (load_dataset(config.dataset, split, config.data_root) for split in ("train", "val"))
     torch.manual_seed(config.seed)
     folder, classes = config.resume, len(train.classes)
+    if folder is not None:
+        check_same_data(folder, train)
     backbone = load_backbone(str(folder / START), classes=classes) if folder else starting_backbone(config, classes)
     if world_size() > 1 and backbone.second:
         raise UserError("a network behind another one trains in one process: start it without torchrun")
     if folder is not None:
-        check_same_data(folder, train)
         by_main(warn_if_edited)(folder, config)
         teacher = load_backbone(str(folder / TEACHER), classes=classes) if config.teacher else backbone
         train_agent(config, backbone, teacher, train, val, folder, device)

@@ -73,7 +73,8 @@ class Train:
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     data_root: Path | None = None
-    """Where data sets are kept; by default LCNET_RL_DATA or the user's cache folder."""
+    """Where data sets are kept (of folder:PATH, the folder that holds it); by default LCNET_RL_DATA or the user's cache
+    folder."""
     runs: Path = Path("runs")
     """Where the run folder is made."""
     run: Path | None = None
@@ -146,6 +147,13 @@ ALGOS: dict[str, type[Any]] = {
 }
 
 
+def without_width(preset: dict[str, Any], backbone: Any) -> dict[str, Any]:
+    """A preset's settings, without the width, which is that of its own backbone, where ``backbone`` is another one."""
+    if backbone in (None, preset.get("backbone")):
+        return preset
+    return {name: value for name, value in preset.items() if name != "width"}
+
+
 def parse(arguments: Sequence[str], prog: str) -> AnyTrain:
     """Settings from the command line, over those of --preset or the run to --resume."""
     resume, preset, algo = (option(arguments, name) for name in ("--resume", "--preset", "--algo"))
@@ -161,8 +169,8 @@ def parse(arguments: Sequence[str], prog: str) -> AnyTrain:
         raise unknown_name("algo", algo, ALGOS)
     if values.get("algo", algo) != algo:
         raise UserError(f"{resume or preset} is for --algo {values['algo']}, not {algo}")
-    if resume is None and option(arguments, "--backbone") not in (None, values.get("backbone")):
-        values.pop("width", None)  # it is that of the preset's own backbone
+    if resume is None:
+        values = without_width(values, option(arguments, "--backbone"))
     config: AnyTrain = parse_over(from_dict(ALGOS[algo], values, resume or preset or "settings"), arguments, prog)
     if option(arguments, "--price") is not None and isinstance(create_reward(config.agent.reward), Lagrangian):
         raise UserError("lagrangian finds its price by itself, from 0 on: leave --price out")

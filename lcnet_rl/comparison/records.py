@@ -228,8 +228,11 @@ def lineage(settings: Mapping[str, Any], filled: Fill, option: str, folder: Path
 
 
 def as_typed(path: Path, folder: Path | None) -> Path:
-    """What a path in the command of the run in ``folder`` names: that was typed above it, wherever that is by now."""
-    above = [] if folder is None else folder.resolve().parents
+    """What a path in the command of the run in ``folder`` names: that was typed above it, wherever that is by now.
+
+    In the present folder, if that is above the run.
+    """
+    above = [] if folder is None else sorted(folder.resolve().parents, key=lambda base: base != Path.cwd())
     return next((base / path for base in above if (base / path).exists()), path)
 
 

@@ -84,7 +84,7 @@ def standing(
     if reference == "published" and not published:
         raise UserError(f"there are published results for cifar10 only, not for {dataset}")
     groups, alike = grouped(records, filled), grouped(fixed, filled)
-    dense, given = dense_backbones(records), [group.point for group in alike]
+    dense, given = dense_backbones(records), [(network.macs, network.accuracy) for network in fixed]
     dearest = max(records, key=lambda record: float(record.summary["dense_macs"]))
     return Standing(
         dataset=dataset,

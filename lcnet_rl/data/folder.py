@@ -118,7 +118,7 @@ def class_names(path: Path) -> tuple[str, ...]:
         if not (path / part).is_dir():
             wrong = f"{path / part} is no folder; an image folder has train/CLASS/* and test/CLASS/*"
             where = f"the folder that holds {path.name} now (or where a relative PATH begins)"
-            raise UserError(wrong if path.is_dir() else f"{wrong}; if it was moved, give --data-root: {where}")
+            raise UserError(wrong if path.is_dir() else f"{wrong}; if it was moved, --data-root (data_root) is {where}")
         found[part] = {entry.name for entry in _visible(path / part) if entry.is_dir()}
         empty = sorted(name for name in found[part] if not files_in(path / part / name))
         if empty:

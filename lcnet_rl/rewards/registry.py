@@ -153,7 +153,7 @@ def _parameters(name: str, shape: Callable[..., Any], arguments: str) -> dict[st
             raise UserError(f"reward {name}: {key} must be >= 0, got {value}")
     for key in known:
         if key not in parameters and _is_needed(signature[key]):
-            raise UserError(f"reward {name} needs {key}: give it a default, or write {name}:{key}=NUMBER")
+            raise UserError(f"reward {name} needs {key}: give it a default, or, by name, write NAME:{key}=NUMBER")
     return parameters
 
 
