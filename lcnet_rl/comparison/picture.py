@@ -33,7 +33,7 @@ TOLD = 3
 """Runs at the foot that are told with their accuracy; of more it says only how many they are."""
 CROSSES = "1234|_+x"
 """Markers of rivals; where there are more runs than markers, those of one algorithm share one."""
-OTHER, FRONTIER, BEATEN = "others", "frontier of policies", "frontier of policies, but a static network beats it"
+OTHER, FRONTIER, BEATEN = "others", "frontier of policies", "frontier, beaten by a static network"
 KINDS = ((OTHER, "0.6", "0.6", 5), (FRONTIER, "tab:blue", "tab:blue", 8), (BEATEN, "tab:blue", "white", 8))
 """Of policies: the label, colour, face and size of their markers."""
 POINTS: dict[str, Any] = {"ls": "", "capsize": 3, "elinewidth": 1}
