@@ -107,7 +107,7 @@ def test_a_policy_that_a_static_network_beats_is_hollow(
     for figure in drawn:
         point = figure.axes[0].lines[0]
         assert (point.get_markerfacecolor() == "white") == beaten
-        assert ("beats it" in str(figure.axes[0].containers[0].get_label())) == beaten
+        assert ("beaten by" in str(figure.axes[0].containers[0].get_label())) == beaten
 
 
 def test_a_trade_off_has_the_runs_name_and_no_control_the_policys_colour(
