@@ -19,7 +19,7 @@ check: $(VENV)/installed
 
 cifar: $(VENV)/installed
 	$(BIN)/lcnet-rl data cifar10
-	$(BIN)/pytest -m "cifar or every_run" -n auto
+	$(BIN)/pytest -m "cifar or every_run"
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
