@@ -37,7 +37,8 @@ def plot_tradeoff(summary: dict[str, Any], curve: list[tuple[float, float]], lin
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     if curve:
-        macs, accuracies = zip(*sorted(curve), strict=True)
+        # Through the policy's own point: its neighbours on the line may be far away.
+        macs, accuracies = zip(*sorted([*curve, (summary["macs_mean"], summary["accuracy"])]), strict=True)
         places = [m / 1e6 for m in macs], [100 * a for a in accuracies]
         axes.plot(*places, ".-", color="tab:blue", lw=1.5, alpha=0.6, label=f"policy at {line}")
     axes.plot(summary["macs_mean"] / 1e6, 100 * summary["accuracy"], "o", color="tab:blue", ms=9, label="policy")

@@ -122,3 +122,14 @@ def test_a_trade_off_has_the_runs_name_and_no_control_the_policys_colour(
     assert drawn[0].axes[0].get_title().startswith("mine: ")
     policy, *others = (to_hex(line.get_color()) for line in drawn[0].axes[0].lines)
     assert len({policy, *others}) == 6
+
+
+def test_the_line_of_other_settings_goes_through_the_policys_own_point(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    of = summary(0.9, 0.5) | {"networks": 1, "pruned": False, "split": "test"}
+    plot_tradeoff(of, [(8e6, 0.92), (2e6, 0.8)], "line", "mine", tmp_path / "tradeoff.png")
+    line = drawn[0].axes[0].lines[0]
+    assert (list(line.get_xdata()), list(line.get_ydata())) == ([2, 5, 8], pytest.approx([80, 90, 92]))
