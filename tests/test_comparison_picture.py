@@ -20,14 +20,20 @@ from lcnet_rl.plots import plot_tradeoff
 
 
 @pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures that are saved, instead of their files."""
+    figures: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
+    return figures
+
+
+@pytest.fixture
 def runs(tmp_path: Path) -> list[str]:
     """Two settings with three seeds each, and a third, dominated, with one."""
     return three_settings(tmp_path)
 
 
-def test_a_run_far_below_all_else_is_told_at_the_pictures_foot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    drawn: list[Figure] = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+def test_a_run_far_below_all_else_is_told_at_the_pictures_foot(drawn: list[Figure], tmp_path: Path) -> None:
     for far in (0.5, 0.895):
         groups = grouped([Record(str(x), {"x": x}, summary(x, 0.5)) for x in (0.9, far)])
         plot_frontier(groups, [0], {"dense": (1e6, 0.95)}, [], "title", tmp_path / "frontier.png")
@@ -38,11 +44,7 @@ def test_a_run_far_below_all_else_is_told_at_the_pictures_foot(monkeypatch: pyte
     assert [text.get_text() for text in near.texts] == ["0.9", "0.895"]
 
 
-def test_many_runs_far_below_all_else_are_counted_at_the_pictures_foot(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    drawn: list[Figure] = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+def test_many_runs_far_below_all_else_are_counted_at_the_pictures_foot(drawn: list[Figure], tmp_path: Path) -> None:
     groups = grouped([Record("x", {"x": x}, summary(x, x / 2)) for x in (0.9, *np.linspace(0.1, 0.5, 20).tolist())])
     plot_frontier(groups, [0], {"dense": (1e6, 0.95)}, [], "title", tmp_path / "frontier.png")
     axes = drawn[0].axes[0]
@@ -50,9 +52,7 @@ def test_many_runs_far_below_all_else_are_counted_at_the_pictures_foot(
     assert any(list(line.get_ydata()) == [axes.get_ylim()[0]] * 20 for line in axes.lines), "and marked where they are"
 
 
-def test_names_of_runs_that_lie_close_together_do_not_overlap(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    drawn: list[Figure] = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+def test_names_of_runs_that_lie_close_together_do_not_overlap(drawn: list[Figure], tmp_path: Path) -> None:
     groups = grouped([Record(f"a-rather-long-name-{i}", {"x": i}, summary(0.9, 0.5)) for i in range(4)])
     plot_frontier(groups, [0], {"dense": (1e6, 0.95)}, [], "title", tmp_path / "frontier.png")
     boxes = [text.get_window_extent() for text in drawn[0].axes[0].texts]
@@ -61,9 +61,7 @@ def test_names_of_runs_that_lie_close_together_do_not_overlap(monkeypatch: pytes
 
 
 @pytest.mark.parametrize("count", [LABELLED, LABELLED + 1])
-def test_few_runs_are_labelled_by_name(monkeypatch: pytest.MonkeyPatch, count: int, tmp_path: Path) -> None:
-    drawn: list[Figure] = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+def test_few_runs_are_labelled_by_name(drawn: list[Figure], count: int, tmp_path: Path) -> None:
     groups = grouped([Record(f"study/{i}", {"x": i}, summary(0.9 + i / 1000, 0.5)) for i in range(count)])
     plot_frontier(groups, [0], {}, [], "title", tmp_path / "frontier.png")
     labels = [str(i) for i in range(count)] if count == LABELLED else []
@@ -71,20 +69,14 @@ def test_few_runs_are_labelled_by_name(monkeypatch: pytest.MonkeyPatch, count: i
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
-def test_bars_are_drawn_where_there_are_several_seeds(
-    monkeypatch: pytest.MonkeyPatch, seeds: int, tmp_path: Path
-) -> None:
-    drawn: list[Figure] = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+def test_bars_are_drawn_where_there_are_several_seeds(drawn: list[Figure], seeds: int, tmp_path: Path) -> None:
     records = [Record(f"{x}", {"x": x, "seed": seed}, summary(x, 0.5)) for x in (0.9, 0.8) for seed in range(seeds)]
     plot_frontier(grouped(records), [0], {"dense": (1e6, 0.95)}, [], "title", tmp_path / "frontier.png")
     bars = [container.has_yerr for container in drawn[0].axes[0].containers if isinstance(container, ErrorbarContainer)]
     assert bars == [seeds > 1] * 2
 
 
-def test_rivals_are_not_drawn_as_ours(monkeypatch: pytest.MonkeyPatch, runs: list[str], tmp_path: Path) -> None:
-    drawn: list[Figure] = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+def test_rivals_are_not_drawn_as_ours(drawn: list[Figure], runs: list[str], tmp_path: Path) -> None:
     rival = Path(make_run(tmp_path / "rival", 1.0, 0, 0.9, 0.6))
     settings = yaml.safe_load((rival / "config.yaml").read_text())
     (rival / "config.yaml").write_text(yaml.safe_dump(settings | {"algo": "skipnet"}))
@@ -97,10 +89,8 @@ def test_rivals_are_not_drawn_as_ours(monkeypatch: pytest.MonkeyPatch, runs: lis
 
 @pytest.mark.parametrize(("accuracy", "beaten"), [(0.89, False), (0.91, True)])
 def test_a_policy_that_a_static_network_beats_is_hollow(
-    monkeypatch: pytest.MonkeyPatch, accuracy: float, beaten: bool, tmp_path: Path
+    drawn: list[Figure], accuracy: float, beaten: bool, tmp_path: Path
 ) -> None:
-    drawn: list[Figure] = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
     groups = grouped([Record("x", {}, summary(0.9, 0.5))])
     for given in ({"dense": {"d": (4e6, accuracy)}}, {"dense": {}, "static": {"s": (5e6, accuracy)}}):
         plot_frontier(groups, [0], published=[], title="title", path=tmp_path / "frontier.png", **given)
@@ -110,11 +100,7 @@ def test_a_policy_that_a_static_network_beats_is_hollow(
         assert ("beaten by" in str(figure.axes[0].containers[0].get_label())) == beaten
 
 
-def test_a_trade_off_has_the_runs_name_and_no_control_the_policys_colour(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    drawn: list[Figure] = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+def test_a_trade_off_has_the_runs_name_and_no_control_the_policys_colour(drawn: list[Figure], tmp_path: Path) -> None:
     of = summary(0.9, 0.5) | {"networks": 1, "pruned": False, "split": "test"}
     control = of["controls"]["shuffled"]
     of["controls"] = dict.fromkeys(("keep-all", "random", "shuffled", "static"), control)
@@ -124,11 +110,7 @@ def test_a_trade_off_has_the_runs_name_and_no_control_the_policys_colour(
     assert len({policy, *others}) == 6
 
 
-def test_the_line_of_other_settings_goes_through_the_policys_own_point(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    drawn: list[Figure] = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+def test_the_line_of_other_settings_goes_through_the_policys_own_point(drawn: list[Figure], tmp_path: Path) -> None:
     of = summary(0.9, 0.5) | {"networks": 1, "pruned": False, "split": "test"}
     plot_tradeoff(of, [(8e6, 0.92), (2e6, 0.8)], "line", "mine", tmp_path / "tradeoff.png")
     line = drawn[0].axes[0].lines[0]
