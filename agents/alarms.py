@@ -33,7 +33,13 @@ def warn_if_price_is_idle(reward: str) -> bool:
 
 
 def warn_if_collapsed(
-    step: int, spread: float, share: float, target: float | None = None, known: bool = False, priced: bool = True
+    step: int,
+    spread: float,
+    share: float,
+    target: float | None = None,
+    known: bool = False,
+    priced: bool = True,
+    ranged: bool = False,
 ) -> bool:
     """Warn where all images cost about the same, which mostly means that all get the same decisions.
 
@@ -44,6 +50,7 @@ def warn_if_collapsed(
         target: what that is to become, if there is one: then the price is not the user's.
         known: whether they had collapsed at the last validation: that is said once.
         priced: whether the price changes what compute costs.
+        ranged: whether the policy is for a range of prices, for which there can be no target.
 
     Returns:
         Whether they have collapsed.
@@ -59,7 +66,8 @@ def warn_if_collapsed(
     elif not priced:
         advice = f"a --reward whose cost rises with the price, or {exploration}"
     elif share > EVERYTHING:
-        advice = "everything is kept: a higher --price, or a --target, makes skipping worth it"
+        instead = "a longer training (--epochs)" if ranged else "a --target"
+        advice = f"everything is kept: a higher --price, or {instead}, makes skipping worth it"
     else:
         advice = f"a lower --price, or {exploration}"
     console.print(

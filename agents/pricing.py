@@ -72,9 +72,10 @@ class PricingConfig(FinetuneConfig):
             raise UserError(f"reward {self.reward} charges the same at all prices: give one --price, not {prices}")
         # Just beyond the target too: what is free up to there only can still be held to it.
         if self.aim is not None and not price_matters(reward, self.aim + 0.01):
+            up_to, other = ("up to there ", "target") if price_matters(reward) else ("", "--reward")
             raise UserError(
-                f"no price holds a policy to the target {self.aim:g} (given or the preset's): up to there reward "
-                f"{self.reward} charges the same at all prices; give another target, or --target None"
+                f"no price holds a policy to the target {self.aim:g} (given or the preset's): {up_to}reward "
+                f"{self.reward} charges the same at all prices; give another {other}, or --target None"
             )
         check_values(self, lambda value: value >= 0, "be >= 0", "price_rate")
         check_values(self, lambda value: 0 <= value <= 1, "be in [0, 1]", "ramp")

@@ -71,7 +71,9 @@ class Validation:
             middle = torch.full((len(self.val),), prices.middle)
             spread = evaluate(model, self.val, model.greedy(), self.device, precision, middle).spread
         aim, known = self.config.aim, self.collapsed
-        self.collapsed = settled and warn_if_collapsed(step, spread, results.macs_ratio, aim, known, self.priced)
+        self.collapsed = settled and warn_if_collapsed(
+            step, spread, results.macs_ratio, aim, known, self.priced, not prices.is_one
+        )
         return {
             "eval/accuracy": results.accuracy,
             "eval/macs_ratio": results.macs_ratio,

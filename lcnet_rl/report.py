@@ -65,6 +65,7 @@ def summarize(
         "confidence": model.spec.confidence,
         "dataset": dataset.name,
         "split": dataset.split,
+        **({"files": dataset.digest} if dataset.digest else {}),
         "images": len(dataset),
         "correct": int(policy.correct.sum()),
         "controls": {

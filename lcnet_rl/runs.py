@@ -126,6 +126,17 @@ def has_agent(settings: Mapping[str, Any]) -> bool:
     return "agent" in settings
 
 
+def of_agent(run: Path, settings: Mapping[str, Any], name: str) -> Any:
+    """A setting of a run's agent.
+
+    Raises:
+        UserError: when the run's ``config.yaml`` lacks it.
+    """
+    if name not in settings["agent"]:
+        raise UserError(f"{run / CONFIG} is cut short, or of another version: it lacks agent.{name}")
+    return settings["agent"][name]
+
+
 def no_run_folder(run: Path) -> UserError:
     """An error for a folder without a run, or of no such name, with the nearest names beside it."""
     beside = [config.parent.name for config in run.parent.glob(f"*/{CONFIG}")]

@@ -46,6 +46,8 @@ def _refuse_wrong(kind: Any, values: dict[Any, Any], source: str) -> None:
             _refuse_wrong(wanted, value, source)
         elif wrong := _wrong_choice(name, value, wanted):
             raise UserError(f"{source}: {wrong}")
+        elif _no_number(value, wanted):
+            raise UserError(f"{source}: {name} is a number, got {value!r}")
         elif isinstance(value, bool) and bool not in (wanted, *get_args(wanted)):  # for which Python has 1 and 0
             raise UserError(f"{source}: {name} cannot be {value} (as YAML reads yes, no, on and off without quotes)")
 
@@ -87,6 +89,18 @@ def _wrong_choice(name: str, value: Any, kind: Any) -> UserError | None:
     """What is wrong with a setting whose type names its choices, or None."""
     wrong = get_origin(kind) is Literal and value not in get_args(kind)
     return unknown_name(name, str(value), get_args(kind)) if wrong else None
+
+
+def _no_number(value: Any, kind: Any) -> bool:
+    """Whether a value cannot be read as the number that a setting of type ``kind`` (or nothing, or no text) is."""
+    kinds = get_args(kind) or (kind,)
+    if float not in kinds or any(isinstance(value, other) for other in kinds if other is not float):
+        return False
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return True
+    return False
 
 
 def dotted(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

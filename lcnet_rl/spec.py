@@ -62,7 +62,7 @@ class ModelSpec:
             raise unknown_name("policy", policy, get_args(PolicyName))
         for filters in (block.filters for block in backbone.own_blocks if decides != "layers"):
             if groups < 0 or (groups and filters % groups):
-                hint = "or use --decides layers"
+                hint = "or decide about layers only (--decides layers; of environments LayerSkip)"
                 if backbone.spec.filters is not None and groups > 1:
                     hint += f", or prune anew with lcnet-rl pretrain --prune-multiple {groups}"
                 raise UserError(f"groups must divide {filters} filters, or be 0, got {groups}; {hint}")

@@ -35,6 +35,14 @@ def test_what_to_do_about_collapsed_decisions_hangs_on_what_they_keep(
     assert f"spend {share:.1%} of dense MACs, give or take 0.02%" in said
 
 
+@pytest.mark.parametrize(("ranged", "advice"), [(False, "or a --target,"), (True, "or a longer training (--epochs),")])
+def test_no_target_is_advised_for_a_range_of_prices(
+    ranged: bool, advice: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warn_if_collapsed(7, 0.0, 1.0, ranged=ranged)
+    assert advice in " ".join(capsys.readouterr().out.split())
+
+
 def test_with_a_target_the_price_is_not_the_users_to_change(capsys: pytest.CaptureFixture[str]) -> None:
     warn_if_collapsed(7, 0.0, 1.0, target=0.6)
     said = " ".join(capsys.readouterr().out.split())

@@ -198,6 +198,14 @@ def test_of_an_option_that_is_given_twice_the_later_one_counts() -> None:
     assert config == parse(["--preset", "smoke"], "train")
 
 
+def test_the_help_that_is_named_is_the_algorithms(capsys: pytest.CaptureFixture[str]) -> None:
+    for algo, named in (("ppo", "lcnet-rl train --algo ppo --help"), ("reinforce", "lcnet-rl train --help")):
+        with pytest.raises(SystemExit):
+            parse(["--algo", algo, "--horizon", "3"], "lcnet-rl train")
+        said = capsys.readouterr()
+        assert f"run {named}" in said.out + said.err
+
+
 def test_command_line_overrides_the_preset(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump({"algo": "reinforce", "agent": {"price": 0.7, "entropy": 0.5}}))

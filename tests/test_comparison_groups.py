@@ -11,7 +11,8 @@ import yaml
 from evaluated import make_run, summary
 
 from lcnet_rl.commands.run_defaults import with_defaults
-from lcnet_rl.comparison.records import Record, differing, grouped, of_run
+from lcnet_rl.comparison.records import Record, differing, grouped, of_run, one_data_set
+from lcnet_rl.errors import UserError
 from lcnet_rl.pretrained import REFERENCE
 
 
@@ -35,6 +36,31 @@ def test_runs_that_differ_in_their_seed_only_are_one_group() -> None:
     assert groups[0].point == (5e6, pytest.approx(0.7))
     assert groups[0].spread == (0, pytest.approx(0.2 / math.sqrt(2)))
     assert differing(groups) == {"agent.price": [1, 2]}
+
+
+def test_a_width_that_is_given_is_no_other_setting_than_the_same_one_found(tmp_path: Path) -> None:
+    runs = [Path(make_run(tmp_path / f"agent-{seed}", 1, seed, 0.9, 0.5)) for seed in (0, 1)]
+    for run, width in zip(runs, (None, summary(0.9, 0.5)["width"]), strict=True):
+        settings = yaml.safe_load((run / "config.yaml").read_text())
+        (run / "config.yaml").write_text(yaml.safe_dump(settings | {"width": width}))
+    assert len(grouped(record for run in runs for record in of_run(run, "test"))) == 1
+
+
+def test_image_folders_with_the_same_files_are_one_data_set_wherever_they_are() -> None:
+    def record(dataset: str, **files: str) -> Record:
+        return Record(dataset, {}, summary(0.9, 0.5) | {"dataset": dataset} | files)
+
+    here, moved, another = (
+        record("folder:a", files="1"),
+        record("folder:/b", files="1"),
+        record("folder:a/b", files="2"),
+    )
+    assert one_data_set([here, moved, record("folder:a")]) == "folder:a"
+    for other in (another, record("folder:c"), record("shapes")):
+        with pytest.raises(UserError, match=f"accuracies on folder:a .* and {other.name} .* cannot be compared"):
+            one_data_set([here, other])
+    with pytest.raises(UserError, match="cannot be compared"):
+        one_data_set([record("folder:c"), record("folder:d")])
 
 
 def test_networks_to_start_from_that_differ_in_their_seed_only_are_no_other_setting(tmp_path: Path) -> None:

@@ -281,7 +281,7 @@ def test_images_of_another_type_or_shape_are_refused(images: Tensor) -> None:
 @pytest.mark.parametrize("groups", [-1, 3, 8])
 def test_groups_that_do_not_divide_the_filters_are_refused(groups: int) -> None:
     with pytest.raises(
-        UserError, match=f"groups must divide 4 filters, or be 0, got {groups}; or use --decides layers"
+        UserError, match=f"groups must divide 4 filters, or be 0, got {groups}; or decide about layers only"
     ):
         LCNet(tiny_backbone(), "both", groups)
 

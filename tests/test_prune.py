@@ -135,8 +135,8 @@ def test_a_run_goes_on_without_what_it_began_with(monkeypatch: pytest.MonkeyPatc
 
 
 def test_where_groups_do_not_divide_a_pruned_networks_filters_it_is_said_how_to_prune_for_them() -> None:
-    hint = r"; or use --decides layers, or prune anew with lcnet-rl pretrain --prune-multiple 4$"
+    hint = r"; or decide about layers only \(.+\), or prune anew with lcnet-rl pretrain --prune-multiple 4$"
     with pytest.raises(UserError, match=f"groups must divide 7 filters, or be 0, got 4{hint}"):
         LCNet(create_backbone("resnet8", 10, 16, (8, 7, 12)), groups=4)
-    with pytest.raises(UserError, match=r"or use --decides layers$"):
+    with pytest.raises(UserError, match=r"or decide about layers only \([^)]+\)$"):
         LCNet(create_backbone("resnet8", 10, 6), groups=4)

@@ -236,9 +236,9 @@ def test_a_users_function_is_a_shape_with_parameters(module: str) -> None:
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        ("generous", "rises with compute at a share of 0.1"),
+        ("generous", "rises with compute at a share of 0.01"),
         ("broken", "failed: AttributeError"),
-        ("single", r"single returned the shape \(\) for images of shape \(23040,\): it must return one float an image"),
+        ("single", r"single returned the shape \(\) for images of shape \(\d+,\): it must return one float an image"),
         ("endless", "endless returned inf at share 0, price 0, correct 1, log_prob 0, confidence 1: it must be finite"),
         ("boolean", r"boolean returned torch.bool: it must return floats \(.float\(\)"),
         ("number", "number returned a float: it must return a tensor"),
@@ -268,7 +268,7 @@ def test_a_shape_that_says_that_it_pays_by_step_must_be_linear_in_compute() -> N
         def __call__(self, judged: Judgement, share: Tensor, price: Tensor) -> Tensor:
             return judged.correct - price * share**3
 
-    with pytest.raises(UserError, match=r"pays by step, but is not task - price \* share at share 0\.1, price 0\.03"):
+    with pytest.raises(UserError, match=r"pays by step, but is not task - price \* share at share 0\.01, price 0\.03"):
         create_reward("test-cubic")
 
 

@@ -17,7 +17,7 @@ from lcnet_rl.errors import UserError
 from lcnet_rl.files import new_folder, plain, write_json
 from lcnet_rl.metrics_log import MetricsLog
 from lcnet_rl.provenance import code, cpu_name
-from lcnet_rl.runs import CHECKPOINT, CONFIG, PROGRESS, RUN, create_run, read_config
+from lcnet_rl.runs import CHECKPOINT, CONFIG, PROGRESS, RUN, create_run, of_agent, read_config
 
 STEP = "time/total_timesteps"
 
@@ -131,6 +131,12 @@ def test_a_broken_configuration_is_refused_in_one_line(tmp_path: Path, text: str
         read_config(tmp_path)
     assert "\n" not in str(caught.value)
     assert str(tmp_path) in str(caught.value)
+
+
+def test_a_configuration_without_a_setting_that_is_asked_for_is_refused(tmp_path: Path) -> None:
+    assert of_agent(tmp_path, {"agent": {"price": 0.3}}, "price") == 0.3
+    with pytest.raises(UserError, match=f"{tmp_path / CONFIG} is cut short, or of another version: it lacks agent.rew"):
+        of_agent(tmp_path, {"agent": {"price": 0.3}}, "reward")
 
 
 def test_dataclasses_become_plain_values(tmp_path: Path) -> None:

@@ -31,6 +31,8 @@ class Config:
     root: Path | None = None
     width: int | None = None
     agent: Agent = field(default_factory=Agent)
+    weight: float | str = 1.0
+    lr: float | None = None
 
 
 def refusal(values: dict[Any, Any]) -> str:
@@ -56,6 +58,13 @@ def test_a_number_that_yaml_reads_as_text_is_still_a_number() -> None:
     values = parse_yaml("agent: {price: 5e-4}", "x")
     assert values == {"agent": {"price": "5e-4"}}  # YAML 1.1 wants a dot
     assert from_dict(Config, values, "x").agent.price == 5e-4
+
+
+@pytest.mark.parametrize("wrong", ["three", [1], {"low": 1}, ""])
+def test_what_is_no_number_is_refused_by_the_settings_name(wrong: Any) -> None:
+    assert refusal({"agent": {"price": wrong}}) == f"preset x: price is a number, got {wrong!r}"
+    assert refusal({"lr": wrong}) == f"preset x: lr is a number, got {wrong!r}"
+    assert from_dict(Config, {"weight": "many", "lr": None}, "x") == Config(weight="many")
 
 
 def test_a_whole_number_will_do_for_a_float() -> None:

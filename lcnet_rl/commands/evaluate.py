@@ -26,7 +26,7 @@ from lcnet_rl.progress import console
 from lcnet_rl.provenance import command_line
 from lcnet_rl.report import measured, print_summary, rewarded, summarize, whole
 from lcnet_rl.rewards import create_reward, price_range
-from lcnet_rl.runs import START, WEIGHTS, data_root, has_agent, read_config
+from lcnet_rl.runs import START, WEIGHTS, data_root, has_agent, of_agent, read_config
 from lcnet_rl.tradeoff import trade_off
 from lcnet_rl.unchanged import check_classes, warn_if_changed
 from lcnet_rl.weights import load_backbone, load_model
@@ -100,6 +100,7 @@ def evaluate_dense(config: Evaluate, settings: dict[str, Any]) -> None:
         "width": backbone.spec.width,
         "dataset": dataset.name,
         "split": dataset.split,
+        **({"files": dataset.digest} if dataset.digest else {}),
         "images": len(dataset),
         "train_seed": settings["seed"],
         "command": command_line(),
@@ -143,7 +144,7 @@ def evaluate_run(config: Evaluate, model: LCNet, train: Dataset, val: Dataset, d
     model.to(device)
     settings = read_config(config.run)
     score = None if config.score is None else parse_score(config.score)
-    prices = price_range(settings["agent"]["price"])
+    prices = price_range(of_agent(config.run, settings, "price"))
     if config.price is not None:
         model.price.fill_(prices.checked(config.price))
     elif config.budget is not None:
@@ -154,7 +155,7 @@ def evaluate_run(config: Evaluate, model: LCNet, train: Dataset, val: Dataset, d
     controls = run_controls(model, dataset, policy, train, val, device, config.seed)
     summary = summarize(model, dataset, policy, accuracy_of(dense, dataset), controls)
     summary = measured(summary, model, settings["seed"], config.budget, config.which, config.seed)
-    reward, price = score or (settings["agent"]["reward"], summary["price"])
+    reward, price = score or (of_agent(config.run, settings, "reward"), summary["price"])
     try:
         summary = rewarded(summary, reward, price, policy, controls)
     except UserError as error:  # a module of the user's own may be elsewhere by now

@@ -21,7 +21,7 @@ from lcnet_rl.files import check_target, replacing
 from lcnet_rl.model import LCNet
 from lcnet_rl.progress import console
 from lcnet_rl.rewards import price_range
-from lcnet_rl.runs import WEIGHTS, classes_of, data_root, has_agent, read_config
+from lcnet_rl.runs import WEIGHTS, classes_of, data_root, has_agent, of_agent, read_config
 from lcnet_rl.unchanged import check_classes, warn_if_changed
 from lcnet_rl.weights import load_backbone, load_model
 
@@ -71,7 +71,8 @@ def run(config: Export) -> None:
         origin |= {"which": config.which}
         if val is not None and config.budget is not None:
             dynamic_model(model, layout)  # what cannot be exported is refused before the search for a budget
-            train, prices = load_dataset(settings["dataset"], "train", root), price_range(settings["agent"]["price"])
+            train = load_dataset(settings["dataset"], "train", root)
+            prices = price_range(of_agent(config.run, settings, "price"))
             warn_if_changed(config.run, train)
             said, shift = meet_budget(model, train, val, config.budget, prices, torch.device("cpu"))
             if prices.is_one:

@@ -25,7 +25,7 @@ from lcnet_rl.macs import dense_macs
 from lcnet_rl.model import LCNet
 from lcnet_rl.progress import console
 from lcnet_rl.rewards import price_range
-from lcnet_rl.runs import WEIGHTS, classes_of, has_agent, read_config
+from lcnet_rl.runs import WEIGHTS, classes_of, has_agent, of_agent, read_config
 from lcnet_rl.unchanged import check_classes
 from lcnet_rl.weights import load_backbone, load_model
 
@@ -131,7 +131,7 @@ def load_policy(config: Predict, settings: dict[str, Any]) -> LCNet:
     """The network of a run of ``train`` with its gates, which read the price that is asked for."""
     model = load_model(config.run / WEIGHTS[config.which])
     if config.price is not None:
-        model.price.fill_(price_range(settings["agent"]["price"]).checked(config.price))
+        model.price.fill_(price_range(of_agent(config.run, settings, "price")).checked(config.price))
     return model
 
 

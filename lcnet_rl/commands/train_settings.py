@@ -171,7 +171,8 @@ def parse(arguments: Sequence[str], prog: str) -> AnyTrain:
         raise UserError(f"{resume or preset} is for --algo {values['algo']}, not {algo}")
     if resume is None:
         values = without_width(values, option(arguments, "--backbone"))
-    config: AnyTrain = parse_over(from_dict(ALGOS[algo], values, resume or preset or "settings"), arguments, prog)
+    default = from_dict(ALGOS[algo], values, resume or preset or "settings")
+    config: AnyTrain = parse_over(default, arguments, prog if algo == "reinforce" else f"{prog} --algo {algo}")
     if option(arguments, "--price") is not None and isinstance(create_reward(config.agent.reward), Lagrangian):
         raise UserError("lagrangian finds its price by itself, from 0 on: leave --price out")
     return config

@@ -15,7 +15,7 @@ from lcnet_rl.files import read_json
 from lcnet_rl.per_image import table_beside
 from lcnet_rl.pretrained import pretrained
 from lcnet_rl.rewards import price_range
-from lcnet_rl.runs import CONFIG, MODEL, has_agent, read_config, recorded_modules
+from lcnet_rl.runs import CONFIG, MODEL, has_agent, of_agent, read_config, recorded_modules
 from lcnet_rl.settings import dotted
 from lcnet_rl.weights import BACKBONE
 
@@ -121,7 +121,7 @@ def evaluation_files(run: Path, split: Split) -> list[Path]:
     settings = read_config(run)
     if not has_agent(settings):
         raise UserError(f"{run} trained a dense backbone, no agent; give runs of lcnet-rl train")
-    kinds = ["", "-budget*"] if price_range(settings["agent"]["price"]).is_one else ["", "-price*", "-budget*"]
+    kinds = ["", "-budget*"] if price_range(of_agent(run, settings, "price")).is_one else ["", "-price*", "-budget*"]
     return sorted(path for kind in kinds for path in run.glob(f"evaluation-{split}{kind}.json"))
 
 
@@ -133,7 +133,7 @@ def of_run(run: Path, split: Split) -> list[Record]:
     """
     settings = read_config(run)
     paths = evaluation_files(run, split)
-    several = not price_range(settings["agent"]["price"]).is_one
+    several = not price_range(of_agent(run, settings, "price")).is_one
     if not paths:
         hint = " --price P, for one P or several" if several else ""
         first = f"first: lcnet-rl evaluate {quote(str(run))} --split {split}{hint}"
@@ -148,7 +148,8 @@ def of_run(run: Path, split: Split) -> list[Record]:
             shown = {f"{EVALUATE}budget": summary["budget"]}
         elif several:
             shown = {f"{EVALUATE}price": summary["price"]}
-        records.append(Record(str(run), {**experiment(settings), **code, **shown}, summary, table_beside(path), run))
+        told = {**experiment(settings), "width": summary["width"], **code, **shown}
+        records.append(Record(str(run), told, summary, table_beside(path), run))
     return records
 
 
@@ -162,7 +163,7 @@ def of_dense(run: Path, split: Split) -> Record:
     if not path.is_file():
         raise UserError(f"{run} has no {path.name}; first: lcnet-rl evaluate {quote(str(run))} --split {split}")
     summary = {"controls": {}, **_read_summary(path, NEEDED)}
-    settings = {**experiment(read_config(run)), **dotted({MODULES: recorded_modules(run)})}
+    settings = {**experiment(read_config(run)), "width": summary["width"], **dotted({MODULES: recorded_modules(run)})}
     return Record(str(run), settings, summary, table_beside(path), run)
 
 
@@ -252,15 +253,21 @@ def differing(groups: Sequence[Group], filled: Fill = dict) -> dict[str, list[An
 
 
 def one_data_set(records: Sequence[Record]) -> str:
-    """The data set of all records.
+    """The data set of all records: of image folders that hold the same files, the first one's name.
 
     Raises:
         UserError: when there are several, or none.
     """
     if not records:
         raise UserError("there is nothing to compare yet: no trial has completed")
-    first = {record.summary["dataset"]: record.name for record in reversed(records)}
-    if len(first) > 1:
-        named = " and ".join(f"{dataset} ({name})" for dataset, name in sorted(first.items()))
-        raise UserError(f"accuracies on {named} cannot be compared; give runs on one data set")
-    return str(*first)
+    first = records[0]
+    for record in records[1:]:
+        if not _same_images(first.summary, record.summary):
+            named = " and ".join(f"{one.summary['dataset']} ({one.name})" for one in (first, record))
+            raise UserError(f"accuracies on {named} cannot be compared; give runs on one data set")
+    return str(first.summary["dataset"])
+
+
+def _same_images(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two evaluations are on one data set, or on image folders with files of the same names."""
+    return one["dataset"] == other["dataset"] or one.get("files", one["dataset"]) == other.get("files")

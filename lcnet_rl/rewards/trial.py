@@ -19,7 +19,7 @@ from lcnet_rl.rewards.shapes import Reward, free_reward, smoothed
 from lcnet_rl.rewards.values import MOST, off_line, slopes
 
 PRICES = (0.0, 0.03, 0.1, 0.3, 1.0, 2.0, 5.0, 10.0, 30.0)
-SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.5, 2.0, MOST)
+SHARES = (*(percent / 100 for percent in range(121)), 1.5, 2.0, MOST)
 LEAST = math.exp(-20)
 """The smallest probability of a label that is tried."""
 
