@@ -43,6 +43,38 @@ def test_what_is_timed_has_the_threads_that_were_asked_for(
     assert timed == [before, threads]
 
 
+@pytest.mark.parametrize(
+    ("asked", "fast", "timed"),
+    [
+        ([], False, [torch.float32]),
+        ([], True, [torch.float32, torch.bfloat16]),
+        (["--precisions", "bf16"], False, [torch.bfloat16]),
+        (["--precisions", "fp32"], True, [torch.float32]),
+    ],
+)
+def test_bfloat16_is_timed_where_the_device_computes_in_it_or_it_is_asked_for(
+    asked: list[str],
+    fast: bool,
+    timed: list[torch.dtype],
+    images: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given: list[torch.dtype] = []
+    nothing: dict[str, Any] = {"cases": [], "contestants": [], "latencies": {}}
+    monkeypatch.setattr(bench, "trained", lambda *of: given.extend(of[3]) or nothing)
+    monkeypatch.setattr(bench, "has_fast_bf16", lambda _: fast)
+    monkeypatch.setattr(bench, "profile_engine", lambda *_: [])
+    monkeypatch.setattr(bench, "print_profile", lambda *_: None)
+    save_model(lively(), tmp_path / "model.safetensors")
+    (tmp_path / "config.yaml").write_text(f"dataset: {images}\ndata_root: null\n")
+    assert main(["bench", str(tmp_path), "--batches", "2", *asked]) == 0
+    assert given == timed
+    assert list(json.loads((tmp_path / "bench.json").read_text())["profile"]) == [
+        {torch.float32: "fp32", torch.bfloat16: "bf16"}[dtype] for dtype in timed
+    ]
+
+
 def test_figures_say_in_how_many_threads(threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "standard", lambda _: {"cases": [], "contestants": []})
     path = tmp_path / "x.json"

@@ -15,7 +15,7 @@ from lcnet_rl.benchmark.standard import standard
 from lcnet_rl.benchmark.trained import trained
 from lcnet_rl.commands.bench_overhead import Overhead, bench_env, bench_train, report
 from lcnet_rl.data import load_dataset
-from lcnet_rl.device import Precision, resolve_device
+from lcnet_rl.device import Precision, has_fast_bf16, resolve_device
 from lcnet_rl.engine import Engine
 from lcnet_rl.errors import UserError, unknown_name
 from lcnet_rl.files import check_target, write_json
@@ -60,8 +60,8 @@ class Bench:
     pretrain run or a file."""
     batches: tuple[int, ...] = (1, 128)
     """Of a run: images at a time."""
-    precisions: tuple[Literal["fp32", "bf16"], ...] = ("fp32",)
-    """Of a run: fp32, bf16, or both."""
+    precisions: tuple[Literal["fp32", "bf16"], ...] | None = None
+    """Of a run: fp32, bf16, or both; by default fp32, and bf16 where the device computes in it."""
     trials: int | None = None
     """Counted trials of each: 30 for a run, and ten times as many of single images; 50 and 12 for the standard cases at
     batch 1 and 128; else 12."""
@@ -96,9 +96,9 @@ class Bench:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UserError(f"--{name} must be at least {least}, got {value}")
-        if min(self.batches, default=0) < 1 or not self.precisions:
+        if min(self.batches, default=0) < 1 or self.precisions == ():
             raise UserError("--batches and --precisions need at least one entry, and batches of at least one image")
-        if any(len(set(entries)) < len(entries) for entries in (self.batches, self.precisions)):
+        if any(len(set(entries)) < len(entries) for entries in (self.batches, self.precisions or ())):
             raise UserError("--batches and --precisions take each entry once")
 
 
@@ -133,10 +133,11 @@ def bench_run(config: Bench, run: Path, device: torch.device) -> None:
     check_target("--json", path)
     settings, model = read_config(run), load_model(run)
     dataset = load_dataset(settings["dataset"], "val", data_root(config.data_root, settings)).sample(IMAGES)
-    dtypes = [DTYPES[name] for name in config.precisions]
+    precisions = config.precisions or ("fp32", *(("bf16",) if has_fast_bf16(device) else ()))
+    dtypes = [DTYPES[name] for name in precisions]
     figures: dict[str, Any] = {"run": str(run), "dataset": dataset.name, "split": dataset.split}
     figures |= {"threshold": 0.5, "price": float(model.price)}
-    if "bf16" in config.precisions:
+    if "bf16" in precisions:
         console.print("bf16: without the masked network and ONNX Runtime, which compute in float32", soft_wrap=True)
     rival = None
     if config.against is not None:
@@ -148,7 +149,7 @@ def bench_run(config: Bench, run: Path, device: torch.device) -> None:
     figures["profile"] = {}
     if device.type != "cpu":
         console.print(f"no profile: it would be of the CPU's time, and this ran on {device}", highlight=False)
-    for name, dtype in zip(config.precisions, dtypes, strict=True) if device.type == "cpu" else ():
+    for name, dtype in zip(precisions, dtypes, strict=True) if device.type == "cpu" else ():
         images = dataset.images[: max(config.batches)]
         engine = Engine(model, dtype)
         engine.tune(len(images))
