@@ -8,7 +8,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
@@ -18,7 +17,6 @@ from lcnet_rl.comparison.published import Published
 from lcnet_rl.comparison.records import Group, networks
 from lcnet_rl.files import replacing
 
-mpl.use("Agg")
 WIDE = 4
 """Costs whose largest is this many times the smallest are drawn on a logarithmic axis."""
 NAMED = 4
