@@ -249,6 +249,8 @@ def test_local_workers_share_the_study(capsys: pytest.CaptureFixture[str], image
         (["--space", "price=1..2", "--trials", "0"], "trials must be at least 1"),
         (["--space", "price=1..2", "--storage", "nonsense"], "is no database URL"),
         (["--space", "price=1..2", "--study", "a/b"], "study is a name"),
+        (["--space", "price=1..2", "--study", "a:b"], "study is a name"),
+        (["--space", "price=1..2", "--study", ".."], "study is a name"),
         (["--space", "price=1..2", "--pruning.after", "2"], "after is a share"),
         (["--space", "price=1..2", "--seed", "-1"], "a seed is in"),
         (["--space", "price=1..2", "--fixed", "seed=-1"], "a seed is in"),

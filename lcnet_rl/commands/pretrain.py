@@ -60,8 +60,7 @@ def run_on(config: Pretrain, device: torch.device) -> None:
         by_main(warn_if_few)(config.recipe.epochs * an_epoch, an_epoch, "--recipe.batch-size, --recipe.epochs")
         backbone = starting_backbone(config, classes)
         teacher = load_backbone(config.teacher, classes=classes) if config.teacher else None
-        name = f"{config.backbone}-{config.dataset.replace('/', '_').replace(':', '_')}"
-        where = config.runs, name, "pretrain", config.seed
+        where = config.runs, f"{config.backbone}-{config.dataset}", "pretrain", config.seed
         folder = from_main(lambda: create_run(*where, config, config.run, train))
         by_main(save_backbone)(backbone, folder / START)
         if teacher is not None:
