@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lcnet_rl.comparison.kinds import is_dense, origin
-from lcnet_rl.comparison.records import ORIGINS
+from lcnet_rl.comparison.records import ORIGINS, WHERE_AND_HOW
 from lcnet_rl.errors import UserError
 from lcnet_rl.files import read_json
 from lcnet_rl.results.rows import TIMES, evaluations, typed
@@ -18,8 +18,8 @@ from lcnet_rl.runs import CHECKPOINT, METRICS, MODEL, read_config
 from lcnet_rl.settings import dotted
 from lcnet_rl.weights import BACKBONE
 
-PLACES = ("init", "second", "teacher", "run", "runs", "resume", "data_root", "device")
-"""Settings in which a run and the same made again may differ."""
+PLACES = (*ORIGINS, *WHERE_AND_HOW)
+"""Settings in which a run and the same made again may differ, as those of what it starts from are compared there."""
 
 
 @dataclass(frozen=True)
