@@ -27,6 +27,7 @@ from lcnet_rl.files import read_json, replacing, write_json, write_text
 from lcnet_rl.interrupt import deferred_interrupt
 from lcnet_rl.pretrained import REFERENCE
 from lcnet_rl.progress import console
+from lcnet_rl.provenance import ROOT
 from lcnet_rl.results.page import page
 from lcnet_rl.results.plan import Reproduction, in_order
 from lcnet_rl.results.rows import (
@@ -41,8 +42,6 @@ from lcnet_rl.results.rows import (
 )
 from lcnet_rl.runs import CONFIG
 
-ROOT = REFERENCE.parent.parent
-"""Where the recorded commands were typed."""
 KINDS: dict[str, Callable[[Path], bool]] = {
     "dense": is_dense,
     "policies": lambda run: not is_dense(run) and not is_rival(run),

@@ -107,8 +107,8 @@ class Reproduction:
             raise UserError(f"{self.folder} was stopped before its first checkpoint; delete it to start anew")
 
     def _path(self, argument: str) -> Path:
-        """What an argument of a recorded command means as a path."""
-        return (self.reference.parent.parent.parent / argument).resolve()
+        """What an argument of a recorded command means as a path, from the folder above ``runs/reference``."""
+        return (self.reference.parents[2] / argument).resolve()
 
     def _arguments(self) -> list[str]:
         """Of the recorded command; what torchrun shared among processes, one computes too, up to rounding."""
