@@ -97,7 +97,7 @@ def draw_latencies(path: Path) -> None:
 
 
 def draw_frontier(path: Path) -> None:
-    plot_frontier(grouped([Record("x", {}, summary(0.9, 0.5))]), [0], {"dense": (1e6, 0.95)}, [], "title", path)
+    plot_frontier(grouped([Record("x", {}, summary(0.9, 0.5))]), {"dense": (1e6, 0.95)}, {}, [], "title", path)
 
 
 def draw_tradeoff(path: Path) -> None:
