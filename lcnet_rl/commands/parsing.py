@@ -37,9 +37,9 @@ def _describe(settings: type[Any]) -> None:
     """Give each option's docstring to the help as one paragraph: tyro keeps the line breaks of the source."""
     for base in settings.__mro__:
         if is_dataclass(base):
-            for option in docstring_parser.parse_from_object(base).params:
-                text = " ".join((option.description or "").split())
-                field = base.__dataclass_fields__[option.arg_name]
+            for parameter in docstring_parser.parse_from_object(base).params:
+                text = " ".join((parameter.description or "").split())
+                field = base.__dataclass_fields__[parameter.arg_name]
                 field.metadata = MappingProxyType({**field.metadata, "help": text})
     types = get_type_hints(settings)
     for field in fields(settings):

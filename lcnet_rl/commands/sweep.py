@@ -31,7 +31,7 @@ from lcnet_rl.progress import console
 from lcnet_rl.provenance import command_line
 from lcnet_rl.sweep.space import SELECTOR, Space, read_space
 from lcnet_rl.sweep.study import REASON, create_sampler, finished, of_study, open_study, shown
-from lcnet_rl.sweep.worker import Outcome, Report, Worker
+from lcnet_rl.sweep.worker import Report, TrialOutcome, Worker
 from lcnet_rl.weights import load_backbone
 
 __all__ = ["parse", "run"]
@@ -120,7 +120,7 @@ def join(config: Sweep, base: dict[str, Any], space: Space) -> Study:
 def worker(config: Sweep, study: Study, space: Space, build: Callable[[dict[str, Any]], AnyTrain]) -> Worker:
     """A worker whose trials train with the settings that ``build`` makes."""
 
-    def objective(values: dict[str, Any], folder: Path, report: Report) -> Outcome:
+    def objective(values: dict[str, Any], folder: Path, report: Report) -> TrialOutcome:
         settings = replace(build(values), run=folder)
         if config.device != "auto":
             settings = replace(settings, device=config.device)
