@@ -16,6 +16,7 @@ After the last block nothing is left to decide: ``pooled`` and ``block`` are zer
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
@@ -49,12 +50,12 @@ def encode(model: LCNet, observation: Observation) -> Arrays:
     """An observation as new arrays, shapes as at the top of this file."""
     count, channels = observation.pooled.shape
     arrays = _blank(model, count)
-    arrays["pooled"][:, :channels] = _numpy(observation.pooled)
+    arrays["pooled"][:, :channels] = to_numpy(observation.pooled)
     if model.has_confidence:
-        arrays["confidence"][:] = _numpy(observation.confidence)
+        arrays["confidence"][:] = to_numpy(observation.confidence)
     arrays["block"][:, observation.block] = 1
-    arrays["spent"][:, 0] = _numpy(observation.spent)
-    arrays["price"][:, 0] = _numpy(observation.price)
+    arrays["spent"][:, 0] = to_numpy(observation.spent)
+    arrays["price"][:, 0] = to_numpy(observation.price)
     return arrays
 
 
@@ -68,9 +69,9 @@ def encode_end(model: LCNet, state: State, logits: Tensor) -> Arrays:
     """
     arrays = _blank(model, len(logits))
     if model.has_confidence:
-        arrays["confidence"][:] = _numpy(Probe.confidence(logits))
-    arrays["spent"][:, 0] = _numpy((model.total_macs(state) / model.costs.dense).float())
-    arrays["price"][:, 0] = _numpy(state.price)
+        arrays["confidence"][:] = to_numpy(Probe.confidence(logits))
+    arrays["spent"][:, 0] = to_numpy((model.total_macs(state) / model.costs.dense).float())
+    arrays["price"][:, 0] = to_numpy(state.price)
     return arrays
 
 
@@ -96,5 +97,6 @@ def _blank(model: LCNet, count: int) -> Arrays:
     return {key: np.zeros((count, size), dtype=np.float32) for key, size in _sizes(model).items()}
 
 
-def _numpy(tensor: Tensor) -> NDArray[np.float32]:
+def to_numpy(tensor: Tensor) -> NDArray[Any]:
+    """A tensor's numbers, without gradients; on the CPU the tensor's own memory."""
     return tensor.detach().cpu().numpy()

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from envs.network import dataset_of, model_of, prices_of, reward_of
-from envs.observations import Arrays, encode, encode_end, observation_space
+from envs.observations import Arrays, encode, encode_end, observation_space, to_numpy
 from envs.settings import Settings
 from lcnet_rl.device import one_thread_if_forked, resolve_device
 from lcnet_rl.drawing import trace
@@ -204,11 +204,11 @@ class Process:
         shaping = episode.potential - before
         episode.paid = spent
         infos = self._infos(spent)
-        infos["reward_task"], infos["reward_cost"], infos["reward_shaping"] = map(_numpy, (task, cost, shaping))
+        infos["reward_task"], infos["reward_cost"], infos["reward_shaping"] = map(to_numpy, (task, cost, shaping))
         if episode.logits is not None:
             prediction = episode.logits.argmax(1)
-            infos["prediction"], infos["is_success"] = _numpy(prediction), _numpy(prediction == episode.labels)
-        return _numpy(task + cost + shaping), ended, infos
+            infos["prediction"], infos["is_success"] = to_numpy(prediction), to_numpy(prediction == episode.labels)
+        return to_numpy(task + cost + shaping), ended, infos
 
     @torch.no_grad()
     def refresh(self) -> None:
@@ -259,10 +259,10 @@ class Process:
         episode = self.episode
         return {
             "index": episode.indices.copy(),
-            "label": _numpy(episode.labels).copy(),
-            "macs": _numpy(spent.long()),
-            "macs_ratio": _numpy(spent / self.model.costs.dense),
-            "kept_blocks": _numpy(episode.ran).copy(),
+            "label": to_numpy(episode.labels).copy(),
+            "macs": to_numpy(spent.long()),
+            "macs_ratio": to_numpy(spent / self.model.costs.dense),
+            "kept_blocks": to_numpy(episode.ran).copy(),
         }
 
     def _check_actions(self, actions: ArrayLike) -> Tensor:
@@ -290,7 +290,3 @@ def check_options(options: Mapping[str, Any] | None, known: tuple[str, ...]) -> 
         if name not in known:
             raise unknown_name("reset option", str(name), known)
     return options or {}
-
-
-def _numpy(tensor: Tensor) -> NDArray[Any]:
-    return tensor.cpu().numpy()

@@ -8,6 +8,7 @@ import errno
 import glob
 import json
 import os
+import re
 import tempfile
 import time
 from collections.abc import Iterator
@@ -59,6 +60,11 @@ def _remove_leftovers(path: Path) -> None:
         with contextlib.suppress(OSError):  # gone by now, or not ours to remove
             if time.time() - leftover.stat().st_mtime > ABANDONED:
                 leftover.unlink()
+
+
+def file_name(text: str) -> str:
+    """``text`` with ``_`` for what no file can be called, here or on another system, such as ``/``, ``:`` or ``?``."""
+    return re.sub(r'[<>:"/\\|?*\x00-\x1f]', "_", text)
 
 
 def new_folder(path: Path) -> Path:

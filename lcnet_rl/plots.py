@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
@@ -17,7 +16,6 @@ from lcnet_rl.files import replacing
 from lcnet_rl.model import LCNet
 from lcnet_rl.report import whole
 
-mpl.use("Agg")
 BELOW = 4
 """Points of accuracy that are drawn below the worst control."""
 MARGIN = 0.1

@@ -13,7 +13,7 @@ from pathlib import Path
 from lcnet_rl.distributed import launched, launcher
 
 ROOT = Path(__file__).resolve().parent.parent
-"""Of the checkout that the code runs from, if it does."""
+"""Of the checkout that the code runs from, if it does; the commands of committed runs were typed here."""
 CODE = ("lcnet_rl", "envs", "agents")
 
 

@@ -31,7 +31,7 @@ import yaml
 from lcnet_rl.data import Dataset, class_names
 from lcnet_rl.distributed import world_size
 from lcnet_rl.errors import UserError
-from lcnet_rl.files import new_folder, plain, read_json, write_json, write_text
+from lcnet_rl.files import file_name, new_folder, plain, read_json, write_json, write_text
 from lcnet_rl.imports import sources_of
 from lcnet_rl.provenance import code, command_line, cpu_name, digest
 from lcnet_rl.settings import read_yaml
@@ -54,7 +54,7 @@ def create_run(
 
     Args:
         root: where runs live.
-        env: short name of the decision process, e.g. ``LayerChannelSkip``.
+        env: short name of the decision process, e.g. ``LayerChannelSkip``, or of what is trained instead.
         algo: e.g. ``reinforce``.
         seed: the run's seed.
         config: a (nested) dataclass instance.
@@ -65,7 +65,7 @@ def create_run(
         UserError: when ``folder`` already holds a run.
     """
     if folder is None:
-        path = new_folder(root / f"{env}__{algo}__{seed}__{time.strftime('%Y%m%d-%H%M%S')}")
+        path = new_folder(root / file_name(f"{env}__{algo}__{seed}__{time.strftime('%Y%m%d-%H%M%S')}"))
     else:
         path = folder
         check_free(path)

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from lcnet_rl import akamaster
 from lcnet_rl.backbones import Backbone, BackboneSpec, build
-from lcnet_rl.engine import Engine
 from lcnet_rl.errors import UserError
 from lcnet_rl.files import read_tensors, write_tensors
 from lcnet_rl.model import LCNet
@@ -34,10 +33,9 @@ def save_model(model: LCNet, path: Path) -> None:
     """Write an LCNet as safetensors, its architecture in the header; ``load_model`` reads it.
 
     Raises:
-        UserError: for an engine, whose weights are folded.
+        UserError: for an engine, or another network whose BatchNorms are folded.
     """
-    if isinstance(model, Engine):
-        raise UserError("an engine cannot be saved: save the model that it was built with")
+    _refuse_folded(model.backbone)
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
     write_tensors(path, tensors, {"model": json.dumps(asdict(model.spec))})
 
@@ -79,10 +77,9 @@ def save_backbone(backbone: Backbone, path: Path) -> None:
     """Write a backbone as safetensors, its architecture in the header, atomically.
 
     Raises:
-        UserError: for an engine's, whose BatchNorms are folded.
+        UserError: for an engine's, or another one whose BatchNorms are folded.
     """
-    if isinstance(backbone.stem.bn, nn.Identity):
-        raise UserError("this backbone's BatchNorms are folded, as an engine's are: save the one that it was made of")
+    _refuse_folded(backbone)
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in backbone.state_dict().items()}
     write_tensors(path, tensors, {"backbone": json.dumps(asdict(backbone.spec))})
 
@@ -136,6 +133,12 @@ def load_backbone(init: str, name: str | None = None, classes: int | None = 10, 
 def are_finite(module: nn.Module) -> bool:
     """Whether all parameters and buffers of ``module`` are finite numbers."""
     return all(bool(value.isfinite().all()) for value in module.state_dict().values())
+
+
+def _refuse_folded(backbone: Backbone) -> None:
+    """Refuse weights that no file can be loaded from again, as a fresh network has BatchNorms."""
+    if isinstance(backbone.stem.bn, nn.Identity):
+        raise UserError("the BatchNorms are folded, as an engine's are: save the network that this one was made of")
 
 
 def _missing(path: Path, message: str) -> UserError:

@@ -20,9 +20,26 @@ LONGEST = 350
 PICKLE_READERS = {"lcnet_rl/akamaster.py", "lcnet_rl/data/cifar10_formats.py"}
 # From the bottom: a room imports itself and what is listed before it.
 ROOMS = ("lcnet_rl", "envs", "agents", "lcnet_rl.commands")
-DATA = "lcnet_rl.data"
-# What the data room is made of, beside itself; none of it knows a model.
-BELOW_DATA = {f"lcnet_rl.{name}" for name in ("device", "distributed", "errors", "files", "progress", "settings")}
+# Which of lcnet_rl's folders a room or a folder imports, beside itself; commands may import all.
+FOLDERS: dict[str, set[str]] = {
+    "lcnet_rl": {"data", "rewards"},  # its modules that are in no folder
+    "lcnet_rl.data": set(),
+    "lcnet_rl.rewards": set(),
+    "lcnet_rl.engine": set(),
+    "lcnet_rl.export": {"engine", "rewards"},
+    "lcnet_rl.benchmark": {"engine", "export"},
+    "lcnet_rl.comparison": {"rewards"},
+    "lcnet_rl.results": {"comparison", "data"},
+    "lcnet_rl.sweep": {"comparison"},
+    "envs": {"data", "rewards"},
+    "agents": {"data", "rewards"},
+}
+COMMANDS = "lcnet_rl.commands"
+# What folders that know no model are made of, beside themselves; none of it knows one.
+BELOW_MODELS = {
+    "lcnet_rl.data": ("device", "distributed", "errors", "files", "progress", "settings"),
+    "lcnet_rl.rewards": ("errors", "imports", "settings"),
+}
 
 every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 
@@ -78,19 +95,30 @@ def test_rooms_import_downwards_only(path: Path) -> None:
     assert not above, f"{own} must not import {above}"
 
 
-def test_the_data_room_imports_nothing_of_models() -> None:
-    paths = [path for path in FILES if within(module_name(path), {DATA, *BELOW_DATA})]
-    assert {module_name(path) for path in paths} >= {f"{DATA}.augment", *BELOW_DATA}
+@pytest.mark.parametrize("folder", BELOW_MODELS)
+def test_data_and_rewards_import_nothing_of_models(folder: str) -> None:
+    allowed = {folder, *(f"lcnet_rl.{name}" for name in BELOW_MODELS[folder])}
+    paths = [path for path in FILES if within(module_name(path), allowed)]
+    assert {module_name(path) for path in paths} >= allowed
     for path in paths:
-        ours = {name for name in imports(path) if name.startswith("lcnet_rl.")}
-        above = sorted(name for name in ours if not within(name, {DATA, *BELOW_DATA}))
+        above = sorted(name for name in imports(path) if name.startswith("lcnet_rl.") and not within(name, allowed))
         assert not above, f"{module_name(path)} must not import {above}"
 
 
-def test_the_comparison_room_needs_no_search_and_no_page() -> None:
-    for path in (ROOT / "lcnet_rl" / "comparison").glob("*.py"):
-        above = [name for name in imports(path) if within(name, {"lcnet_rl.sweep", "lcnet_rl.results", "optuna"})]
-        assert not above, f"{module_name(path)} must not import {above}"
+def test_every_folder_says_which_others_it_imports() -> None:
+    folders = {path.parent.name for path in (ROOT / "lcnet_rl").glob("*/__init__.py")}
+    assert folders == {name.partition(".")[2] for name in (*FOLDERS, COMMANDS)} - {""}
+
+
+@every_file
+def test_a_folder_imports_those_that_it_says_only(path: Path) -> None:
+    own = within(module_name(path), {*FOLDERS, COMMANDS})
+    assert own is not None
+    if own == COMMANDS or path == ROOT / "lcnet_rl" / "__main__.py":
+        return
+    allowed = {own, "lcnet_rl", "envs", "agents", None} | {f"lcnet_rl.{folder}" for folder in FOLDERS[own]}
+    above = sorted(name for name in imports(path) if within(name, {*FOLDERS, COMMANDS}) not in allowed)
+    assert not above, f"{module_name(path)} must not import {above}"
 
 
 @every_file

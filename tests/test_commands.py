@@ -56,7 +56,7 @@ def failing(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (("bench", str(REFERENCE / "resnet20"), "--json", "."), "a file for figures is needed"),
         (("sweep", "--space", "groups=3,4"), "groups must divide 16 filters"),
         (("sweep", "--space", "price=1,2", "--price", "nan"), "price must be >= 0"),
-        (("evaluate", str(REFERENCE / "resnet20"), "--budget", "0.5"), "nothing is decided: leave --budget"),
+        (("evaluate", str(REFERENCE / "resnet20"), "--budget", "0.5"), "nothing is decided: leave --budget out"),
         (
             ("evaluate", str(REFERENCE / "resnet20-45"), "--score", "linear"),
             "a reward and its price, such as linear@0.5",

@@ -111,28 +111,13 @@ def test_networks_that_treat_all_images_alike_are_shown_beside_and_on_no_frontie
     assert "2 of 3 settings" in output
     assert f"{pruned}: 88.00% at 5.00 MMACs, for all images alike: beats or equals 2 of 3 settings" in output
     assert f"{dense}: 93.00% at 10.00 MMACs, for all images alike: beats or equals 0 of 3 settings" in output
-    (groups, _, beside, *_, static), point = drawn[0], (10_000_000.0, 0.93)
+    (groups, beside, static, *_), point = drawn[0], (10_000_000.0, 0.93)
     assert len(groups) == 3
     assert beside == {str(dense): point}, "the agents' own start, and not drawn twice"
     assert static == {str(pruned): (5_000_000.0, 0.88)}
     figures = json.loads((tmp_path / "out" / "frontier-test.json").read_text())
     assert figures["static"][str(pruned)] == {"macs": 5_000_000, "accuracy": 0.88}
     assert len(figures["settings"]) == 3
-
-
-def test_the_drawn_line_is_that_of_policies_though_a_rival_beats_them(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    drawn: list[tuple[Any, ...]] = []
-    monkeypatch.setattr("lcnet_rl.comparison.show.plot_frontier", lambda *arguments: drawn.append(arguments))
-    rows = ((1.0, 0.88, 0.5), (2.0, 0.90, 0.7), (3.0, 0.89, 0.4))
-    given = [Path(make_run(tmp_path / str(price), price, 0, accuracy, share)) for price, accuracy, share in rows]
-    rival = yaml.safe_load((given[2] / "config.yaml").read_text()) | {"algo": "skipnet"}
-    (given[2] / "config.yaml").write_text(yaml.safe_dump(rival))
-    assert main(["frontier", *map(str, given), "--out", str(tmp_path / "out")]) == 0
-    ours, line, *_, others, _ = drawn[0]
-    assert ([group.point[1] for group in ours], line) == ([0.88, 0.90], [0, 1])
-    assert [group.point[1] for group in others] == [0.89]
 
 
 def test_seeds_of_a_pruned_network_are_one_point(

@@ -36,7 +36,7 @@ def runs(tmp_path: Path) -> list[str]:
 def test_a_run_far_below_all_else_is_told_at_the_pictures_foot(drawn: list[Figure], tmp_path: Path) -> None:
     for far in (0.5, 0.895):
         groups = grouped([Record(str(x), {"x": x}, summary(x, 0.5)) for x in (0.9, far)])
-        plot_frontier(groups, [0], {"dense": (1e6, 0.95)}, [], "title", tmp_path / "frontier.png")
+        plot_frontier(groups, {"dense": (1e6, 0.95)}, {}, [], "title", tmp_path / "frontier.png")
     low, near = (figure.axes[0] for figure in drawn)
     assert low.get_ylim()[0] == pytest.approx(90 - MARGIN)
     assert {text.get_text() for text in low.texts} == {"0.9", "50.0\N{DOWNWARDS ARROW}"}
@@ -45,8 +45,8 @@ def test_a_run_far_below_all_else_is_told_at_the_pictures_foot(drawn: list[Figur
 
 
 def test_many_runs_far_below_all_else_are_counted_at_the_pictures_foot(drawn: list[Figure], tmp_path: Path) -> None:
-    groups = grouped([Record("x", {"x": x}, summary(x, x / 2)) for x in (0.9, *np.linspace(0.1, 0.5, 20).tolist())])
-    plot_frontier(groups, [0], {"dense": (1e6, 0.95)}, [], "title", tmp_path / "frontier.png")
+    groups = grouped([Record("x", {"x": x}, summary(x, 1 - x / 2)) for x in (0.9, *np.linspace(0.1, 0.5, 20).tolist())])
+    plot_frontier(groups, {"dense": (1e6, 0.95)}, {}, [], "title", tmp_path / "frontier.png")
     axes = drawn[0].axes[0]
     assert [text.get_text() for text in axes.texts] == [f"20 runs below {90 - MARGIN:.1f} %"]
     assert any(list(line.get_ydata()) == [axes.get_ylim()[0]] * 20 for line in axes.lines), "and marked where they are"
@@ -54,7 +54,7 @@ def test_many_runs_far_below_all_else_are_counted_at_the_pictures_foot(drawn: li
 
 def test_names_of_runs_that_lie_close_together_do_not_overlap(drawn: list[Figure], tmp_path: Path) -> None:
     groups = grouped([Record(f"a-rather-long-name-{i}", {"x": i}, summary(0.9, 0.5)) for i in range(4)])
-    plot_frontier(groups, [0], {"dense": (1e6, 0.95)}, [], "title", tmp_path / "frontier.png")
+    plot_frontier(groups, {"dense": (1e6, 0.95)}, {}, [], "title", tmp_path / "frontier.png")
     boxes = [text.get_window_extent() for text in drawn[0].axes[0].texts]
     assert len(boxes) == 4
     assert not any(box.overlaps(other) for box, other in itertools.combinations(boxes, 2))
@@ -62,8 +62,8 @@ def test_names_of_runs_that_lie_close_together_do_not_overlap(drawn: list[Figure
 
 @pytest.mark.parametrize("count", [LABELLED, LABELLED + 1])
 def test_few_runs_are_labelled_by_name(drawn: list[Figure], count: int, tmp_path: Path) -> None:
-    groups = grouped([Record(f"study/{i}", {"x": i}, summary(0.9 + i / 1000, 0.5)) for i in range(count)])
-    plot_frontier(groups, [0], {}, [], "title", tmp_path / "frontier.png")
+    groups = grouped([Record(f"study/{i}", {"x": i}, summary(0.9 + i / 10000, 0.5)) for i in range(count)])
+    plot_frontier(groups, {}, {}, [], "title", tmp_path / "frontier.png")
     labels = [str(i) for i in range(count)] if count == LABELLED else []
     assert [text.get_text() for text in drawn[0].axes[0].texts] == labels
 
@@ -71,7 +71,7 @@ def test_few_runs_are_labelled_by_name(drawn: list[Figure], count: int, tmp_path
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_bars_are_drawn_where_there_are_several_seeds(drawn: list[Figure], seeds: int, tmp_path: Path) -> None:
     records = [Record(f"{x}", {"x": x, "seed": seed}, summary(x, 0.5)) for x in (0.9, 0.8) for seed in range(seeds)]
-    plot_frontier(grouped(records), [0], {"dense": (1e6, 0.95)}, [], "title", tmp_path / "frontier.png")
+    plot_frontier(grouped(records), {"dense": (1e6, 0.95)}, {}, [], "title", tmp_path / "frontier.png")
     bars = [container.has_yerr for container in drawn[0].axes[0].containers if isinstance(container, ErrorbarContainer)]
     assert bars == [seeds > 1] * 2
 
@@ -87,13 +87,21 @@ def test_rivals_are_not_drawn_as_ours(drawn: list[Figure], runs: list[str], tmp_
     assert alone == ["rival: rival"]
 
 
+def test_the_line_is_that_of_policies_though_a_rival_beats_them(drawn: list[Figure], tmp_path: Path) -> None:
+    rows = (("reinforce", 0.88, 0.5), ("reinforce", 0.90, 0.7), ("skipnet", 0.89, 0.4))
+    records = [Record(algo, {"algo": algo, "x": share}, summary(x, share)) for algo, x, share in rows]
+    plot_frontier(grouped(records), {}, {}, [], "title", tmp_path / "frontier.png")
+    [line] = [line for line in drawn[0].axes[0].lines if line.get_drawstyle() == "steps-post"]
+    assert (list(line.get_xdata()), list(line.get_ydata())) == ([5, 7], [88, 90])
+
+
 @pytest.mark.parametrize(("accuracy", "beaten"), [(0.89, False), (0.91, True)])
 def test_a_policy_that_a_static_network_beats_is_hollow(
     drawn: list[Figure], accuracy: float, beaten: bool, tmp_path: Path
 ) -> None:
     groups = grouped([Record("x", {}, summary(0.9, 0.5))])
-    for given in ({"dense": {"d": (4e6, accuracy)}}, {"dense": {}, "static": {"s": (5e6, accuracy)}}):
-        plot_frontier(groups, [0], published=[], title="title", path=tmp_path / "frontier.png", **given)
+    for dense, static in (({"d": (4e6, accuracy)}, {}), ({}, {"s": (5e6, accuracy)})):
+        plot_frontier(groups, dense, static, [], "title", tmp_path / "frontier.png")
     for figure in drawn:
         point = figure.axes[0].lines[0]
         assert (point.get_markerfacecolor() == "white") == beaten

@@ -20,7 +20,7 @@ import torchvision
 from PIL import Image
 
 from lcnet_rl.data import cifar10, cifar10_formats, cifar10_sources, load_dataset
-from lcnet_rl.data.root import data_root
+from lcnet_rl.data.root import resolve_root
 from lcnet_rl.errors import UserError
 from lcnet_rl.files import write_tensors
 
@@ -288,7 +288,7 @@ def test_a_root_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
 @pytest.mark.cifar
 def test_the_real_data_are_the_official_ones() -> None:
     """Rebuilt into the official binary layout, the loaded tensors have the official md5 sums."""
-    train, test = (cifar10.load(data_root(), part) for part in ("train", "test"))
+    train, test = (cifar10.load(resolve_root(), part) for part in ("train", "test"))
     sums = []
     for dataset in (train, test):
         rows = np.concatenate([dataset.labels.numpy()[:, None].astype(np.uint8), dataset.images.flatten(1)], 1)

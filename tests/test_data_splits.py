@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lcnet_rl.data import Dataset, Split, class_names, load_dataset
-from lcnet_rl.data.root import data_root
+from lcnet_rl.data.root import resolve_root
 from lcnet_rl.data.splits import held_out_half, train_val_indices, training_part
 from lcnet_rl.errors import UserError
 
@@ -124,9 +124,9 @@ def test_wrong_names_are_answered_with_the_nearest_right_one() -> None:
 def test_data_root_is_argument_else_variable_else_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LCNET_RL_DATA", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    assert data_root() == Path.home() / ".cache" / "lcnet_rl" / "data"
+    assert resolve_root() == Path.home() / ".cache" / "lcnet_rl" / "data"
     monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
-    assert data_root() == Path("/cache/lcnet_rl/data")
+    assert resolve_root() == Path("/cache/lcnet_rl/data")
     monkeypatch.setenv("LCNET_RL_DATA", "/elsewhere")
-    assert data_root() == Path("/elsewhere")
-    assert data_root(Path("/given")) == Path("/given")
+    assert resolve_root() == Path("/elsewhere")
+    assert resolve_root(Path("/given")) == Path("/given")

@@ -17,9 +17,9 @@ import pytest
 
 from lcnet_rl.commands import COMMANDS, main, sweep
 from lcnet_rl.pretrained import REFERENCE
+from lcnet_rl.provenance import ROOT
 from lcnet_rl.rewards import create_reward
 
-ROOT = REFERENCE.parent.parent
 DOCUMENTS = ("README.md", "EXPERIMENTS.md", "CONTRIBUTING.md", "Makefile")
 START = r"(?:\$\(BIN\)/)?lcnet-rl |torchrun .*-m -- lcnet_rl "
 BLOCK = re.compile(rf"^(?: {{4,}}|\t)(?:{START})((?:.*\\\n)*.*)", re.M)

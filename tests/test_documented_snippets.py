@@ -18,10 +18,9 @@ from PIL import Image
 from lcnet_rl.data.folder import readable_images
 from lcnet_rl.export import dynamic_model
 from lcnet_rl.export.layout import Standard
-from lcnet_rl.pretrained import REFERENCE
+from lcnet_rl.provenance import ROOT
 from lcnet_rl.rewards import Judgement, create_reward
 
-ROOT = REFERENCE.parent.parent
 SNIPPETS = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S)
 OWN_NETWORK, SINGLE, VECTOR, TRAINED, SB3, EVALUATED, OWN_REWARD, ENGINE, EXPORTED = range(9)
 SMALLER = {

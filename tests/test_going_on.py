@@ -109,7 +109,7 @@ def test_all_networks_that_training_starts_from_are_asked_what_they_have_seen(
     monkeypatch.setattr(train, "starting_backbone", lambda *_: create_backbone("resnet8", 10, 4))
     monkeypatch.setattr(training, "check", stop)
     monkeypatch.setattr(pretrain, "warn_if_changed", lambda run, _: asked.append(run.name))
-    monkeypatch.setattr(pretrain, "TrainingBatches", stop)
+    monkeypatch.setattr(pretrain, "full_batches", stop)
     networks = ["--init", "first", "--second", "behind", "--teacher", "above"]
     assert main(["train", "--dataset", "shapes", *networks, "--run", str(tmp_path / "run")]) == 2
     assert asked == ["first", "behind", "above"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,17 @@ LATENCIES = {
     "ONNX Runtime": {"dense": False, "macs": [1e6, 3e6, 2e6], "milliseconds": [0.1, 0.3, 0.2]},
     "dense": {"dense": True, "macs": [4e6, 4e6, 4e6], "milliseconds": [0.8, 0.9, 1.0]},
 }
+
+
+def test_importing_what_draws_leaves_matplotlib_s_backend_as_it_was() -> None:
+    program = (
+        "import matplotlib\n"
+        "matplotlib.use('svg')\n"
+        "import lcnet_rl.plots, lcnet_rl.comparison.picture\n"
+        "print(matplotlib.get_backend().lower())\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["svg"]
 
 
 def test_the_milliseconds_of_every_contestant_are_drawn_over_its_mmacs(
@@ -84,7 +97,7 @@ def draw_latencies(path: Path) -> None:
 
 
 def draw_frontier(path: Path) -> None:
-    plot_frontier(grouped([Record("x", {}, summary(0.9, 0.5))]), [0], {"dense": (1e6, 0.95)}, [], "title", path)
+    plot_frontier(grouped([Record("x", {}, summary(0.9, 0.5))]), {"dense": (1e6, 0.95)}, {}, [], "title", path)
 
 
 def draw_tradeoff(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -300,6 +301,16 @@ def test_a_registered_shape_has_a_name() -> None:
         register_reward("linear")(Halved)
     with pytest.raises(UserError, match="a reward's name is a word"):
         register_reward("my:reward")
+
+
+def test_a_built_in_shape_is_tried_once_and_a_users_own_whenever_it_is_asked_for(module: str) -> None:
+    built_in, mine = create_reward("quadratic:penalty=0.125"), create_reward(f"{module}:cubic")
+    assert create_reward("quadratic:penalty=0.125") is built_in
+    assert create_reward("quadratic:penalty=0.25") != built_in
+    assert create_reward(f"{module}:cubic") == mine
+    sys.modules[module].cubic.__defaults__ = (math.inf,)
+    with pytest.raises(UserError, match="cubic returned"):
+        create_reward(f"{module}:cubic")
 
 
 def test_a_judgement_is_correctness_minus_the_cross_entropy_and_the_largest_probability() -> None:

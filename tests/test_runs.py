@@ -6,7 +6,7 @@ import csv
 import json
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import pytest
 import torch
@@ -53,6 +53,16 @@ def test_a_run_folder_is_named_by_environment_algorithm_seed_and_time(tmp_path: 
     run = create_run(tmp_path, "LayerSkip", "reinforce", 3, Outer())
     assert run.parent == tmp_path
     assert re.fullmatch(r"LayerSkip__reinforce__3__\d{8}-\d{6}", run.name)
+
+
+@pytest.mark.parametrize(
+    "of", ["my_networks:short-cifar10", "resnet20-folder:C:\\x", 'a?b*c"d|e<f>', "resnet20-folder:/x"]
+)
+def test_a_run_folder_can_be_called_as_it_is_on_every_system(tmp_path: Path, of: str) -> None:
+    run = create_run(tmp_path, of, "pretrain", 3, Outer())
+    assert run.parent == tmp_path
+    assert PureWindowsPath(run.name).name == run.name
+    assert not set(run.name) & set('<>:"/\\|?*')
 
 
 def test_a_run_folder_tells_the_settings_the_command_and_the_versions(

@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ from lcnet_rl.errors import UserError
 from lcnet_rl.interrupt import Interrupted
 from lcnet_rl.model import LCNet
 from lcnet_rl.pretrained import REFERENCE, pretrained
+from lcnet_rl.progress import console
 from lcnet_rl.provenance import command_line
 from lcnet_rl.runs import CONFIG, MODEL, PROGRESS
 from lcnet_rl.settings import from_dict, preset_names, read_preset
@@ -187,6 +189,28 @@ def test_a_sweep_that_is_stopped_stops_its_workers(
     assert workers[0].exitcode == -signal.SIGTERM
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_several_workers_have_one_thread_each_and_a_single_one_as_many_as_torch_has(
+    monkeypatch: pytest.MonkeyPatch, images: str, tmp_path: Path, threads: int, workers: int
+) -> None:
+    told = []
+
+    def work_here(*, target: Any, args: Any) -> Any:
+        mine = torch.get_num_threads()
+        torch.set_num_threads(threads)  # with which a process begins, as OMP_NUM_THREADS may say
+        return SimpleNamespace(
+            start=lambda: (target(*args), torch.set_num_threads(mine)), join=lambda: None, exitcode=0
+        )
+
+    monkeypatch.setattr(console, "_file", None)  # and what it was again, after a worker's log
+    monkeypatch.setattr(multiprocessing, "get_context", lambda _: SimpleNamespace(Process=work_here))
+    monkeypatch.setattr(Worker, "work", lambda *_: told.append(torch.get_num_threads()))
+    monkeypatch.setattr(sweep, "conclude", lambda *_, **__: None)
+    torch.set_num_threads(threads)
+    assert main(tiny(images, tmp_path, "--workers", str(workers))) == 0
+    assert told == ([threads] if workers == 1 else [1, 1])
+
+
 @pytest.mark.slow
 def test_local_workers_share_the_study(capsys: pytest.CaptureFixture[str], images: str, tmp_path: Path) -> None:
     assert main(tiny(images, tmp_path, "--trials", "5", "--workers", "2")) == 0
@@ -225,6 +249,8 @@ def test_local_workers_share_the_study(capsys: pytest.CaptureFixture[str], image
         (["--space", "price=1..2", "--trials", "0"], "trials must be at least 1"),
         (["--space", "price=1..2", "--storage", "nonsense"], "is no database URL"),
         (["--space", "price=1..2", "--study", "a/b"], "study is a name"),
+        (["--space", "price=1..2", "--study", "a:b"], "study is a name"),
+        (["--space", "price=1..2", "--study", ".."], "study is a name"),
         (["--space", "price=1..2", "--pruning.after", "2"], "after is a share"),
         (["--space", "price=1..2", "--seed", "-1"], "a seed is in"),
         (["--space", "price=1..2", "--fixed", "seed=-1"], "a seed is in"),

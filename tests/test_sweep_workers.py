@@ -22,17 +22,17 @@ from lcnet_rl.interrupt import Interrupted
 from lcnet_rl.sweep.pruning import Pruning
 from lcnet_rl.sweep.space import Space, read_space
 from lcnet_rl.sweep.study import OUTCOME, REASON, create_sampler, finished, load_study, open_study
-from lcnet_rl.sweep.worker import Outcome, Report, Worker
+from lcnet_rl.sweep.worker import Report, TrialOutcome, Worker
 
 PATIENCE = 4
 SPACE: Space = read_space(["agent.price=0.1..1", "agent.reward=linear,confidence"], ALGOS, "reinforce")
 
 
-def objective(values: dict[str, Any], folder: Path, report: Report) -> Outcome:
+def objective(values: dict[str, Any], folder: Path, report: Report) -> TrialOutcome:
     """A trial without training: what is dear is accurate."""
     price = values["agent.price"]
     report(0.5, 1 - price / 2, 1e6 * (2 - price), 1 - price / 2)
-    return Outcome(1 - price / 2, 1e6 * (2 - price), 1 - price / 2, folder)
+    return TrialOutcome(1 - price / 2, 1e6 * (2 - price), 1 - price / 2, folder)
 
 
 def join(storage: str, name: str = "x", sampler: str = "random", kind: str = "pareto", **plan: Any) -> Study:
@@ -89,7 +89,7 @@ def test_a_finished_study_asks_for_nothing_more(storage: str) -> None:
 
 
 def test_a_trial_that_fails_is_recorded_with_its_reason_and_the_study_goes_on(storage: str) -> None:
-    def failing(values: dict[str, Any], folder: Path, report: Report) -> Outcome:
+    def failing(values: dict[str, Any], folder: Path, report: Report) -> TrialOutcome:
         if folder.name == "trial-0001":
             raise UserError("the loss is not a number")
         return objective(values, folder, report)
@@ -103,7 +103,7 @@ def test_a_trial_that_fails_is_recorded_with_its_reason_and_the_study_goes_on(st
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt(), Interrupted("lcnet-rl train --resume x", 3, 4)])
 def test_ctrl_c_queues_the_trial_and_says_how_to_go_on(storage: str, stop: BaseException) -> None:
-    def stopped(values: dict[str, Any], folder: Path, report: Report) -> Outcome:
+    def stopped(values: dict[str, Any], folder: Path, report: Report) -> TrialOutcome:
         if folder.name == "trial-0001":
             raise stop
         return objective(values, folder, report)
@@ -120,7 +120,7 @@ def test_ctrl_c_queues_the_trial_and_says_how_to_go_on(storage: str, stop: BaseE
 
 
 def test_a_bug_is_not_taken_for_a_failed_trial(storage: str) -> None:
-    def broken(values: dict[str, Any], folder: Path, report: Report) -> Outcome:
+    def broken(values: dict[str, Any], folder: Path, report: Report) -> TrialOutcome:
         raise ValueError("a bug")
 
     with pytest.raises(ValueError, match="a bug"):
@@ -130,7 +130,7 @@ def test_a_bug_is_not_taken_for_a_failed_trial(storage: str) -> None:
 def test_a_worker_whose_trial_was_given_up_goes_on_with_the_next(storage: str) -> None:
     study = join(storage)
 
-    def asleep(values: dict[str, Any], folder: Path, report: Report) -> Outcome:
+    def asleep(values: dict[str, Any], folder: Path, report: Report) -> TrialOutcome:
         if folder.name == "trial-0000":  # as another worker does once it sees no sign of life
             study.tell(0, state=TrialState.FAIL)
         return objective(values, folder, report)
@@ -207,11 +207,11 @@ def test_only_what_is_worse_than_the_median_in_every_objective_is_hopeless(
 def test_a_hopeless_trial_is_stopped_and_counts(storage: str, kind: str) -> None:
     ended = []
 
-    def worse(values: dict[str, Any], folder: Path, report: Report) -> Outcome:
+    def worse(values: dict[str, Any], folder: Path, report: Report) -> TrialOutcome:
         bad = folder.name == "trial-0003"
         report(0.5, 0.1 if bad else 0.9, 2e6 if bad else 1e6, 0.9 if bad else 0.5)
         ended.append(folder.name)
-        return Outcome(0.9, 1e6, 0.5, folder)
+        return TrialOutcome(0.9, 1e6, 0.5, folder)
 
     study = join(storage, kind=kind)
     worker(study, storage, 5, worse, pruning=Pruning(startup=3)).work("")
@@ -302,11 +302,11 @@ def test_a_study_on_postgresql_can_be_continued_and_read(postgres: str) -> None:
 def test_trials_of_two_databases_get_folders_of_their_own_though_neither_has_a_run_yet(storage: str) -> None:
     folders: list[Path] = []
 
-    def second(values: dict[str, Any], folder: Path, report: Report) -> Outcome:
+    def second(values: dict[str, Any], folder: Path, report: Report) -> TrialOutcome:
         folders.append(folder)
         return objective(values, folder, report)
 
-    def first(values: dict[str, Any], folder: Path, report: Report) -> Outcome:
+    def first(values: dict[str, Any], folder: Path, report: Report) -> TrialOutcome:
         other = f"{storage}.other"
         worker(join(other), other, 1, second).work("")
         return second(values, folder, report)

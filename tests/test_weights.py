@@ -173,9 +173,9 @@ def test_a_pretrain_run_folder_stands_for_its_backbone(tmp_path: Path) -> None:
 
 def test_an_engine_is_saved_neither_as_a_model_nor_as_a_backbone(tmp_path: Path) -> None:
     engine = Engine(lively())
-    with pytest.raises(UserError, match="save the model that it was built with"):
+    with pytest.raises(UserError, match="save the network that this one was made of"):
         save_model(engine, tmp_path / "model.safetensors")
-    with pytest.raises(UserError, match="save the one that it was made of"):
+    with pytest.raises(UserError, match="save the network that this one was made of"):
         save_backbone(engine.backbone, tmp_path / "backbone.safetensors")
     assert not list(tmp_path.iterdir())
 

@@ -11,6 +11,7 @@ import tyro
 
 from agents.controls import run_controls
 from lcnet_rl.budget import meet_budget
+from lcnet_rl.commands.parsing import refuse_policy_options
 from lcnet_rl.data import Dataset, load_dataset
 from lcnet_rl.decisions import decision_names
 from lcnet_rl.dense import accuracy_of, dense_predictions
@@ -83,8 +84,7 @@ def run(config: Evaluate) -> None:
 
 def evaluate_dense(config: Evaluate, settings: dict[str, Any]) -> None:
     """Accuracy and MACs of a run of ``pretrain``; writes ``evaluation-SPLIT.json`` and ``images-SPLIT.csv``."""
-    if config != Evaluate(config.run, config.split, device=config.device, data_root=config.data_root, out=config.out):
-        raise UserError(f"in {config.run} nothing is decided: leave --budget, --price, --score, --which and --seed out")
+    refuse_policy_options(config, "split", "device", "data_root", "out")
     root = data_root(config.data_root, settings)
     dataset = load_dataset(settings["dataset"], config.split, root)
     check_classes(config.run, len(dataset.classes), dataset.name, dataset.classes)

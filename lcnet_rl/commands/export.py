@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lcnet_rl.backbones import Backbone
 from lcnet_rl.budget import meet_budget
+from lcnet_rl.commands.parsing import refuse_policy_options
 from lcnet_rl.data import load_dataset
 from lcnet_rl.errors import UserError
 from lcnet_rl.export import OnnxNetwork, blocked_size, compare, dense_model, dynamic_model
@@ -107,9 +108,7 @@ def load_dense(config: Export) -> Backbone:
     Raises:
         UserError: when asked for what only a policy has, or a layout that is for branches.
     """
-    allowed = Export(config.run, out=config.out, check=config.check, data_root=config.data_root)
-    if config != allowed:
-        raise UserError(f"in {config.run} nothing is decided: leave --budget, --which and --layout out")
+    refuse_policy_options(config, "out", "check", "data_root")
     return load_backbone(str(config.run), classes=None).eval()
 
 

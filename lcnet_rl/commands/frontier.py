@@ -53,7 +53,7 @@ def run(config: Frontier) -> None:
     folders = [name for name in config.of if (Path(name) / CONFIG).is_file()]
     studies = [name for name in config.of if name not in folders]
     for name in studies:
-        if "/" in name:  # which a study's name cannot have
+        if Path(name).name != name:  # a path, which no study is called
             raise no_run_folder(Path(name))
     split: Split = ("val" if studies else "test") if config.split == "auto" else config.split
     if studies and split == "test":

@@ -37,14 +37,30 @@ def _describe(settings: type[Any]) -> None:
     """Give each option's docstring to the help as one paragraph: tyro keeps the line breaks of the source."""
     for base in settings.__mro__:
         if is_dataclass(base):
-            for option in docstring_parser.parse_from_object(base).params:
-                text = " ".join((option.description or "").split())
-                field = base.__dataclass_fields__[option.arg_name]
+            for parameter in docstring_parser.parse_from_object(base).params:
+                text = " ".join((parameter.description or "").split())
+                field = base.__dataclass_fields__[parameter.arg_name]
                 field.metadata = MappingProxyType({**field.metadata, "help": text})
     types = get_type_hints(settings)
     for field in fields(settings):
         if is_dataclass(types[field.name]):
             _describe(types[field.name])
+
+
+def refuse_policy_options(config: Any, *allowed: str) -> None:
+    """Refuse what only a policy has, for a run of ``pretrain``.
+
+    Args:
+        config: a command's settings, of which ``run`` is the run folder.
+        allowed: names of settings that such a run has too.
+
+    Raises:
+        UserError: naming the options that were given.
+    """
+    others = [field for field in fields(config) if field.name not in ("run", *allowed)]
+    given = [f"--{field.name.replace('_', '-')}" for field in others if getattr(config, field.name) != field.default]
+    if given:
+        raise UserError(f"in {config.run} nothing is decided: leave {' and '.join(given)} out")
 
 
 def parse_over(default: Any, arguments: Sequence[str], prog: str) -> Any:

@@ -15,6 +15,7 @@ from rich.table import Table
 from torch import Tensor
 
 from lcnet_rl.backbones import Backbone
+from lcnet_rl.commands.parsing import refuse_policy_options
 from lcnet_rl.data.folder import cannot_be_read, files_in, readable_images
 from lcnet_rl.device import resolve_device
 from lcnet_rl.drawing import Trace, draw_trace, labelled, legend, tile, trace
@@ -141,9 +142,7 @@ def load_dense(config: Predict) -> Backbone:
     Raises:
         UserError: when asked for what only a policy has.
     """
-    plain = Predict(config.run, config.images, device=config.device, data_root=config.data_root, json=config.json)
-    if config != plain:
-        raise UserError(f"in {config.run} nothing is decided: leave --threshold, --price, --which and --picture out")
+    refuse_policy_options(config, "images", "device", "data_root", "json")
     return load_backbone(str(config.run), classes=None).eval()
 
 

@@ -9,7 +9,7 @@ import torch
 from lcnet_rl.backbones import Backbone, create_backbone
 from lcnet_rl.commands.pretrain_settings import Pretrain, parse
 from lcnet_rl.data import load_dataset
-from lcnet_rl.data.sampler import TrainingBatches, warn_if_few
+from lcnet_rl.data.sampler import full_batches, warn_if_few
 from lcnet_rl.device import check_compiler, check_seed
 from lcnet_rl.distributed import by_main, from_main, joined, main_first, world_size
 from lcnet_rl.errors import UserError
@@ -45,7 +45,7 @@ def run_on(config: Pretrain, device: torch.device) -> None:
         for network in filter(None, (config.init, config.teacher)):
             by_main(warn_if_changed)(Path(network), train)
     # A faulty size is refused before there is a folder.
-    an_epoch = TrainingBatches(train, config.recipe.batch_size, config.seed).steps_per_epoch
+    an_epoch = full_batches(train, config.recipe.batch_size)
     torch.manual_seed(config.seed)
     classes = len(train.classes)
     if config.resume is not None:
@@ -60,8 +60,7 @@ def run_on(config: Pretrain, device: torch.device) -> None:
         by_main(warn_if_few)(config.recipe.epochs * an_epoch, an_epoch, "--recipe.batch-size, --recipe.epochs")
         backbone = starting_backbone(config, classes)
         teacher = load_backbone(config.teacher, classes=classes) if config.teacher else None
-        name = f"{config.backbone}-{config.dataset.replace('/', '_').replace(':', '_')}"
-        where = config.runs, name, "pretrain", config.seed
+        where = config.runs, f"{config.backbone}-{config.dataset}", "pretrain", config.seed
         folder = from_main(lambda: create_run(*where, config, config.run, train))
         by_main(save_backbone)(backbone, folder / START)
         if teacher is not None:

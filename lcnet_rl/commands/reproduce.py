@@ -17,8 +17,7 @@ import tyro
 from rich.table import Table
 
 from lcnet_rl.commands.run_defaults import with_defaults
-from lcnet_rl.comparison.frontier import pareto
-from lcnet_rl.comparison.kinds import is_dense, is_rival, rivals
+from lcnet_rl.comparison.kinds import is_dense, is_rival
 from lcnet_rl.comparison.picture import plot_frontier
 from lcnet_rl.comparison.published import CIFAR10
 from lcnet_rl.comparison.records import Group, grouped
@@ -27,6 +26,7 @@ from lcnet_rl.files import read_json, replacing, write_json, write_text
 from lcnet_rl.interrupt import deferred_interrupt
 from lcnet_rl.pretrained import REFERENCE
 from lcnet_rl.progress import console
+from lcnet_rl.provenance import ROOT
 from lcnet_rl.results.page import page
 from lcnet_rl.results.plan import Reproduction, in_order
 from lcnet_rl.results.rows import (
@@ -41,8 +41,6 @@ from lcnet_rl.results.rows import (
 )
 from lcnet_rl.runs import CONFIG
 
-ROOT = REFERENCE.parent.parent
-"""Where the recorded commands were typed."""
 KINDS: dict[str, Callable[[Path], bool]] = {
     "dense": is_dense,
     "policies": lambda run: not is_dense(run) and not is_rival(run),
@@ -180,14 +178,11 @@ def write_results(runs: Sequence[Path]) -> None:
         {f"{kind}: {row.name}": (row.macs, row.accuracy) for row in networks if row.kind == kind}
         for kind in ("dense", "static")
     )
-    ours, others = ([group for group in groups if rivals(group) == rival] for rival in (False, True))
-    front = pareto([group.point for group in ours])
     with tempfile.TemporaryDirectory() as name:
         made = Path(name)
         write_text(made / "RESULTS.md", page(dense, groups, published, timings(runs, "cifar10")))
         write_json(made / "results.json", {"rows": rows})
-        picture = made / "frontier.png"
-        plot_frontier(ours, front, whole, CIFAR10, "CIFAR-10, test images", picture, others, pruned)
+        plot_frontier(groups, whole, pruned, CIFAR10, "CIFAR-10, test images", made / "frontier.png")
         for path in (ROOT / "RESULTS.md", REFERENCE / "results.json", REFERENCE / "frontier.png"):
             changed = not path.is_file() or not filecmp.cmp(made / path.name, path, shallow=False)
             if changed:

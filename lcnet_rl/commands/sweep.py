@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -32,7 +31,7 @@ from lcnet_rl.progress import console
 from lcnet_rl.provenance import command_line
 from lcnet_rl.sweep.space import SELECTOR, Space, read_space
 from lcnet_rl.sweep.study import REASON, create_sampler, finished, of_study, open_study, shown
-from lcnet_rl.sweep.worker import Outcome, Report, Worker
+from lcnet_rl.sweep.worker import Report, TrialOutcome, Worker
 from lcnet_rl.weights import load_backbone
 
 __all__ = ["parse", "run"]
@@ -45,6 +44,8 @@ def run(config: Sweep) -> None:
     if config.sampler != "grid" and points is not None and points <= config.trials:
         few = f"the space has {points} points only, and --sampler {config.sampler} may try one twice"
         console.print(f"{few}: --sampler grid tries each once", style="yellow", soft_wrap=True)
+    if config.workers > 1:
+        torch.set_num_threads(1)
     with sigterm_as_ctrl_c():
         others = [start_worker(config, number) for number in range(2, config.workers + 1)]
         try:
@@ -119,7 +120,7 @@ def join(config: Sweep, base: dict[str, Any], space: Space) -> Study:
 def worker(config: Sweep, study: Study, space: Space, build: Callable[[dict[str, Any]], AnyTrain]) -> Worker:
     """A worker whose trials train with the settings that ``build`` makes."""
 
-    def objective(values: dict[str, Any], folder: Path, report: Report) -> Outcome:
+    def objective(values: dict[str, Any], folder: Path, report: Report) -> TrialOutcome:
         settings = replace(build(values), run=folder)
         if config.device != "auto":
             settings = replace(settings, device=config.device)
@@ -143,8 +144,6 @@ def worker(config: Sweep, study: Study, space: Space, build: Callable[[dict[str,
 
 def start_worker(config: Sweep, number: int) -> multiprocessing.process.BaseProcess:
     """One more worker process; it writes to ``worker-NUMBER.log`` in the study's folder."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    torch.set_num_threads(1)
     log = config.runs / config.study / f"worker-{number}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     process = multiprocessing.get_context("spawn").Process(target=_work_alone, args=(config, log))
@@ -154,6 +153,7 @@ def start_worker(config: Sweep, number: int) -> multiprocessing.process.BaseProc
 
 def _work_alone(config: Sweep, log: Path) -> None:
     """A worker process: the same as ``run`` alone, without the figures at the end."""
+    torch.set_num_threads(1)  # a process begins with as many as OMP_NUM_THREADS says
     keep_freed_memory()
     with sigterm_as_ctrl_c(), log.open("a", buffering=1, encoding="utf-8") as console.file:
         try:

@@ -11,6 +11,7 @@ from lcnet_rl.commands.parsing import parse_options
 from lcnet_rl.commands.train_settings import ALGOS, AnyTrain, without_width
 from lcnet_rl.device import check_seed
 from lcnet_rl.errors import UserError
+from lcnet_rl.files import file_name
 from lcnet_rl.rewards import check_price
 from lcnet_rl.settings import dotted, from_dict, read_preset
 from lcnet_rl.sweep.pruning import Pruning
@@ -81,8 +82,8 @@ class Sweep:
         if self.price is not None:
             check_price(self.price)
         check_seed(self.seed)
-        if not self.study or "/" in self.study:
-            raise UserError(f"study is a name, which a folder gets too, got {self.study!r}")
+        if not self.study.strip(".") or file_name(self.study) != self.study:
+            raise UserError(f"study is a name, which a folder gets too: without / : ? and the like, got {self.study!r}")
 
 
 def parse(arguments: Sequence[str], prog: str) -> Sweep:

@@ -17,11 +17,11 @@ from lcnet_rl.files import plain, write_json
 from lcnet_rl.macs import dense_macs
 from lcnet_rl.report import measured, summarize
 from lcnet_rl.runs import recorded_modules
-from lcnet_rl.sweep.worker import Outcome, Report
+from lcnet_rl.sweep.worker import Report, TrialOutcome
 from lcnet_rl.weights import load_model
 
 
-def run_trial(settings: AnyTrain, report: Report) -> Outcome:
+def run_trial(settings: AnyTrain, report: Report) -> TrialOutcome:
     """Train, and evaluate on validation images; writes ``evaluation-val.json`` into the run folder."""
     device = resolve_device(settings.device)
     train, val = (load_dataset(settings.dataset, split, settings.data_root) for split in ("train", "val"))
@@ -41,4 +41,4 @@ def run_trial(settings: AnyTrain, report: Report) -> Outcome:
     summary = measured(summary, model, settings.seed)
     write_json(folder / "evaluation-val.json", summary)
     told = {**plain(settings), MODULES: recorded_modules(folder)}
-    return Outcome(policy.accuracy, summary["macs_mean"], policy.macs_ratio, folder, told, summary)
+    return TrialOutcome(policy.accuracy, summary["macs_mean"], policy.macs_ratio, folder, told, summary)

@@ -19,7 +19,7 @@ from lcnet_rl.backbones import Backbone
 from lcnet_rl.commands.building import check, put_gates, starting_agent
 from lcnet_rl.commands.train_settings import AnyTrain, TrainReinforce
 from lcnet_rl.data import Dataset
-from lcnet_rl.data.sampler import TrainingBatches, warn_if_few
+from lcnet_rl.data.sampler import full_batches, warn_if_few
 from lcnet_rl.distributed import by_main, from_main
 from lcnet_rl.metrics_log import last_validation
 from lcnet_rl.progress import console
@@ -46,7 +46,7 @@ def start_run(
     check(config, backbone)
     teacher = load_backbone(config.teacher, classes=len(train.classes)) if config.teacher else backbone
     by_main(warn_if_price_is_idle)(config.agent.reward)
-    an_epoch = TrainingBatches(train, config.agent.batch_size, config.seed).steps_per_epoch
+    an_epoch = full_batches(train, config.agent.batch_size)
     if isinstance(config, TrainReinforce):
         steps = Schedule.of(config.agent, an_epoch).total
         by_main(warn_if_few)(steps, an_epoch, "--batch-size, --epochs")

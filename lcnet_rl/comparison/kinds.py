@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from lcnet_rl.comparison.records import Group
@@ -40,6 +41,15 @@ def origin(run: Path, option: str = "init") -> Path | None:
     return source if beside and (source / CONFIG).is_file() else None
 
 
-def rivals(group: Group) -> bool:
+def is_rival_group(group: Group) -> bool:
     """Whether a group's policy is another paper's."""
     return group.first.settings.get("algo") in LAYER_POLICIES
+
+
+def parted(groups: Iterable[Group]) -> tuple[list[Group], list[Group]]:
+    """Our policies, and those of other papers."""
+    ours: list[Group] = []
+    theirs: list[Group] = []
+    for group in groups:
+        (theirs if is_rival_group(group) else ours).append(group)
+    return ours, theirs

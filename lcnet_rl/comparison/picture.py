@@ -5,20 +5,19 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, cast
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 from matplotlib.transforms import Bbox
 
+from lcnet_rl.comparison.frontier import Point, pareto
+from lcnet_rl.comparison.kinds import parted
 from lcnet_rl.comparison.published import Published
 from lcnet_rl.comparison.records import Group, networks
 from lcnet_rl.files import replacing
 
-mpl.use("Agg")
 WIDE = 4
 """Costs whose largest is this many times the smallest are drawn on a logarithmic axis."""
 NAMED = 4
@@ -52,27 +51,25 @@ PLACES = (
 
 
 def plot_frontier(
-    groups: Sequence[Group],
-    front: Sequence[int],
-    dense: Mapping[str, tuple[float, float]],
+    policies: Sequence[Group],
+    dense: Mapping[str, Point],
+    static: Mapping[str, Point],
     published: Sequence[Published],
     title: str,
     path: Path,
-    rivals: Sequence[Group] = (),
-    static: Mapping[str, tuple[float, float]] = MappingProxyType({}),
 ) -> None:
-    """Draw groups of runs, the frontier through the best of them, and references.
+    """Draw groups of runs, the frontier through the best of ours, and references.
 
     Args:
-        groups: what was run, perhaps nothing but rivals.
-        front: indices of those on the frontier, by rising cost.
+        policies: ours and rivals, through which the line does not go.
         dense: dense backbones by name, MACs and accuracy in [0, 1].
+        static: pruned backbones by name, as ``dense``.
         published: results from papers.
         title: of the picture.
         path: the PNG to write.
-        rivals: other methods' runs, through which the line does not go.
-        static: pruned backbones by name, as ``dense``.
     """
+    groups, rivals = parted(policies)
+    front = pareto([group.point for group in groups])
     figure = Figure(figsize=(10, 5.2), layout="constrained")
     axes = figure.subplots()
     _draw_policies(axes, groups, front, [*dense.values(), *static.values()], rivals)
@@ -106,7 +103,7 @@ def _draw_policies(
     axes: Axes,
     groups: Sequence[Group],
     front: Sequence[int],
-    fixed: Sequence[tuple[float, float]],
+    fixed: Sequence[Point],
     rivals: Sequence[Group],
 ) -> None:
     """Ours, by kind, chains apart, with bars where any run has several seeds; and the line of the frontier."""
@@ -142,9 +139,7 @@ def _draw_rivals(axes: Axes, rivals: Sequence[Group]) -> None:
         axes.errorbar(*_shown(rival.point), high, wide, fmt="none", ecolor="tab:red", **POINTS)
 
 
-def _draw_networks(
-    axes: Axes, points: Mapping[str, tuple[float, float]], marker: str, size: int, together: str
-) -> None:
+def _draw_networks(axes: Axes, points: Mapping[str, Point], marker: str, size: int, together: str) -> None:
     """Networks that treat all images alike, in black and greys by name, or where they are many, ``together``."""
     named = len(points) <= NAMED
     for index, (name, point) in enumerate(points.items()):
@@ -184,7 +179,7 @@ def _tell_low(axes: Axes, low: Sequence[Group], foot: float) -> None:
         axes.annotate(told, (mmacs, foot), (0, 4), ha="right", **WRITTEN)
 
 
-def _name(axes: Axes, groups: Sequence[Group], points: Sequence[tuple[float, float]]) -> None:
+def _name(axes: Axes, groups: Sequence[Group], points: Sequence[Point]) -> None:
     """Write each group's name beside its point, where it hides least of other points and names, inside the frame."""
     cast(Figure, axes.figure).draw_without_rendering()
     frame, points = axes.get_window_extent(), [*points, *(_shown(group.point) for group in groups)]
@@ -201,7 +196,7 @@ def _name(axes: Axes, groups: Sequence[Group], points: Sequence[tuple[float, flo
             text.remove()
 
 
-def _kind(group: Group, best: bool, fixed: Sequence[tuple[float, float]]) -> str:
+def _kind(group: Group, best: bool, fixed: Sequence[Point]) -> str:
     """Which of ``KINDS`` a group is, beside networks ``fixed`` (MACs, accuracy) that treat all images alike."""
     macs, accuracy = group.point
     beaten = any(cost <= macs and reached >= accuracy for cost, reached in fixed)

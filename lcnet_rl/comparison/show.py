@@ -7,8 +7,8 @@ from typing import Any
 
 from rich.table import Table
 
-from lcnet_rl.comparison.frontier import Point, pareto
-from lcnet_rl.comparison.kinds import is_pruned, rivals
+from lcnet_rl.comparison.frontier import Point
+from lcnet_rl.comparison.kinds import is_pruned
 from lcnet_rl.comparison.picture import plot_frontier
 from lcnet_rl.comparison.records import Group
 from lcnet_rl.comparison.standing import Standing
@@ -80,24 +80,15 @@ def print_beside(of: Standing) -> None:
 
 
 def draw(of: Standing, path: Path) -> None:
-    """The picture, rivals and pruned networks told apart from policies and dense ones."""
+    """The picture, pruned networks told apart from dense ones."""
     title = f"{of.dataset}/{of.split}: accuracy and compute"
     if any(len(group.records) > 1 for group in of.groups):
         title += ", bars: standard deviation over seeds"
     if of.published and of.split == "val":
         title += "; published ones are of test images"
-    ours, theirs = ([i for i, group in enumerate(of.groups) if rivals(group) == rival] for rival in (False, True))
     pruned = {name: point for name, point in of.given.items() if is_pruned(Path(name))}
-    plot_frontier(
-        [of.groups[index] for index in ours],
-        pareto([of.points[index] for index in ours]),
-        {**of.beside, **{name: point for name, point in of.given.items() if name not in pruned}},
-        of.published,
-        title,
-        path,
-        [of.groups[index] for index in theirs],
-        pruned,
-    )
+    dense = {**of.beside, **{name: point for name, point in of.given.items() if name not in pruned}}
+    plot_frontier(of.groups, dense, pruned, of.published, title, path)
 
 
 def content(of: Standing) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lcnet_rl.data import cifar10, folder, shapes
 from lcnet_rl.data.dataset import Dataset, Part, Split
-from lcnet_rl.data.root import data_root as resolve_root
+from lcnet_rl.data.root import resolve_root
 from lcnet_rl.data.splits import held_out_half, training_part
 from lcnet_rl.errors import unknown_name
 

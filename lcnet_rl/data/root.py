@@ -8,7 +8,7 @@ from pathlib import Path
 VARIABLE = "LCNET_RL_DATA"
 
 
-def data_root(given: Path | str | None = None) -> Path:
+def resolve_root(given: Path | str | None = None) -> Path:
     """The folder that holds downloaded data; it need not exist yet.
 
     Args:

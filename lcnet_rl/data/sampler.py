@@ -30,13 +30,9 @@ class TrainingBatches:
         """Prepare batches of ``batch_size`` images; of several processes, each gets its rows of every batch.
 
         Raises:
-            UserError: when the set holds fewer images than one batch, or the batch does not divide among the processes.
+            UserError: as ``full_batches``.
         """
-        if batch_size > len(dataset):
-            raise UserError(
-                f"batch size {batch_size} exceeds the {len(dataset)} images of {dataset.name}/{dataset.split}"
-            )
-        self.steps_per_epoch = len(dataset) // batch_size
+        self.steps_per_epoch = full_batches(dataset, batch_size)
         self._images, self._labels = dataset.images.to(device), dataset.labels.to(device)
         self._batch_size, self._seed, self._device = batch_size, seed, device
         self._rows = my_rows(batch_size)
@@ -65,6 +61,18 @@ class TrainingBatches:
         generator = step_generator(self._seed, step, self._device)
         images = augment(self._images[chosen], generator, how.padding, flips, how.cutout)
         return images[self._rows], self._labels[chosen[self._rows]]
+
+
+def full_batches(dataset: Dataset, batch_size: int) -> int:
+    """How many batches of this size a data set fills: the steps of an epoch.
+
+    Raises:
+        UserError: when the set holds fewer images than one batch, or the batch does not divide among the processes.
+    """
+    if batch_size > len(dataset):
+        raise UserError(f"batch size {batch_size} exceeds the {len(dataset)} images of {dataset.name}/{dataset.split}")
+    my_rows(batch_size)  # which refuses what does not divide
+    return len(dataset) // batch_size
 
 
 def warn_if_few(steps: int, steps_per_epoch: int, options: str) -> None:

@@ -24,7 +24,7 @@ def relu1(graph: Graph, x: str) -> str:
 
 
 def gate_input(graph: Graph, model: LCNet, block: int, pooled: str, above: str, price: str) -> str:
-    """An observation's ``gate_input``, (1, I), but for what ``folded`` puts right.
+    """An observation's ``gate_input``, (1, I), but for what ``for_gate_input`` puts right.
 
     That is standardising, the entropy's sign and normalisation, and the MACs that every image has spent before the
     block: ``above`` (1, 1) is the share of dense MACs beyond these.
@@ -55,7 +55,7 @@ def price_input(graph: Graph, model: LCNet, price: str) -> str:
     return graph.op("Clip", graph.op("Mul", relative, graph.constant(steepness)), *reach)
 
 
-def folded(model: LCNet, block: int, layer: nn.Linear) -> tuple[Tensor, Tensor]:
+def for_gate_input(model: LCNet, block: int, layer: nn.Linear) -> tuple[Tensor, Tensor]:
     """A gate's layer for ``gate_input``: weight (O, I) and bias (O,)."""
     weight, bias = cast(Standardize, model.standardizers[block]).folded(layer)
     bias += weight[:, -2] * (model.costs.floor_before(block) / model.costs.dense)

@@ -173,10 +173,10 @@ def write_network(
     """
     gate_input = gates.gate_input(graph, model, t, place.pooled, place.above, price)
     l_net = cast(LNet, model.l_nets[t])
-    keep = gates.linear(graph, gate_input, *gates.folded(model, t, l_net.keep))
+    keep = gates.linear(graph, gate_input, *gates.for_gate_input(model, t, l_net.keep))
 
     def run(branch: Graph) -> list[str]:
-        scale = gates.relu1(branch, gates.linear(branch, gate_input, *gates.folded(model, t, l_net.scale)))
+        scale = gates.relu1(branch, gates.linear(branch, gate_input, *gates.for_gate_input(model, t, l_net.scale)))
         return [
             branch.op("Mul", write_features(branch, layout, network), scale),
             branch.constant(model.action_mask[t : t + 1].float()),

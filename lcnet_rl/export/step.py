@@ -114,7 +114,7 @@ class Step:
 
     def _folded(self, nets: nn.ModuleList, layer: Literal["keep", "scale"]) -> Layer | None:
         """A layer of the block's gate among ``nets``, if there are any."""
-        return gates.folded(self.model, self.t, getattr(nets[self.t], layer)) if nets else None
+        return gates.for_gate_input(self.model, self.t, getattr(nets[self.t], layer)) if nets else None
 
 
 def shortcut(graph: Graph, layout: Layout, block: Block, x: str) -> str:

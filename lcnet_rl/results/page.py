@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lcnet_rl.comparison.kinds import rivals
+from lcnet_rl.comparison.kinds import parted
 from lcnet_rl.comparison.records import Group, networks
 from lcnet_rl.report import looks_at_image
 from lcnet_rl.results.rows import Row, Timing, commands, label, row_of
@@ -67,7 +67,7 @@ def page(
     static = [row for row in fixed if row.kind == "static"]
     if static:
         parts += ["## Pruned for all images alike\n", STATIC, dense_table(static)]
-    ours, theirs = ([group for group in groups if rivals(group) == rival] for rival in (False, True))
+    ours, theirs = parted(groups)
     parts += ["## Policies\n", policy_table(ours), READING]
     if theirs:
         parts += ["## Rivals in the same harness\n", RIVALS, policy_table(theirs)]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lcnet_rl.comparison.kinds import is_dense, origin
-from lcnet_rl.comparison.records import ORIGINS
+from lcnet_rl.comparison.records import ORIGINS, WHERE_AND_HOW
 from lcnet_rl.errors import UserError
 from lcnet_rl.files import read_json
 from lcnet_rl.results.rows import TIMES, evaluations, typed
@@ -18,8 +18,8 @@ from lcnet_rl.runs import CHECKPOINT, METRICS, MODEL, read_config
 from lcnet_rl.settings import dotted
 from lcnet_rl.weights import BACKBONE
 
-PLACES = ("init", "second", "teacher", "run", "runs", "resume", "data_root", "device")
-"""Settings in which a run and the same made again may differ."""
+PLACES = (*ORIGINS, *WHERE_AND_HOW)
+"""Settings in which a run and the same made again may differ, as those of what it starts from are compared there."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,8 @@ class Reproduction:
             raise UserError(f"{self.folder} was stopped before its first checkpoint; delete it to start anew")
 
     def _path(self, argument: str) -> Path:
-        """What an argument of a recorded command means as a path."""
-        return (self.reference.parent.parent.parent / argument).resolve()
+        """What an argument of a recorded command means as a path, from the folder above ``runs/reference``."""
+        return (self.reference.parents[2] / argument).resolve()
 
     def _arguments(self) -> list[str]:
         """Of the recorded command; what torchrun shared among processes, one computes too, up to rounding."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from lcnet_rl.comparison.kinds import is_dense, is_pruned, origin, rivals
+from lcnet_rl.comparison.kinds import is_dense, is_pruned, is_rival_group, origin
 from lcnet_rl.comparison.published import CIFAR10
 from lcnet_rl.comparison.records import Group, Record, deviation, evaluation_files, of_dense, of_run
 from lcnet_rl.data import base_name
@@ -104,7 +104,7 @@ def kind_of(group: Group) -> Kind:
     run = Path(group.first.name)
     if is_dense(run):
         return "static" if is_pruned(run) else "dense"
-    return "rival" if rivals(group) else "policy"
+    return "rival" if is_rival_group(group) else "policy"
 
 
 def agent_rows(group: Group) -> list[Row]:

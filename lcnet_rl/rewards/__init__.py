@@ -2,7 +2,7 @@
 
 ``judgement`` is what is known of a prediction, ``shapes`` the reward shapes, ``registry`` how they are found by name or
 taken from a user's module, ``trial`` what is found out by trying one, ``values`` checks of what it returns, ``price``
-what compute costs.
+what compute costs. Anything above may import it, as models, environments and agents do; it imports none of these.
 """
 
 from lcnet_rl.rewards.judgement import Judgement, judge

@@ -13,6 +13,7 @@ over such a function, or over a frozen dataclass that is a ``Reward``, gives it 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import math
 from collections.abc import Callable
@@ -99,7 +100,21 @@ def create_reward(given: str | Shape) -> Reward:
             built-in shape, negative, a user's module that cannot be imported, or a shape that is not one; see
             ``check_reward``.
     """
-    name, shape, arguments = _found(given) if isinstance(given, str) else (_label(given), given, "")
+    if not isinstance(given, str):
+        return _tried(_label(given), given, "")
+    name, shape, arguments = _found(given)
+    # Settings ask for the same shape again and again; users' own may be others by then, as a module's constants change.
+    return _built_in(name, arguments) if name in _BUILT_IN else _tried(name, shape, arguments)
+
+
+@functools.cache
+def _built_in(name: str, arguments: str) -> Reward:
+    """A built-in shape with its parameters, which is tried once."""
+    return _tried(name, _BUILT_IN[name], arguments)
+
+
+def _tried(name: str, shape: Shape, arguments: str) -> Reward:
+    """The shape with its parameters, once trying it has shown that it is one, and whether it pays by step."""
     reward = _made(name, shape, arguments)
     check_reward(name, reward)
     if isinstance(reward, FunctionReward) and is_linear(reward):

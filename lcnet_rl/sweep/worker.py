@@ -29,7 +29,7 @@ Raises to stop a hopeless trial; what it raises is not the objective's to catch.
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrialOutcome:
     """What a trial came to, on validation images."""
 
     accuracy: float
@@ -46,7 +46,7 @@ class Outcome:
     """Its evaluation, plain values."""
 
 
-Objective = Callable[[dict[str, Any], Path, Report], Outcome]
+Objective = Callable[[dict[str, Any], Path, Report], TrialOutcome]
 """Takes the trial's values by dotted name, its run folder, empty, and where to report validations.
 
 Raises UserError for a trial that cannot be run or diverges.
