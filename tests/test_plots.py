@@ -20,7 +20,7 @@ from lcnet_rl import plots
 from lcnet_rl.comparison.picture import plot_frontier
 from lcnet_rl.comparison.records import Record, grouped
 from lcnet_rl.data import Dataset
-from lcnet_rl.drawing import fitted, tile
+from lcnet_rl.drawing import draw_trace, fitted, labelled, tile
 from lcnet_rl.evaluate import evaluate
 from lcnet_rl.plots import picture_paths, plot_latencies, plot_tradeoff
 
@@ -143,3 +143,10 @@ def test_of_a_line_that_is_too_long_its_longest_parts_are_shortened_and_its_end_
 @pytest.mark.parametrize("line", ["a, " * 40, "a name " * 20, "x" * 80, ", a long name" * 9])
 def test_a_line_of_any_length_is_made_to_fit(line: str) -> None:
     assert len(fitted(line, lambda text: len(text) <= 30)) <= 30
+
+
+def test_letters_outside_ascii_are_told_apart_in_captions_and_titles() -> None:
+    nothing, letters = np.zeros((3, 32, 32), np.uint8), "äñßłжяδω"
+    captions = {draw_trace(nothing, [], 3, letter).tobytes() for letter in letters}
+    titles = {labelled(np.zeros((9, 9, 3), np.uint8), letter).tobytes() for letter in letters}
+    assert len(captions) == len(titles) == len(letters)
