@@ -78,6 +78,13 @@ def test_hidden_files_are_passed_over(root: Path) -> None:
     assert len(load_dataset(f"folder:{root}", "train")) == 18
 
 
+@pytest.mark.parametrize("name", ["Thumbs.db", "desktop.ini", "Desktop.ini"])
+def test_what_windows_leaves_in_a_folder_is_passed_over(root: Path, name: str) -> None:
+    for folder in ("train/blue", "test/green", "train"):
+        (root / folder / name).write_bytes(b"no image")
+    assert [len(load_dataset(f"folder:{root}", split)) for split in ("train", "test")] == [18, 4]
+
+
 def test_unreadable_images_are_named_up_to_five_and_counted(root: Path) -> None:
     for index in range(7):
         (root / f"train/green/bad{index}.jpg").write_bytes(b"no image at all")

@@ -22,12 +22,14 @@ NAMED = 5
 """Unreadable files named in the error; the rest is counted."""
 BAD_FILE = (OSError, ValueError, RuntimeError, SyntaxError, struct.error, Image.DecompressionBombError)
 """What Pillow's decoders raise."""
+LITTER = ("thumbs.db", "desktop.ini")
+"""What Windows leaves in folders that are looked at, in letters of any case."""
 
 
 def load(path: Path, part: Part) -> Dataset:
     """All images of ``PATH/train`` or ``PATH/test``; classes are the folder names, sorted.
 
-    Files and folders whose names begin with a dot are passed over.
+    Files and folders whose names begin with a dot are passed over, and ``LITTER``.
 
     Raises:
         UserError: a missing folder, classes that differ between train and test, an empty class, or files that
@@ -132,9 +134,9 @@ def class_names(path: Path) -> tuple[str, ...]:
 
 
 def files_in(folder: Path) -> list[Path]:
-    """The files of a folder, sorted, without those whose names begin with a dot, and without folders."""
+    """The files of a folder, sorted, without those whose names begin with a dot, ``LITTER``, and folders."""
     return sorted(entry for entry in _visible(folder) if entry.is_file())
 
 
 def _visible(folder: Path) -> list[Path]:
-    return [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    return [entry for entry in folder.iterdir() if not entry.name.startswith(".") and entry.name.lower() not in LITTER]
