@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from PIL import Image
 
 from lcnet_rl.commands import data as command
-from lcnet_rl.data import load_dataset
+from lcnet_rl.data import class_names, load_dataset
 from lcnet_rl.errors import UserError
 
 COLOURS = {"blue": (0, 0, 250), "green": (0, 250, 0)}
@@ -153,6 +154,19 @@ def test_of_a_moved_folder_it_is_said_how_to_find_it(root: Path, tmp_path: Path)
     with pytest.raises(UserError) as caught:
         load_dataset(f"folder:{root}", "train")
     assert "--data-root" not in str(caught.value)
+
+
+def test_a_folder_that_is_named_without_its_kind_is_told_the_right_name(root: Path) -> None:
+    names = {f"{root}": f"folder:{root}", f"held-out:{root}": f"folder:{root}", "Folder:nowhere": "folder:nowhere"}
+    for name, right in names.items():
+        for ask in (lambda name: load_dataset(name, "train"), class_names):
+            with pytest.raises(UserError, match=re.escape(f"did you mean {right}? known: cifar10, ")):
+                ask(name)
+    with pytest.raises(UserError, match=re.escape(f"did you mean folder:{root.name}?")):
+        load_dataset(root.name, "train", root.parent)
+    with pytest.raises(UserError) as caught:
+        load_dataset(f"{root}/nowhere", "train")
+    assert f"folder:{root}" not in str(caught.value)
 
 
 @pytest.mark.parametrize("part", ["train", "test"])
