@@ -188,6 +188,49 @@ def test_an_empty_class_is_named(root: Path) -> None:
         load_dataset(f"folder:{root}", "train")
 
 
+def test_a_class_with_images_in_a_folder_within_its_own_only_is_told_that_these_are_not_looked_at(root: Path) -> None:
+    (root / "train/amber").mkdir()
+    (root / "train/cyan").mkdir()
+    (root / "train/blue").rename(root / "train/cyan/all")
+    with pytest.raises(UserError, match="no images of class amber, cyan; folders within cyan are not looked at"):
+        load_dataset(f"folder:{root}", "train")
+
+
+@pytest.mark.parametrize("kind", ["folder:", "held-out:folder:"])
+def test_what_is_not_looked_at_is_counted_once_in_one_line(
+    root: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("blue", "green"):
+        for index in range(10, 30):  # enough for two validation images a class
+            Image.new("RGB", (8, 8), COLOURS[name]).save(root / f"train/{name}/{index}.png")
+    command.run(command.Data(f"{kind}{root}"))
+    assert "not looked at" not in capsys.readouterr().out
+    for folder in ("train/blue/more", "test/blue/1", "test/blue/2", "train/.cache", "train/blue/.cache"):
+        (root / folder).mkdir()
+    for file in ("train/labels.csv", "train/.DS_Store", "train/blue/more/0.png", "README.md"):
+        (root / file).touch()
+    command.run(command.Data(f"{kind}{root}"))
+    [line] = [line for line in capsys.readouterr().out.splitlines() if "not looked at" in line]
+    places = f"1 file in {root}/train, 1 folder in {root}/train/blue, 2 folders in {root}/test/blue"
+    assert line == f"not looked at: {places}"
+    for split in ("val", "test"):
+        load_dataset(f"{kind}{root}", split)
+    assert not capsys.readouterr().out
+
+
+def test_of_what_is_not_looked_at_five_places_are_named(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for index in range(7):
+        for part in ("train", "test"):
+            (root / part / f"class{index}").mkdir()
+            for image in range(2):
+                Image.new("RGB", (8, 8)).save(root / part / f"class{index}" / f"{image}.png")
+        (root / f"train/class{index}/more").mkdir()
+    load_dataset(f"folder:{root}", "train")
+    told = capsys.readouterr().out
+    assert [f"train/class{index}" in told for index in range(7)] == [True] * 5 + [False] * 2
+    assert told.endswith("and 2 more\n")
+
+
 def test_one_class_is_too_few(tmp_path: Path) -> None:
     for part in ("train", "test"):
         (tmp_path / part / "only").mkdir(parents=True)

@@ -12,6 +12,7 @@ from lcnet_rl.data import cifar10, folder, shapes
 from lcnet_rl.data.dataset import Dataset, Part, Split
 from lcnet_rl.data.root import data_root as resolve_root
 from lcnet_rl.data.splits import held_out_half, training_part
+from lcnet_rl.distributed import by_main
 from lcnet_rl.errors import UserError, unknown_name
 
 __all__ = ["NAMES", "SPLITS", "Dataset", "Split", "base_name", "class_names", "load_dataset", "place"]
@@ -24,6 +25,8 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 def load_dataset(name: str, split: Split, data_root: Path | str | None = None) -> Dataset:
     """One split of a data set, in memory; fetches and caches what is not on the machine yet.
+
+    What a folder of images holds beside these, in all its splits, is told with ``"train"``.
 
     Args:
         name: ``"cifar10"``, ``"shapes"`` (drawn by code, needs no file) or ``"folder:PATH"``; or ``"held-out:"`` and
@@ -40,10 +43,19 @@ def load_dataset(name: str, split: Split, data_root: Path | str | None = None) -
     """
     if split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
+    images = _load(name, split, data_root)
+    kind, _, path = base_name(name).partition(":")
+    if split == "train" and kind == "folder":
+        by_main(folder.say_left_out)(folder.left_out(_folder(path, data_root)))
+    return images
+
+
+def _load(name: str, split: Split, data_root: Path | str | None) -> Dataset:
+    """``load_dataset``, without a word about what is left out."""
     if (own := base_name(name)) != name:
         if split == "test":
-            return load_dataset(own, split, data_root)
-        return replace(held_out_half(load_dataset(own, "val", data_root), split), name=name)
+            return _load(own, split, data_root)
+        return replace(held_out_half(_load(own, "val", data_root), split), name=name)
     part: Part = "test" if split == "test" else "train"
     kind, _, path = name.partition(":")
     if kind == "folder" and path:
