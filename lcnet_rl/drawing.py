@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,7 +107,7 @@ def tile(pictures: Sequence[NDArray[np.uint8]], columns: int) -> NDArray[np.uint
 
 def labelled(grid: NDArray[np.uint8], title: str, rows: Sequence[str] = ()) -> NDArray[np.uint8]:
     """A grid (H, W, 3) of ``tile`` under a title, with a label beside each of its rows if there are labels."""
-    font, side = ImageFont.load_default(14), SIDE if rows else 0
+    font, side = _font(14), SIDE if rows else 0
     height, width = grid.shape[0], max(grid.shape[1], int(font.getlength(title)) + 2 * MARGIN)
     canvas = Image.new("RGB", (side + width, HEADER + height), PAPER)
     canvas.paste(Image.fromarray(grid), (side, HEADER))
@@ -116,8 +118,16 @@ def labelled(grid: NDArray[np.uint8], title: str, rows: Sequence[str] = ()) -> N
     return np.array(canvas)
 
 
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which comes with matplotlib: Pillow's own font has few letters outside ASCII."""
+    from matplotlib import get_data_path  # only here: it takes a while, and few commands draw
+
+    return ImageFont.truetype(Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)
+
+
 def _write(pen: ImageDraw.ImageDraw, caption: str, top: int, width: int) -> None:
-    font = ImageFont.load_default(11)
+    font = _font(11)
     room = width - 2 * MARGIN
     text = fitted(caption, lambda line: pen.textlength(line, font=font) <= room)
     pen.text((MARGIN, top), text, fill=INK, font=font)

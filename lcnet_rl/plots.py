@@ -18,8 +18,9 @@ from lcnet_rl.report import whole
 
 BELOW = 4
 """Points of accuracy that are drawn below the worst control."""
-MARGIN = 0.1
-"""What is left free to the left of the cheapest point, as a share of the MACs that are shown."""
+MARGIN, ABOVE = 0.1, 0.05
+"""What is left free to the left of the cheapest point, as a share of the MACs that are shown, and above the best one,
+as a share of the accuracies: less than from one tick to the next, so that none is above 100 %."""
 
 
 def plot_tradeoff(summary: dict[str, Any], curve: list[tuple[float, float]], line: str, name: str, path: Path) -> None:
@@ -39,7 +40,8 @@ def plot_tradeoff(summary: dict[str, Any], curve: list[tuple[float, float]], lin
         macs, accuracies = zip(*sorted([*curve, (summary["macs_mean"], summary["accuracy"])]), strict=True)
         places = [m / 1e6 for m in macs], [100 * a for a in accuracies]
         axes.plot(*places, ".-", color="tab:blue", lw=1.5, alpha=0.6, label=f"policy at {line}")
-    axes.plot(summary["macs_mean"] / 1e6, 100 * summary["accuracy"], "o", color="tab:blue", ms=9, label="policy")
+    own = summary["macs_mean"] / 1e6, 100 * summary["accuracy"]
+    axes.plot(*own, "o", color="tab:blue", ms=7, zorder=3, label="policy")  # before a control at the same place
     axes.plot(summary["dense_macs"] / 1e6, 100 * summary["dense_accuracy"], "k*", ms=12, label=whole(summary))
     # The first colour is the policy's.
     for index, ((kind, control), marker) in enumerate(zip(summary["controls"].items(), "sv^DPX", strict=False), 1):
@@ -52,7 +54,8 @@ def plot_tradeoff(summary: dict[str, Any], curve: list[tuple[float, float]], lin
     lowest = min(accuracy for _, accuracy in points) - BELOW / 100
     shown = [macs for macs, accuracy in [*points, *curve] if accuracy >= lowest]
     # The line may go on to where nothing is kept.
-    axes.set_ylim(bottom=100 * lowest)
+    highest = max(accuracy for _, accuracy in [*points, *curve])
+    axes.set_ylim(100 * lowest, 100 * (highest + ABOVE * (highest - lowest)))
     axes.set_xlim(left=(min(shown) - MARGIN * (max(shown) - min(shown))) / 1e6)
     title = f"{name}: {summary['backbone']} on {summary['dataset']}/{summary['split']}"
     axes.set_title(title, fontsize="medium")  # a run that is named by its settings has a long name

@@ -91,7 +91,7 @@ def failing(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (("bench",), "give one of"),
         (("bench", "env", "--preset", "standard"), "give one of"),
         (("bench", "env", "--against", "x.safetensors"), "--against is for bench RUN, not for env"),
-        (("bench", "/nowhere"), "no run folder"),
+        (("bench", "/nowhere"), "known: env, train, --preset standard"),
         (("bench", "tran"), "did you mean train"),
         (("bench", "env", "--threads", "0"), "at least 1"),
         (("bench", "env", "--width", "6"), "--width 6: give a multiple of 4"),

@@ -10,7 +10,7 @@ from torch.nn.functional import pad
 
 from lcnet_rl.data import Dataset
 from lcnet_rl.data.augment import MEAN_PIXEL, Augmentation, augment
-from lcnet_rl.data.sampler import TrainingBatches
+from lcnet_rl.data.sampler import FEW, FEW_AN_EPOCH, TrainingBatches, warn_if_few
 from lcnet_rl.errors import UserError
 
 
@@ -127,3 +127,11 @@ def test_faulty_augmentation_is_refused(wrong: dict[str, int]) -> None:
 def test_flips_that_there_are_not_are_refused() -> None:
     with pytest.raises(UserError, match="unknown flips 'alternate'; did you mean alternating"):
         Augmentation(flips=cast(Any, "alternate"))
+
+
+@pytest.mark.parametrize(("more", "more_an_epoch"), [(0, 0), (1, 0), (0, 1)])
+def test_a_training_of_few_steps_in_all_and_an_epoch_may_hardly_learn(
+    more: int, more_an_epoch: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warn_if_few(FEW - 1 + more, FEW_AN_EPOCH - 1 + more_an_epoch, "--epochs")
+    assert ("may hardly learn" in capsys.readouterr().out) == (not more and not more_an_epoch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from PIL import Image
 
 from lcnet_rl.commands import data as command
-from lcnet_rl.data import load_dataset
+from lcnet_rl.data import class_names, load_dataset
 from lcnet_rl.errors import UserError
 
 COLOURS = {"blue": (0, 0, 250), "green": (0, 250, 0)}
@@ -76,6 +77,13 @@ def test_hidden_files_are_passed_over(root: Path) -> None:
     (root / "train/.cache").mkdir()
     (root / "train/blue/.DS_Store").write_bytes(b"junk")
     assert len(load_dataset(f"folder:{root}", "train")) == 18
+
+
+@pytest.mark.parametrize("name", ["Thumbs.db", "desktop.ini", "Desktop.ini"])
+def test_what_windows_leaves_in_a_folder_is_passed_over(root: Path, name: str) -> None:
+    for folder in ("train/blue", "test/green", "train"):
+        (root / folder / name).write_bytes(b"no image")
+    assert [len(load_dataset(f"folder:{root}", split)) for split in ("train", "test")] == [18, 4]
 
 
 def test_unreadable_images_are_named_up_to_five_and_counted(root: Path) -> None:
@@ -148,6 +156,19 @@ def test_of_a_moved_folder_it_is_said_how_to_find_it(root: Path, tmp_path: Path)
     assert "--data-root" not in str(caught.value)
 
 
+def test_a_folder_that_is_named_without_its_kind_is_told_the_right_name(root: Path) -> None:
+    names = {f"{root}": f"folder:{root}", f"held-out:{root}": f"folder:{root}", "Folder:nowhere": "folder:nowhere"}
+    for name, right in names.items():
+        for ask in (lambda name: load_dataset(name, "train"), class_names):
+            with pytest.raises(UserError, match=re.escape(f"did you mean {right}? known: cifar10, ")):
+                ask(name)
+    with pytest.raises(UserError, match=re.escape(f"did you mean folder:{root.name}?")):
+        load_dataset(root.name, "train", root.parent)
+    with pytest.raises(UserError) as caught:
+        load_dataset(f"{root}/nowhere", "train")
+    assert f"folder:{root}" not in str(caught.value)
+
+
 @pytest.mark.parametrize("part", ["train", "test"])
 def test_missing_folders_are_named(root: Path, part: str) -> None:
     (root / part).rename(root / "elsewhere")
@@ -165,6 +186,49 @@ def test_an_empty_class_is_named(root: Path) -> None:
     (root / "train/amber").mkdir()
     with pytest.raises(UserError, match="no images of class amber"):
         load_dataset(f"folder:{root}", "train")
+
+
+def test_a_class_with_images_in_a_folder_within_its_own_only_is_told_that_these_are_not_looked_at(root: Path) -> None:
+    (root / "train/amber").mkdir()
+    (root / "train/cyan").mkdir()
+    (root / "train/blue").rename(root / "train/cyan/all")
+    with pytest.raises(UserError, match="no images of class amber, cyan; folders within cyan are not looked at"):
+        load_dataset(f"folder:{root}", "train")
+
+
+@pytest.mark.parametrize("kind", ["folder:", "held-out:folder:"])
+def test_what_is_not_looked_at_is_counted_once_in_one_line(
+    root: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("blue", "green"):
+        for index in range(10, 30):  # enough for two validation images a class
+            Image.new("RGB", (8, 8), COLOURS[name]).save(root / f"train/{name}/{index}.png")
+    command.run(command.Data(f"{kind}{root}"))
+    assert "not looked at" not in capsys.readouterr().out
+    for folder in ("train/blue/more", "test/blue/1", "test/blue/2", "train/.cache", "train/blue/.cache"):
+        (root / folder).mkdir()
+    for file in ("train/labels.csv", "train/.DS_Store", "train/blue/more/0.png", "README.md"):
+        (root / file).touch()
+    command.run(command.Data(f"{kind}{root}"))
+    [line] = [line for line in capsys.readouterr().out.splitlines() if "not looked at" in line]
+    places = f"1 file in {root}/train, 1 folder in {root}/train/blue, 2 folders in {root}/test/blue"
+    assert line == f"not looked at: {places}"
+    for split in ("val", "test"):
+        load_dataset(f"{kind}{root}", split)
+    assert not capsys.readouterr().out
+
+
+def test_of_what_is_not_looked_at_five_places_are_named(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for index in range(7):
+        for part in ("train", "test"):
+            (root / part / f"class{index}").mkdir()
+            for image in range(2):
+                Image.new("RGB", (8, 8)).save(root / part / f"class{index}" / f"{image}.png")
+        (root / f"train/class{index}/more").mkdir()
+    load_dataset(f"folder:{root}", "train")
+    told = capsys.readouterr().out
+    assert [f"train/class{index}" in told for index in range(7)] == [True] * 5 + [False] * 2
+    assert told.endswith("and 2 more\n")
 
 
 def test_one_class_is_too_few(tmp_path: Path) -> None:

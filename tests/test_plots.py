@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from evaluated import summary
+from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from networks import images, lively
@@ -22,7 +23,7 @@ from lcnet_rl import plots
 from lcnet_rl.comparison.picture import plot_frontier
 from lcnet_rl.comparison.records import Record, grouped
 from lcnet_rl.data import Dataset
-from lcnet_rl.drawing import fitted, tile
+from lcnet_rl.drawing import draw_trace, fitted, labelled, tile
 from lcnet_rl.evaluate import evaluate
 from lcnet_rl.plots import picture_paths, plot_latencies, plot_tradeoff
 
@@ -104,6 +105,36 @@ def draw_tradeoff(path: Path) -> None:
     plot_tradeoff(summary(0.9, 0.5) | {"networks": 1, "pruned": False, "split": "test"}, [], "line", "mine", path)
 
 
+def tradeoff(accuracy: float, curve: list[tuple[float, float]], monkeypatch: pytest.MonkeyPatch, path: Path) -> Axes:
+    """What is drawn of a policy whose controls, but for the first, are as accurate as itself."""
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    figures = summary(accuracy, 0.5) | {"networks": 1, "pruned": False, "split": "test"}
+    figures["controls"]["static"] = {key: figures[key] for key in ("accuracy", "macs_ratio", "macs_mean")}
+    plot_tradeoff(figures, curve, "line", "mine", path)
+    return drawn[0].axes[0]
+
+
+@pytest.mark.parametrize("accuracy", [0.96, 0.9961, 1.0])
+@pytest.mark.parametrize("lowest", [None, 0.1, 0.9, 0.99])
+def test_no_accuracy_above_a_hundred_percent_is_on_the_axis(
+    accuracy: float, lowest: float | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    curve = [] if lowest is None else [(1e6, lowest), (8e6, 1.0)]
+    axes = tradeoff(accuracy, curve, monkeypatch, tmp_path / "tradeoff.png")
+    bottom, top = axes.get_ylim()
+    assert top > 100 * max(accuracy, 0.93, *(share for _, share in curve)), "the best mark is drawn whole"
+    shown = [tick for tick in axes.get_yticks() if bottom <= tick <= top]
+    assert len(shown) > 1
+    assert max(shown) <= 100
+
+
+def test_a_policys_point_is_drawn_before_those_of_its_controls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    lines = {line.get_label(): line for line in tradeoff(0.9, [], monkeypatch, tmp_path / "tradeoff.png").lines}
+    assert {"policy", "control: shuffled", "control: static"} <= lines.keys()
+    assert all(lines["policy"].get_zorder() > line.get_zorder() for name, line in lines.items() if name != "policy")
+
+
 def stopped(_: Any, path: Path, *__: Any, **___: Any) -> None:
     """A picture that is not written to its end."""
     Path(path).write_bytes(b"half")
@@ -156,3 +187,10 @@ def test_of_a_line_that_is_too_long_its_longest_parts_are_shortened_and_its_end_
 @pytest.mark.parametrize("line", ["a, " * 40, "a name " * 20, "x" * 80, ", a long name" * 9])
 def test_a_line_of_any_length_is_made_to_fit(line: str) -> None:
     assert len(fitted(line, lambda text: len(text) <= 30)) <= 30
+
+
+def test_letters_outside_ascii_are_told_apart_in_captions_and_titles() -> None:
+    nothing, letters = np.zeros((3, 32, 32), np.uint8), "äñßłжяδω"
+    captions = {draw_trace(nothing, [], 3, letter).tobytes() for letter in letters}
+    titles = {labelled(np.zeros((9, 9, 3), np.uint8), letter).tobytes() for letter in letters}
+    assert len(captions) == len(titles) == len(letters)

@@ -178,9 +178,27 @@ def test_a_folder_stands_for_the_files_in_it(
     told = json.loads(Path("figures.json").read_text())
     assert [row["image"] for row in told["images"]] == [*map(str, files), str(other)]
     assert told["unreadable"] == []
-    Path("empty").mkdir()
-    assert main(["predict", str(run), "empty"]) == 2
-    assert "which images? there are no files in empty" in capsys.readouterr().err
+    assert "not looked at: 1 folder in photos\n" in capsys.readouterr().out
+
+
+def test_a_folder_without_files_is_told_of_after_the_others_have_their_rows(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(run)
+    for folder in ("empty", "albums/summer"):
+        Path(folder).mkdir(parents=True)
+    written(images(1), Path("albums/summer"))
+    [file] = written(images(1), Path())
+    assert main(["predict", str(run), "albums", str(file), "empty", "--json", "figures.json"]) == 2
+    shown = capsys.readouterr()
+    reasons = {"albums": "only folders in it, which are not looked at: name those", "empty": "no files in it"}
+    assert ", ".join(f"{folder} ({reason})" for folder, reason in reasons.items()) in shown.err
+    assert "not looked at: " not in shown.out, "once is enough"
+    told = json.loads(Path("figures.json").read_text())
+    assert [row["image"] for row in told["images"]] == [str(file)]
+    assert told["unreadable"] == [{"image": folder, "reason": reason} for folder, reason in reasons.items()]
+    assert main(["predict", str(run), "albums"]) == 2
+    assert f"albums ({reasons['albums']})" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,8 @@ class Bench:
         if bool(self.what) == bool(self.preset):
             raise UserError("give one of: a run folder, env, train, or --preset standard")
         if self.what and self.what not in OVERHEADS and not Path(self.what).is_dir():
-            raise unknown_name("benchmark, and no run folder:", self.what, OVERHEADS)
+            others = f"{', '.join(OVERHEADS)}, --preset standard"
+            raise unknown_name("benchmark, and no run folder:", self.what, OVERHEADS, listed=others)
         kind = self.preset or (self.what if self.what in OVERHEADS else RUN)
         for option in fields(self):
             kinds = ONLY_OF.get(option.name, (kind,))

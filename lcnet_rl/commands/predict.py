@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lcnet_rl.backbones import Backbone
 from lcnet_rl.commands.parsing import refuse_policy_options
-from lcnet_rl.data.folder import cannot_be_read, files_in, readable_images
+from lcnet_rl.data.folder import cannot_be_read, files_in, folders_in, readable_images, say_left_out
 from lcnet_rl.device import resolve_device
 from lcnet_rl.drawing import Trace, draw_trace, labelled, legend, tile, trace
 from lcnet_rl.engine import Engine
@@ -49,7 +49,7 @@ class Predict:
         tyro.conf.Positional[tuple[Path, ...]],
         tyro.conf.arg(metavar="IMAGE [IMAGE ...]", help_behavior_hint="(required)"),
     ]
-    """PNG, JPEG or other image files, or folders, of which all files are meant."""
+    """PNG, JPEG or other image files, or folders, of which all files are meant, but not those in folders within."""
     threshold: float = 0.5
     """What a keep probability must exceed; a lower one keeps more. Of several networks, it is for the last one only.
     BatchNorm's statistics stay those of the policy's own threshold: for a budget, which predict does not take, lcnet-rl
@@ -110,22 +110,21 @@ def run(config: Predict) -> None:
         others = [{"image": str(file), "reason": reason} for file, reason in unreadable.items()]
         write_json(config.json, {"run": str(config.run), **decided, "images": rows, "unreadable": others})
         console.print(f"figures: {config.json}", soft_wrap=True)
+    looked_at = [image for image in config.images if image.is_dir() and image not in unreadable]
+    say_left_out(deeper for folder in looked_at for deeper in folders_in(folder))
     if unreadable:
         raise cannot_be_read(unreadable, len(given))
 
 
 def image_files(images: tuple[Path, ...]) -> list[Path]:
-    """The files that are meant: of a folder, all that are in it.
+    """The files that are meant: of a folder, all that are in it, or itself where there are none, to be told of.
 
     Raises:
-        UserError: when there are none.
+        UserError: when nothing is meant.
     """
     if not images:
         raise UserError("which images? lcnet-rl predict RUN IMAGE [IMAGE ...]")
-    files = [file for image in images for file in (files_in(image) if image.is_dir() else [image])]
-    if not files:
-        raise UserError(f"which images? there are no files in {', '.join(map(str, images))}")
-    return files
+    return [file for image in images for file in (files_in(image) if image.is_dir() else []) or [image]]
 
 
 def load_policy(config: Predict, settings: dict[str, Any]) -> LCNet:

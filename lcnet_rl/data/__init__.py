@@ -12,7 +12,8 @@ from lcnet_rl.data import cifar10, folder, shapes
 from lcnet_rl.data.dataset import Dataset, Part, Split
 from lcnet_rl.data.root import resolve_root
 from lcnet_rl.data.splits import held_out_half, training_part
-from lcnet_rl.errors import unknown_name
+from lcnet_rl.distributed import by_main
+from lcnet_rl.errors import UserError, unknown_name
 
 __all__ = ["NAMES", "SPLITS", "Dataset", "Split", "base_name", "class_names", "load_dataset", "place"]
 
@@ -24,6 +25,8 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 def load_dataset(name: str, split: Split, data_root: Path | str | None = None) -> Dataset:
     """One split of a data set, in memory; fetches and caches what is not on the machine yet.
+
+    What a folder of images holds beside these, in all its splits, is told with ``"train"``.
 
     Args:
         name: ``"cifar10"``, ``"shapes"`` (drawn by code, needs no file) or ``"folder:PATH"``; or ``"held-out:"`` and
@@ -40,10 +43,19 @@ def load_dataset(name: str, split: Split, data_root: Path | str | None = None) -
     """
     if split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
+    images = _load(name, split, data_root)
+    kind, _, path = base_name(name).partition(":")
+    if split == "train" and kind == "folder":
+        by_main(folder.say_left_out)(folder.left_out(_folder(path, data_root)))
+    return images
+
+
+def _load(name: str, split: Split, data_root: Path | str | None) -> Dataset:
+    """``load_dataset``, without a word about what is left out."""
     if (own := base_name(name)) != name:
         if split == "test":
-            return load_dataset(own, split, data_root)
-        return replace(held_out_half(load_dataset(own, "val", data_root), split), name=name)
+            return _load(own, split, data_root)
+        return replace(held_out_half(_load(own, "val", data_root), split), name=name)
     part: Part = "test" if split == "test" else "train"
     kind, _, path = name.partition(":")
     if kind == "folder" and path:
@@ -53,7 +65,7 @@ def load_dataset(name: str, split: Split, data_root: Path | str | None = None) -
     elif name == "shapes":
         images = shapes.load(part)
     else:
-        raise unknown_name("data set", name, NAMES)
+        raise _unknown(name, data_root)
     return images if split == "test" else training_part(images, split)
 
 
@@ -70,13 +82,14 @@ def class_names(name: str, data_root: Path | str | None = None) -> tuple[str, ..
     Raises:
         UserError: an unknown name, or a faulty folder.
     """
-    kind, _, path = base_name(name).partition(":")
+    own = base_name(name)
+    kind, _, path = own.partition(":")
     if kind == "folder" and path:
         return folder.class_names(_folder(path, data_root))
     known = {"cifar10": cifar10.CLASSES, "shapes": shapes.CLASSES}
-    if kind not in known or path:
-        raise unknown_name("data set", name, NAMES)
-    return known[kind]
+    if own not in known:
+        raise _unknown(own, data_root)
+    return known[own]
 
 
 def place(name: str, data_root: Path | str | None = None) -> str:
@@ -85,6 +98,15 @@ def place(name: str, data_root: Path | str | None = None) -> str:
     if kind == "folder":
         return str(_folder(path, data_root))
     return str(resolve_root(data_root) / cifar10.CACHE) if kind == "cifar10" else "nowhere, drawn at each load"
+
+
+def _unknown(name: str, data_root: Path | str | None) -> UserError:
+    """An error for a name of no data set, which may be that of a folder without ``folder:``, or with ``Folder:``."""
+    kind, _, path = name.partition(":")
+    meant = path if kind.lower() == "folder" else name
+    if meant and (meant != name or _folder(meant, data_root).is_dir()):
+        return UserError(f"unknown data set {name!r}; did you mean folder:{meant}? known: {', '.join(NAMES)}")
+    return unknown_name("data set", name, NAMES)
 
 
 def _folder(path: str, data_root: Path | str | None) -> Path:

@@ -6,7 +6,8 @@ import hashlib
 import os
 import struct
 import warnings
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,17 +18,21 @@ from torch import Tensor
 
 from lcnet_rl.data.dataset import SIZE, Dataset, Part
 from lcnet_rl.errors import UserError
+from lcnet_rl.progress import console
 
+PARTS: tuple[Part, ...] = ("train", "test")
 NAMED = 5
-"""Unreadable files named in the error; the rest is counted."""
+"""Unreadable files, or places, that a message names; the rest is counted."""
 BAD_FILE = (OSError, ValueError, RuntimeError, SyntaxError, struct.error, Image.DecompressionBombError)
 """What Pillow's decoders raise."""
+LITTER = ("thumbs.db", "desktop.ini")
+"""What Windows leaves in folders that are looked at, in letters of any case."""
 
 
 def load(path: Path, part: Part) -> Dataset:
     """All images of ``PATH/train`` or ``PATH/test``; classes are the folder names, sorted.
 
-    Files and folders whose names begin with a dot are passed over.
+    Files and folders whose names begin with a dot are passed over, and ``LITTER``.
 
     Raises:
         UserError: a missing folder, classes that differ between train and test, an empty class, or files that
@@ -70,10 +75,9 @@ def readable_images(files: Sequence[Path]) -> tuple[Tensor, dict[Path, str]]:
 
 def cannot_be_read(unreadable: Mapping[Path, str], count: int) -> UserError:
     """An error for some of so many files, up to five of them by name."""
-    named = ", ".join([f"{file} ({reason})" for file, reason in unreadable.items()][:NAMED])
-    more = f" and {len(unreadable) - NAMED} more" if len(unreadable) > NAMED else ""
+    named = _first([f"{file} ({reason})" for file, reason in unreadable.items()])
     return UserError(
-        f"{len(unreadable)} of {count} files cannot be read as images: {named}{more}; leave them out or mend them"
+        f"{len(unreadable)} of {count} files cannot be read as images: {named}; leave them out or mend them"
     )
 
 
@@ -99,7 +103,9 @@ def read_image(file: Path) -> NDArray[np.uint8]:
 
 
 def _try_to_read(file: Path) -> NDArray[np.uint8] | str:
-    """The image, or what is wrong with the file."""
+    """The image, or what is wrong with the file, which may be a folder without any."""
+    if file.is_dir():
+        return "only folders in it, which are not looked at: name those" if folders_in(file) else "no files in it"
     try:
         return read_image(file)
     except BAD_FILE as problem:
@@ -114,15 +120,18 @@ def class_names(path: Path) -> tuple[str, ...]:
         UserError: a missing folder, classes that differ between train and test, or an empty class.
     """
     found: dict[str, set[str]] = {}
-    for part in ("train", "test"):
+    for part in PARTS:
         if not (path / part).is_dir():
             wrong = f"{path / part} is no folder; an image folder has train/CLASS/* and test/CLASS/*"
             where = f"the folder that holds {path.name} now (or where a relative PATH begins)"
             raise UserError(wrong if path.is_dir() else f"{wrong}; if it was moved, --data-root (data_root) is {where}")
-        found[part] = {entry.name for entry in _visible(path / part) if entry.is_dir()}
-        empty = sorted(name for name in found[part] if not files_in(path / part / name))
+        folders = folders_in(path / part)
+        found[part] = {folder.name for folder in folders}
+        empty = [folder for folder in folders if not files_in(folder)]
         if empty:
-            raise UserError(f"{path / part} has no images of class {', '.join(empty)}")
+            deeper = [folder.name for folder in empty if folders_in(folder)]
+            hint = f"; folders within {', '.join(deeper)} are not looked at" if deeper else ""
+            raise UserError(f"{path / part} has no images of class {', '.join(folder.name for folder in empty)}{hint}")
     odd = sorted(found["train"] ^ found["test"])
     if odd:
         raise UserError(f"{path} must have the same classes in train and test; not in both: {', '.join(odd)}")
@@ -131,10 +140,35 @@ def class_names(path: Path) -> tuple[str, ...]:
     return tuple(sorted(found["train"]))
 
 
+def left_out(path: Path) -> list[Path]:
+    """What is not looked at in ``PATH``: files beside the folders of classes, and folders in these."""
+    parts = [path / part for part in PARTS]
+    deeper = [folder for part in parts for of_class in folders_in(part) for folder in folders_in(of_class)]
+    return [*(file for part in parts for file in files_in(part)), *deeper]
+
+
+def say_left_out(entries: Iterable[Path]) -> None:
+    """Say where there are files and folders that are not looked at, if there are any: up to five places by name."""
+    counts = Counter((entry.parent, "folder" if entry.is_dir() else "file") for entry in entries)
+    if counts:
+        places = [f"{count} {kind}{'s' * (count > 1)} in {where}" for (where, kind), count in counts.items()]
+        console.print(f"not looked at: {_first(places)}", style="yellow", soft_wrap=True)
+
+
 def files_in(folder: Path) -> list[Path]:
-    """The files of a folder, sorted, without those whose names begin with a dot, and without folders."""
+    """The files of a folder, sorted, without those whose names begin with a dot, ``LITTER``, and folders."""
     return sorted(entry for entry in _visible(folder) if entry.is_file())
 
 
+def folders_in(folder: Path) -> list[Path]:
+    """The folders in a folder, sorted, without those whose names begin with a dot."""
+    return sorted(entry for entry in _visible(folder) if entry.is_dir())
+
+
 def _visible(folder: Path) -> list[Path]:
-    return [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    return [entry for entry in folder.iterdir() if not entry.name.startswith(".") and entry.name.lower() not in LITTER]
+
+
+def _first(told: Sequence[str]) -> str:
+    """Up to five of some texts in a row, and how many more there are."""
+    return ", ".join(told[:NAMED]) + (f" and {len(told) - NAMED} more" if len(told) > NAMED else "")

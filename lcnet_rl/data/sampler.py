@@ -13,7 +13,7 @@ from lcnet_rl.errors import UserError
 from lcnet_rl.progress import console
 
 FEW, FEW_AN_EPOCH = 200, 10
-"""Steps of a training, and of an epoch, of which fewer than both are too few: the set is small beside the batch."""
+"""Steps of a training, and of an epoch, of which fewer than both may be too few: the set is small beside the batch."""
 
 
 class TrainingBatches:
@@ -76,7 +76,7 @@ def full_batches(dataset: Dataset, batch_size: int) -> int:
 
 
 def warn_if_few(steps: int, steps_per_epoch: int, options: str) -> None:
-    """Warn of a training that ends before it has begun, on a small set.
+    """Warn of a training that may end before it has begun, on a small set; easy images take few steps, too.
 
     Args:
         steps: of the whole training.
@@ -85,7 +85,7 @@ def warn_if_few(steps: int, steps_per_epoch: int, options: str) -> None:
     """
     if steps < FEW and steps_per_epoch < FEW_AN_EPOCH:
         console.print(
-            f"the whole training has {steps} step(s), {steps_per_epoch} an epoch, and will hardly learn: a smaller "
+            f"the whole training has {steps} step(s), {steps_per_epoch} an epoch, and may hardly learn: a smaller "
             f"batch or more epochs give more ({options})",
             style="yellow",
             soft_wrap=True,

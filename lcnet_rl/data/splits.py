@@ -26,20 +26,14 @@ def train_val_indices(labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     frozen by policy, and no global random state is read or changed.
 
     Args:
-        labels: shape (N,), int64, every class present.
+        labels: shape (N,), int64, every class at least twice.
         classes: number of classes.
 
     Returns:
         Shapes (N - M,) and (M,), int64, disjoint; as many validation images of every class, or half of a rare one.
-
-    Raises:
-        UserError: a class with fewer than two images cannot give one to each side.
     """
     values = labels.cpu().numpy()
     counts = np.bincount(values, minlength=classes)
-    smallest = int(counts.min())
-    if smallest < 2:
-        raise UserError(f"a class has {smallest} training image(s); it needs at least 2, one of them for validation")
     wanted = min(LARGEST, len(values) // SHARE) // classes
     random = np.random.RandomState(SEED)
     held_out = np.zeros(len(values), dtype=bool)
@@ -55,14 +49,25 @@ def held_out_half(val: Dataset, split: Split) -> Dataset:
     Raises:
         UserError: a class with fewer than two of them cannot give one to each side.
     """
+    _check_two_of_each(val, "validation images, to be halved")
     of_class = [(val.labels == label).nonzero().flatten() for label in range(len(val.classes))]
-    fewest = min(map(len, of_class))
-    if fewest < 2:
-        raise UserError(f"a class of {val.name} has {fewest} validation image(s); to be halved it needs at least 2")
     return val.subset(torch.cat([images[int(split == "val") :: 2] for images in of_class]).sort().values, split)
 
 
 def training_part(everything: Dataset, split: Split) -> Dataset:
-    """``split`` (``"train"`` or ``"val"``) of a set's official training images."""
+    """``split`` (``"train"`` or ``"val"``) of a set's official training images.
+
+    Raises:
+        UserError: a class with fewer than two of them cannot give one to each side.
+    """
+    _check_two_of_each(everything, "training images, one of them for validation")
     train, val = train_val_indices(everything.labels, len(everything.classes))
     return everything.subset(val if split == "val" else train, split)
+
+
+def _check_two_of_each(dataset: Dataset, needed: str) -> None:
+    """Refuse classes with fewer than two images, by name; ``needed`` says what images, and what two of them are for."""
+    counts = dataset.labels.bincount(minlength=len(dataset.classes)).tolist()
+    rare = [f"{name} ({count})" for name, count in zip(dataset.classes, counts, strict=True) if count < 2]
+    if rare:
+        raise UserError(f"every class of {dataset.name} needs at least 2 {needed}; too few: {', '.join(rare)}")
