@@ -57,11 +57,11 @@ def run_on(config: Pretrain, device: torch.device) -> None:
         backbone = load_backbone(str(folder / START), classes=classes)
         teacher = load_backbone(str(folder / TEACHER), classes=classes) if config.teacher else None
     else:
-        by_main(warn_if_few)(config.recipe.epochs * an_epoch, an_epoch, "--recipe.batch-size, --recipe.epochs")
         backbone = starting_backbone(config, classes)
         teacher = load_backbone(config.teacher, classes=classes) if config.teacher else None
         where = config.runs, f"{config.backbone}-{config.dataset}", "pretrain", config.seed
         folder = from_main(lambda: create_run(*where, config, config.run, train))
+        by_main(warn_if_few)(config.recipe.epochs * an_epoch, an_epoch, "--recipe.batch-size, --recipe.epochs")
         by_main(save_backbone)(backbone, folder / START)
         if teacher is not None:
             by_main(save_backbone)(teacher, folder / TEACHER)

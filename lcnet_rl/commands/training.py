@@ -45,17 +45,17 @@ def start_run(
     # Faulty settings are refused before there is a folder that a corrected command would find taken.
     check(config, backbone)
     teacher = load_backbone(config.teacher, classes=len(train.classes)) if config.teacher else backbone
-    by_main(warn_if_price_is_idle)(config.agent.reward)
     an_epoch = full_batches(train, config.agent.batch_size)
-    if isinstance(config, TrainReinforce):
-        steps = Schedule.of(config.agent, an_epoch).total
-        by_main(warn_if_few)(steps, an_epoch, "--batch-size, --epochs")
+    steps = Schedule.of(config.agent, an_epoch).total if isinstance(config, TrainReinforce) else None
     where = config.runs, ENVIRONMENTS[config.decides], config.algo, config.seed
     folder = from_main(lambda: create_run(*where, config, config.run, train))
     by_main(save_backbone)(backbone, folder / START)
     if config.teacher:
         by_main(save_backbone)(teacher, folder / TEACHER)
     console.print(f"run folder: {folder}", soft_wrap=True)
+    by_main(warn_if_price_is_idle)(config.agent.reward)
+    if steps is not None:
+        by_main(warn_if_few)(steps, an_epoch, "--batch-size, --epochs")
     train_agent(config, backbone, teacher, train, val, folder, device, on_validation)
     return folder
 
