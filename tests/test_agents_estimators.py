@@ -268,6 +268,19 @@ def test_entropy_and_information_of_known_policies(toy: Toy) -> None:
     assert policy_entropy(with_probabilities(split)) < 1e-3
 
 
+def test_bits_that_no_block_has_do_not_count_in_entropy_and_information(toy: Toy) -> None:
+    nobody = torch.zeros(3, 1, 512, 2)
+    for probability in (0.0, 0.3, 1.0):
+        wider = replace(
+            toy.rollout,
+            probabilities=torch.cat((toy.rollout.probabilities, nobody + probability), -1),
+            consulted=torch.cat((toy.rollout.consulted, nobody), -1),
+        )
+        for bonus in (policy_entropy, decision_information):
+            assert bonus(toy.rollout) > 1e-3
+            torch.testing.assert_close(bonus(wider), bonus(toy.rollout))
+
+
 def test_gradients_of_rollouts_keep_the_channels_last_layout() -> None:
     model = LCNet(create_backbone("resnet8", 3, 4), "both", groups=2).train()
     layouts = []

@@ -14,6 +14,7 @@ from test_model import undecided_lcnet
 from lcnet_rl.budget import (
     calibrate_price,
     calibrate_threshold,
+    center_threshold,
     meet_budget,
     price_within,
     smallest,
@@ -118,6 +119,19 @@ def test_a_model_that_keeps_less_at_a_higher_price_meets_a_budget_by_it() -> Non
     assert torch.equal(model.price, before)
     with pytest.raises(UserError, match=r"no price in 0\.1\.\.1\.6 meets a budget of 0\.010: at 1\.6 it still"):
         calibrate_price(model, data, 0.01, prices, CPU)
+
+
+def test_every_round_of_centring_starts_from_statistics_of_the_decisions_so_far() -> None:
+    data, models = tiny_set(), [undecided_lcnet() for _ in range(2)]
+    for model in models:
+        model.shift_logits(2.0)
+    budget = 0.7 * evaluate(models[0], data, models[0].greedy(), CPU).macs_ratio
+    both = center_threshold(models[0], data, data, budget, CPU, rounds=2)
+    first, second = (center_threshold(models[1], data, data, budget, CPU, rounds=1) for _ in range(2))
+    assert first != 0 != second, "decisions change in both rounds"
+    assert both == first + second
+    for mine, theirs in zip(models[0].state_dict().values(), models[1].state_dict().values(), strict=True):
+        torch.testing.assert_close(mine, theirs)
 
 
 def test_a_budget_beyond_everything_is_refused_as_percent_would_be() -> None:
