@@ -17,7 +17,7 @@ from torch import Tensor
 
 from agents.alarms import warn_if_missed
 from agents.centering import center
-from agents.deciders import Chooser, greedy_keeps, random_keeps
+from agents.deciders import Chooser, drawn, greedy_keeps, random_keeps
 from agents.estimators import decision_information, policy_entropy, policy_loss
 from agents.finetune import Finetuner, OnValidation
 from agents.pricing import Pricing
@@ -221,34 +221,26 @@ class Reinforce:
         generator = step_generator(self.seed, step, self.device, Stream.DECISIONS)
         zero = torch.zeros((), device=self.device)
         if step < self.schedule.policy:
-            return self.roll(images, prices, 1, generator, random_keeps(config.warmup_keep, generator)), zero
+            return self.roll(images, prices, 1, random_keeps(config.warmup_keep, generator)), zero
         if not learning:
-            return self.roll(images, prices, 1, generator, greedy_keeps), zero
+            return self.roll(images, prices, 1, greedy_keeps), zero
         field, greedy, charged = None, None, prices + self.pricing.push
         if config.control_variate == "first-order" or config.baseline == "mean-field":
             field = mean_field(model, images, labels, prices, self.reward, config.bound, charged)
         if config.baseline == "self-critical":
             with torch.no_grad(), running_statistics_kept(model):
-                greedy = self.roll(images, prices, 1, generator, greedy_keeps)
+                greedy = self.roll(images, prices, 1, greedy_keeps)
             # Some versions of PyTorch would use the weights that this pass cast, without a graph, in the next one too.
             torch.clear_autocast_cache()
-        rollout = self.roll(images, prices, config.rollouts, generator, bound=config.bound)
+        rollout = self.roll(images, prices, config.rollouts, drawn(generator, config.rollouts), config.bound)
         estimator = (config.baseline, config.cost_gradient, field, greedy, config.control_variate)
         objective = policy_loss(rollout, labels, charged, self.reward, *estimator)
         bonus = config.entropy * policy_entropy(rollout) + config.information * decision_information(rollout)
         return rollout, objective - bonus
 
-    def roll(
-        self,
-        images: Tensor,
-        prices: Tensor,
-        rollouts: int,
-        generator: torch.Generator,
-        decide: Chooser | None = None,
-        bound: float = 0.0,
-    ) -> Rollout:
+    def roll(self, images: Tensor, prices: Tensor, rollouts: int, decide: Chooser, bound: float = 0.0) -> Rollout:
         """Passes of this step over ``images``; see ``agents.rollout.sample``."""
-        return sample(self.model, images, prices, rollouts, bound, generator, decide)
+        return sample(self.model, images, prices, rollouts, bound, decide)
 
     def policy_share(self, share: float) -> float:
         """The mean share of dense MACs of the policy, whose rollouts spent ``share``."""

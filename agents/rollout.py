@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from agents.deciders import Chooser, drawn
+from agents.deciders import Chooser
 from lcnet_rl.model import LCNet
 from lcnet_rl.observation import Observation
 from lcnet_rl.rewards import Reward, check_slopes, free_reward, judge, smoothed
@@ -59,15 +59,9 @@ def repeat_state(state: State, times: int) -> State:
 
 
 def sample(
-    model: LCNet,
-    images: Tensor,
-    price: float | Tensor,
-    rollouts: int,
-    bound: float,
-    generator: torch.Generator | None,
-    decide: Chooser | None = None,
+    model: LCNet, images: Tensor, price: float | Tensor, rollouts: int, bound: float, decide: Chooser
 ) -> Rollout:
-    """Run every image ``rollouts`` times, drawing each decision from the policy.
+    """Run every image ``rollouts`` times, letting ``decide`` make decisions of the policy's keep probabilities.
 
     Args:
         model: in the mode (train or eval) that is wanted.
@@ -75,10 +69,8 @@ def sample(
         price: of compute, as the policy sees it, a number or (B,).
         rollouts: K.
         bound: keep probabilities stay in [bound, 1 - bound].
-        generator: of the decisions, on the images' device.
-        decide: decides, (K * B, A); None is ``drawn``.
+        decide: makes actions (K * B, A), copy after copy of the images; ``drawn`` samples from the policy.
     """
-    decide = decide or drawn(generator, rollouts)
     state = repeat_state(model.begin(images, price), rollouts)
     probe_logits, actions, probabilities, consulted, costs, expected = [], [], [], [], [], []
     for t in range(model.depth):

@@ -13,7 +13,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from agents.alarms import warn_if_missed
-from agents.deciders import random_keeps
+from agents.deciders import drawn, random_keeps
 from agents.finetune import Finetuner, OnValidation
 from agents.pricing import Pricing
 from agents.random_state import get_random_state, set_random_state
@@ -95,10 +95,10 @@ class JointFinetuning(BaseCallback):
         images, labels = self.batches(self.step)
         model, config = self.lcnet, self.config
         prices = self.pricing.draw(len(images), step_generator(self.seed, self.step, self.device, Stream.PRICES))
-        decide = random_keeps(config.warmup_keep, generator) if random_decisions else None
+        decide = random_keeps(config.warmup_keep, generator) if random_decisions else drawn(generator)
         model.train()
         with autocast(self.device, config.precision):
-            rollout = sample(model, images, prices, 1, 0.0, generator, decide)
+            rollout = sample(model, images, prices, 1, 0.0, decide)
             loss = self.finetuner.task_loss(images, labels, rollout)
         loss = loss + self.finetuner.probe_loss(labels, rollout)
         self.finetuner.zero_grad()

@@ -12,6 +12,7 @@ from test_agents_runs import joint
 from torch import Tensor
 from torch.nn import functional as F
 
+from agents.deciders import drawn
 from agents.finetune import FinetuneConfig, Finetuner
 from agents.rollout import Rollout, sample
 from lcnet_rl.gates import Standardize
@@ -23,7 +24,7 @@ LABELS = torch.arange(6) % 4
 
 def rollout() -> Rollout:
     """Three passes over six images."""
-    return sample(MODEL, images(6), 0.3, 3, 0.0, torch.Generator().manual_seed(0))
+    return sample(MODEL, images(6), 0.3, 3, 0.0, drawn(torch.Generator().manual_seed(0), 3))
 
 
 @pytest.mark.parametrize("distill", [0.0, 0.7, 1.0])

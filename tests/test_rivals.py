@@ -16,7 +16,7 @@ from test_agents_runs import noise, stop_after
 from test_commands import failing
 from torch.utils.flop_counter import FlopCounterMode
 
-from agents.deciders import gumbel, rounded
+from agents.deciders import drawn, gumbel, rounded
 from agents.reinforce import Reinforce
 from agents.rivals.blockdrop import BlockDrop, BlockDropConfig
 from agents.rivals.convnet_aig import ConvNetAIG, ConvNetAIGConfig
@@ -211,7 +211,7 @@ def test_blockdrops_decisions_set_in_from_the_last_block(tmp_path: Path) -> None
     assert free == [2, 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0]
     trainer.step = 0
     generator = torch.Generator().manual_seed(0)
-    rollout = trainer.roll(noisy(16), torch.zeros(16), 1, generator, bound=0.2)
+    rollout = trainer.roll(noisy(16), torch.zeros(16), 1, drawn(generator), 0.2)
     assert rollout.actions[:2].eq(1).all()
     assert not rollout.consulted[:2].any()
     assert rollout.consulted[2].all()

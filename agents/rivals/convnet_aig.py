@@ -77,8 +77,7 @@ class ConvNetAIG(Reinforce):
         if not learning:
             return super().collect(images, labels, prices, learning)
         generator = step_generator(self.seed, self.step, self.device, Stream.DECISIONS)
-        decide = gumbel(generator, self.config.temperature)
-        rollout = self.roll(images, prices, 1, generator, decide)
+        rollout = self.roll(images, prices, 1, gumbel(generator, self.config.temperature))
         rates = global_mean(rollout.actions.mean((1, 2, 3)))
         return rollout, self.config.rate_weight * (rates - self.rate()).square().mean()
 

@@ -21,7 +21,6 @@ from agents.estimators import Baseline, CostGradient
 from agents.reinforce import Reinforce
 from agents.reinforce_config import ReinforceConfig
 from agents.rollout import Rollout
-from lcnet_rl.device import Stream, step_generator
 
 
 @dataclass(frozen=True)
@@ -47,5 +46,4 @@ class SkipNet(Reinforce):
         """As ``Reinforce.collect``, but in the warm-up the gates decide, and learn from the task's loss."""
         if self.step >= self.schedule.policy:
             return super().collect(images, labels, prices, learning)
-        generator = step_generator(self.seed, self.step, self.device, Stream.DECISIONS)
-        return self.roll(images, prices, 1, generator, rounded), torch.zeros((), device=self.device)
+        return self.roll(images, prices, 1, rounded), torch.zeros((), device=self.device)
