@@ -19,13 +19,13 @@ from torch import Tensor
 from agents.deciders import rounded
 from agents.estimators import Baseline, CostGradient
 from agents.reinforce import Reinforce
-from agents.reinforce_config import ReinforceConfig
+from agents.reinforce_config import ReinforceConfig, refuse_unused
 from agents.rollout import Rollout
 
 
 @dataclass(frozen=True)
 class SkipNetConfig(ReinforceConfig):
-    """SkipNet's settings, where they differ from the joint agent's; ``warmup_keep`` is not used."""
+    """SkipNet's settings, where they differ from the joint agent's; its warm-up has no random decisions to set."""
 
     reward: str = "confidence"
     rollouts: int = 1
@@ -35,6 +35,10 @@ class SkipNetConfig(ReinforceConfig):
     bound: float = 0.1
     """Supervised gates end nearly certain to keep, and without this much exploration a short training never finds out
     what may be skipped. The target is met by rollouts, and so must exceed what this share of all blocks costs."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        refuse_unused(self, "skipnet", ["warmup_keep"])
 
 
 class SkipNet(Reinforce):
