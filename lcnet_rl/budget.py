@@ -161,14 +161,7 @@ def meet_budget(
     return said, shift
 
 
-def calibrate_price(
-    model: LCNet,
-    val: Dataset,
-    budget: float,
-    prices: PriceRange,
-    device: torch.device,
-    precision: Precision = "fp32",
-) -> float:
+def calibrate_price(model: LCNet, val: Dataset, budget: float, prices: PriceRange, device: torch.device) -> float:
     """The price of ``price_within`` for greedy decisions of a policy for a range of prices, on validation images.
 
     Args:
@@ -177,14 +170,13 @@ def calibrate_price(
         budget: mean share of dense MACs, gates included.
         prices: the range it was trained for.
         device: where to compute.
-        precision: as for ``evaluate``.
 
     Raises:
         UserError: when even the highest price costs more than the budget.
     """
 
     def share(price: float) -> float:
-        return evaluate(model, val, model.greedy(), device, precision, torch.full((len(val),), price)).macs_ratio
+        return evaluate(model, val, model.greedy(), device, prices=torch.full((len(val),), price)).macs_ratio
 
     return price_within(budget, share, prices)
 
