@@ -22,7 +22,7 @@ from agents.estimators import decision_information, policy_entropy, policy_loss
 from agents.finetune import Finetuner, OnValidation
 from agents.pricing import Pricing
 from agents.reinforce_config import ReinforceConfig, Schedule
-from agents.rollout import Rollout, mean_field, running_statistics_kept, sample
+from agents.rollout import Rollout, mean_field, sample
 from agents.validation import Validation
 from agents.window import Window
 from lcnet_rl import distributed
@@ -228,7 +228,7 @@ class Reinforce:
         if config.control_variate == "first-order" or config.baseline == "mean-field":
             field = mean_field(model, images, labels, prices, self.reward, config.bound, charged)
         if config.baseline == "self-critical":
-            with torch.no_grad(), running_statistics_kept(model):
+            with torch.no_grad(), model.statistics_frozen():
                 greedy = self.roll(images, prices, 1, greedy_keeps)
             # Some versions of PyTorch would use the weights that this pass cast, without a graph, in the next one too.
             torch.clear_autocast_cache()

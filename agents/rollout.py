@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -141,7 +139,7 @@ def mean_field(
     Raises:
         UserError: for a reward whose task has a slope that is not finite.
     """
-    with running_statistics_kept(model), torch.enable_grad():
+    with model.statistics_frozen(), torch.enable_grad():
         state = model.begin(images, price)
         probabilities, costs, potentials = [], [], []
         for t in range(model.depth):
@@ -172,19 +170,3 @@ def potential(reward: Reward, probe_logits: Tensor, labels: Tensor) -> Tensor:
     if not reward.has_potential:
         return probe_logits.new_zeros(probe_logits.shape[:-1])
     return reward.potential(judge(probe_logits.detach(), labels).log_prob)
-
-
-@contextmanager
-def running_statistics_kept(model: LCNet) -> Iterator[None]:
-    """Let a pass in train mode use batch statistics, but not move any running ones."""
-    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
-    momenta = [norm.momentum for norm in norms]
-    model.statistics_kept = True
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        model.statistics_kept = False
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum

@@ -22,7 +22,7 @@ from agents.sb3_config import SB3Config
 from agents.validation import Validation
 from envs.sb3 import SB3VecEnv
 from lcnet_rl.backbones import Backbone
-from lcnet_rl.batchnorm import kept_statistics
+from lcnet_rl.batchnorm import restored_statistics
 from lcnet_rl.data import Dataset
 from lcnet_rl.data.sampler import TrainingBatches
 from lcnet_rl.device import Stream, autocast, step_generator
@@ -171,7 +171,8 @@ class JointFinetuning(BaseCallback):
         """Log a validation; see ``agents.validation``."""
         self.check_weights()
         settled = self.done >= self.config.ramp
-        with kept_statistics(self.lcnet.norms()):  # a rollout sees the features that training left, validated or not
+        # A rollout sees the features that training left, validated or not.
+        with restored_statistics(self.lcnet.norms()):
             scalars = self.validation.validate(self.pricing.now, self.num_timesteps, settled, calibrated)
         if self.log:
             self.log.write(self.num_timesteps, scalars)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lcnet_rl import distributed
 from lcnet_rl.backbones import Backbone
-from lcnet_rl.batchnorm import even_batches, fresh_statistics
+from lcnet_rl.batchnorm import batch_norms, even_batches, fresh_statistics
 from lcnet_rl.data import Dataset
 from lcnet_rl.device import Precision, autocast
 
@@ -29,9 +29,8 @@ def recalibrate_dense(backbone: Backbone, train: Dataset, device: torch.device, 
         device: where to compute.
         precision: of the passes.
     """
-    norms = [module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d)]
     backbone.train()
-    with fresh_statistics(norms), distributed.alone(), autocast(device, precision):
+    with fresh_statistics(batch_norms(backbone)), distributed.alone(), autocast(device, precision):
         for batch in even_batches(train.sample(CALIBRATION_IMAGES).images, BATCH):
             backbone(batch.to(device))
     backbone.eval()
