@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from agents.alarms import warn_if_missed
-from agents.centering import center
+from agents.centering import IMAGES, center
 from agents.deciders import Chooser, drawn, greedy_keeps, random_keeps
 from agents.estimators import decision_information, policy_entropy, policy_loss
 from agents.finetune import Finetuner, OnValidation
@@ -28,11 +28,12 @@ from agents.window import Window
 from lcnet_rl import distributed
 from lcnet_rl.backbones import Backbone
 from lcnet_rl.batchnorm import prepare
+from lcnet_rl.budget import Measurement
 from lcnet_rl.data import Dataset
 from lcnet_rl.data.sampler import TrainingBatches
 from lcnet_rl.device import Stream, autocast, step_generator
 from lcnet_rl.errors import UserError, diverged
-from lcnet_rl.evaluate import evaluate, recalibrate
+from lcnet_rl.evaluate import recalibrate
 from lcnet_rl.interrupt import Interrupted, deferred_interrupt
 from lcnet_rl.metrics_log import MetricsLog
 from lcnet_rl.model import LCNet
@@ -261,22 +262,18 @@ class Reinforce:
         """
         model, config, prices = self.model, self.config, self.pricing.now
         model.price.fill_(self.pricing.value)
-        images = self.val_set.sample(2000)
+        images = self.val_set.sample(IMAGES)
+        measurement = Measurement(self.train_set, images, self.device, config.precision, prices, IMAGES)
         target = self.pricing.target
         if target is None:
-            share = self.greedy_share(images)
+            measurement.recalibrate(model)
+            share = measurement.share(model)
             self.held = share if self.held is None else self.held
             target = self.held if abs(share - self.held) > DRIFT else None
         if target is not None:
-            center(model, self.train_set, images, target, self.device, config.precision, rounds=3, prices=prices)
+            center(model, measurement, target, rounds=3)
         recalibrate(model, self.train_set, model.greedy(), self.device, prices=prices)
         distributed.share_weights(model)
-
-    def greedy_share(self, images: Dataset) -> float:
-        """The share of dense MACs that greedy decisions spend on ``images``, over all prices."""
-        model, precision, prices = self.model, self.config.precision, self.pricing.now
-        recalibrate(model, self.train_set, model.greedy(), self.device, precision, 2000, prices)
-        return evaluate(model, images, model.greedy(), self.device, precision, prices).macs_ratio
 
     def validate(self, calibrated: bool = False) -> dict[str, float]:
         """Scalars of a validation; see ``agents.validation``."""
