@@ -16,23 +16,24 @@ import torch
 from torch import Tensor
 
 from agents.alarms import warn_if_missed
-from agents.centering import center
-from agents.deciders import Chooser, greedy_keeps, random_keeps
+from agents.centering import IMAGES, center
+from agents.deciders import Chooser, drawn, greedy_keeps, random_keeps
 from agents.estimators import decision_information, policy_entropy, policy_loss
 from agents.finetune import Finetuner, OnValidation
 from agents.pricing import Pricing
 from agents.reinforce_config import ReinforceConfig, Schedule
-from agents.rollout import Rollout, mean_field, running_statistics_kept, sample
+from agents.rollout import Rollout, mean_field, sample
 from agents.validation import Validation
 from agents.window import Window
 from lcnet_rl import distributed
 from lcnet_rl.backbones import Backbone
 from lcnet_rl.batchnorm import prepare
+from lcnet_rl.budget import Measurement
 from lcnet_rl.data import Dataset
 from lcnet_rl.data.sampler import TrainingBatches
 from lcnet_rl.device import Stream, autocast, step_generator
 from lcnet_rl.errors import UserError, diverged
-from lcnet_rl.evaluate import evaluate, recalibrate
+from lcnet_rl.evaluate import recalibrate
 from lcnet_rl.interrupt import Interrupted, deferred_interrupt
 from lcnet_rl.metrics_log import MetricsLog
 from lcnet_rl.model import LCNet
@@ -221,34 +222,26 @@ class Reinforce:
         generator = step_generator(self.seed, step, self.device, Stream.DECISIONS)
         zero = torch.zeros((), device=self.device)
         if step < self.schedule.policy:
-            return self.roll(images, prices, 1, generator, random_keeps(config.warmup_keep, generator)), zero
+            return self.roll(images, prices, 1, random_keeps(config.warmup_keep, generator)), zero
         if not learning:
-            return self.roll(images, prices, 1, generator, greedy_keeps), zero
+            return self.roll(images, prices, 1, greedy_keeps), zero
         field, greedy, charged = None, None, prices + self.pricing.push
         if config.control_variate == "first-order" or config.baseline == "mean-field":
             field = mean_field(model, images, labels, prices, self.reward, config.bound, charged)
         if config.baseline == "self-critical":
-            with torch.no_grad(), running_statistics_kept(model):
-                greedy = self.roll(images, prices, 1, generator, greedy_keeps)
+            with torch.no_grad(), model.statistics_frozen():
+                greedy = self.roll(images, prices, 1, greedy_keeps)
             # Some versions of PyTorch would use the weights that this pass cast, without a graph, in the next one too.
             torch.clear_autocast_cache()
-        rollout = self.roll(images, prices, config.rollouts, generator, bound=config.bound)
+        rollout = self.roll(images, prices, config.rollouts, drawn(generator, config.rollouts), config.bound)
         estimator = (config.baseline, config.cost_gradient, field, greedy, config.control_variate)
         objective = policy_loss(rollout, labels, charged, self.reward, *estimator)
         bonus = config.entropy * policy_entropy(rollout) + config.information * decision_information(rollout)
         return rollout, objective - bonus
 
-    def roll(
-        self,
-        images: Tensor,
-        prices: Tensor,
-        rollouts: int,
-        generator: torch.Generator,
-        decide: Chooser | None = None,
-        bound: float = 0.0,
-    ) -> Rollout:
+    def roll(self, images: Tensor, prices: Tensor, rollouts: int, decide: Chooser, bound: float = 0.0) -> Rollout:
         """Passes of this step over ``images``; see ``agents.rollout.sample``."""
-        return sample(self.model, images, prices, rollouts, bound, generator, decide)
+        return sample(self.model, images, prices, rollouts, bound, decide)
 
     def policy_share(self, share: float) -> float:
         """The mean share of dense MACs of the policy, whose rollouts spent ``share``."""
@@ -269,22 +262,18 @@ class Reinforce:
         """
         model, config, prices = self.model, self.config, self.pricing.now
         model.price.fill_(self.pricing.value)
-        images = self.val_set.sample(2000)
+        images = self.val_set.sample(IMAGES)
+        measurement = Measurement(self.train_set, images, self.device, config.precision, prices, IMAGES)
         target = self.pricing.target
         if target is None:
-            share = self.greedy_share(images)
+            measurement.recalibrate(model)
+            share = measurement.share(model)
             self.held = share if self.held is None else self.held
             target = self.held if abs(share - self.held) > DRIFT else None
         if target is not None:
-            center(model, self.train_set, images, target, self.device, config.precision, rounds=3, prices=prices)
+            center(model, measurement, target, rounds=3)
         recalibrate(model, self.train_set, model.greedy(), self.device, prices=prices)
         distributed.share_weights(model)
-
-    def greedy_share(self, images: Dataset) -> float:
-        """The share of dense MACs that greedy decisions spend on ``images``, over all prices."""
-        model, precision, prices = self.model, self.config.precision, self.pricing.now
-        recalibrate(model, self.train_set, model.greedy(), self.device, precision, 2000, prices)
-        return evaluate(model, images, model.greedy(), self.device, precision, prices).macs_ratio
 
     def validate(self, calibrated: bool = False) -> dict[str, float]:
         """Scalars of a validation; see ``agents.validation``."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
 
 from agents.estimators import Baseline, ControlVariate, CostGradient
 from agents.pricing import PricingConfig
@@ -84,6 +85,18 @@ class ReinforceConfig(PricingConfig):
     def always_kept(self) -> float:
         """The bound, as the price is moved by what rollouts spend."""
         return self.bound
+
+
+def refuse_unused(config: ReinforceConfig, algo: str, names: Iterable[str]) -> None:
+    """Refuse settings that ``algo`` does nothing with, so that nobody thinks that they have an effect.
+
+    Raises:
+        UserError: when one of ``names`` is set to another value than its default.
+    """
+    defaults = {field.name: field.default for field in fields(config)}
+    for name in names:
+        if getattr(config, name) != defaults[name]:
+            raise UserError(f"{algo} has no use for --{name.replace('_', '-')}: leave it out")
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from agents.deciders import Chooser, drawn
+from agents.deciders import Chooser
 from lcnet_rl.model import LCNet
 from lcnet_rl.observation import Observation
 from lcnet_rl.rewards import Reward, check_slopes, free_reward, judge, smoothed
@@ -59,15 +57,9 @@ def repeat_state(state: State, times: int) -> State:
 
 
 def sample(
-    model: LCNet,
-    images: Tensor,
-    price: float | Tensor,
-    rollouts: int,
-    bound: float,
-    generator: torch.Generator | None,
-    decide: Chooser | None = None,
+    model: LCNet, images: Tensor, price: float | Tensor, rollouts: int, bound: float, decide: Chooser
 ) -> Rollout:
-    """Run every image ``rollouts`` times, drawing each decision from the policy.
+    """Run every image ``rollouts`` times, letting ``decide`` make decisions of the policy's keep probabilities.
 
     Args:
         model: in the mode (train or eval) that is wanted.
@@ -75,10 +67,8 @@ def sample(
         price: of compute, as the policy sees it, a number or (B,).
         rollouts: K.
         bound: keep probabilities stay in [bound, 1 - bound].
-        generator: of the decisions, on the images' device.
-        decide: decides, (K * B, A); None is ``drawn``.
+        decide: makes actions (K * B, A), copy after copy of the images; ``drawn`` samples from the policy.
     """
-    decide = decide or drawn(generator, rollouts)
     state = repeat_state(model.begin(images, price), rollouts)
     probe_logits, actions, probabilities, consulted, costs, expected = [], [], [], [], [], []
     for t in range(model.depth):
@@ -149,7 +139,7 @@ def mean_field(
     Raises:
         UserError: for a reward whose task has a slope that is not finite.
     """
-    with running_statistics_kept(model), torch.enable_grad():
+    with model.statistics_frozen(), torch.enable_grad():
         state = model.begin(images, price)
         probabilities, costs, potentials = [], [], []
         for t in range(model.depth):
@@ -180,19 +170,3 @@ def potential(reward: Reward, probe_logits: Tensor, labels: Tensor) -> Tensor:
     if not reward.has_potential:
         return probe_logits.new_zeros(probe_logits.shape[:-1])
     return reward.potential(judge(probe_logits.detach(), labels).log_prob)
-
-
-@contextmanager
-def running_statistics_kept(model: LCNet) -> Iterator[None]:
-    """Let a pass in train mode use batch statistics, but not move any running ones."""
-    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
-    momenta = [norm.momentum for norm in norms]
-    model.statistics_kept = True
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        model.statistics_kept = False
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum

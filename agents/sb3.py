@@ -18,7 +18,7 @@ from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from agents.centering import center
+from agents.centering import IMAGES, center
 from agents.finetune import OnValidation
 from agents.gate_policy import GatePolicy
 from agents.sb3_config import A2CConfig, PPOConfig
@@ -26,6 +26,7 @@ from agents.sb3_finetuning import JointFinetuning
 from envs.sb3 import SB3VecEnv
 from envs.vector import VECTOR_ENVS
 from lcnet_rl.backbones import Backbone
+from lcnet_rl.budget import Measurement
 from lcnet_rl.data import Dataset
 from lcnet_rl.errors import UserError
 from lcnet_rl.evaluate import recalibrate
@@ -96,7 +97,8 @@ def train_sb3(
         joint.save()  # of before the centring, so that to resume a finished run changes nothing
         model.price.fill_(joint.pricing.value)
         if joint.pricing.target is not None:  # met while sampling so far, which is not the greedy share
-            center(model, train, val.sample(2000), joint.pricing.target, device, config.precision)
+            measurement = Measurement(train, val.sample(IMAGES), device, config.precision, images=IMAGES)
+            center(model, measurement, joint.pricing.target)
         recalibrate(model, train, model.greedy(), device, prices=joint.pricing.now)
         save_model(model, run / MODEL)
         joint.validate(calibrated=True)

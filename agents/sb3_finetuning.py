@@ -13,7 +13,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from agents.alarms import warn_if_missed
-from agents.deciders import random_keeps
+from agents.deciders import drawn, random_keeps
 from agents.finetune import Finetuner, OnValidation
 from agents.pricing import Pricing
 from agents.random_state import get_random_state, set_random_state
@@ -22,7 +22,7 @@ from agents.sb3_config import SB3Config
 from agents.validation import Validation
 from envs.sb3 import SB3VecEnv
 from lcnet_rl.backbones import Backbone
-from lcnet_rl.batchnorm import kept_statistics
+from lcnet_rl.batchnorm import restored_statistics
 from lcnet_rl.data import Dataset
 from lcnet_rl.data.sampler import TrainingBatches
 from lcnet_rl.device import Stream, autocast, step_generator
@@ -95,10 +95,10 @@ class JointFinetuning(BaseCallback):
         images, labels = self.batches(self.step)
         model, config = self.lcnet, self.config
         prices = self.pricing.draw(len(images), step_generator(self.seed, self.step, self.device, Stream.PRICES))
-        decide = random_keeps(config.warmup_keep, generator) if random_decisions else None
+        decide = random_keeps(config.warmup_keep, generator) if random_decisions else drawn(generator)
         model.train()
         with autocast(self.device, config.precision):
-            rollout = sample(model, images, prices, 1, 0.0, generator, decide)
+            rollout = sample(model, images, prices, 1, 0.0, decide)
             loss = self.finetuner.task_loss(images, labels, rollout)
         loss = loss + self.finetuner.probe_loss(labels, rollout)
         self.finetuner.zero_grad()
@@ -171,7 +171,8 @@ class JointFinetuning(BaseCallback):
         """Log a validation; see ``agents.validation``."""
         self.check_weights()
         settled = self.done >= self.config.ramp
-        with kept_statistics(self.lcnet.norms()):  # a rollout sees the features that training left, validated or not
+        # A rollout sees the features that training left, validated or not.
+        with restored_statistics(self.lcnet.norms()):
             scalars = self.validation.validate(self.pricing.now, self.num_timesteps, settled, calibrated)
         if self.log:
             self.log.write(self.num_timesteps, scalars)

@@ -1,7 +1,7 @@
-"""BatchNorm with the statistics of a batch that several processes share.
+"""BatchNorm's statistics: of a batch that several processes share, and running ones that are frozen, restored or fresh.
 
-Ioffe and Szegedy, 2015, "Batch normalization". torch's SyncBatchNorm does the same, on GPUs
-only.
+Ioffe and Szegedy, 2015, "Batch normalization". torch's SyncBatchNorm shares batches as ``GlobalBatchNorm2d`` does, on
+GPUs only.
 """
 
 from __future__ import annotations
@@ -79,9 +79,14 @@ def prepare(module: nn.Module) -> None:
             norm.__class__ = GlobalBatchNorm2d
 
 
+def batch_norms(module: nn.Module) -> list[nn.BatchNorm2d]:
+    """Those in ``module``, in its order."""
+    return [norm for norm in module.modules() if isinstance(norm, nn.BatchNorm2d)]
+
+
 @contextmanager
-def kept_statistics(norms: Sequence[nn.BatchNorm2d]) -> Iterator[None]:
-    """Running statistics that change inside are as before when it ends."""
+def restored_statistics(norms: Sequence[nn.BatchNorm2d]) -> Iterator[None]:
+    """Running statistics may change inside, and are as before when it ends."""
     before = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
     try:
         yield
@@ -91,23 +96,38 @@ def kept_statistics(norms: Sequence[nn.BatchNorm2d]) -> Iterator[None]:
                 buffer.copy_(buffers[name])
 
 
+@contextmanager
+def frozen_statistics(norms: Sequence[nn.BatchNorm2d]) -> Iterator[None]:
+    """Passes in train mode inside use their batch's statistics, and move no running ones."""
+    with _momentum(norms, 0.0):
+        yield
+
+
+@contextmanager
+def fresh_statistics(norms: Sequence[nn.BatchNorm2d]) -> Iterator[None]:
+    """Forget running statistics; passes in train mode inside then count equally, whatever the momentum or batch."""
+    for norm in norms:
+        norm.reset_running_stats()
+    with _momentum(norms, None):  # torch's spelling of a cumulative average
+        yield
+
+
+@contextmanager
+def _momentum(norms: Sequence[nn.BatchNorm2d], momentum: float | None) -> Iterator[None]:
+    """Another momentum for all ``norms`` inside, and each one's own when it ends."""
+    before = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = momentum
+    try:
+        yield
+    finally:
+        for norm, own in zip(norms, before, strict=True):
+            norm.momentum = own
+
+
 def even_batches(rows: Tensor, most: int) -> tuple[Tensor, ...]:
     """``rows`` (N, ...) in the fewest batches of at most ``most`` rows, all of one size, give or take a row.
 
     For ``fresh_statistics``: there a short last batch would count as much as a full one.
     """
     return rows.tensor_split(-(-len(rows) // most))
-
-
-@contextmanager
-def fresh_statistics(norms: Sequence[nn.BatchNorm2d]) -> Iterator[None]:
-    """Forget running statistics; passes in train mode inside then count equally, whatever the momentum or batch."""
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # torch's spelling of a cumulative average
-    try:
-        yield
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum

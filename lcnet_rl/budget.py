@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
@@ -26,34 +27,40 @@ class OutOfReachError(UserError):
     """No keep threshold meets a budget."""
 
 
-def calibrate_threshold(
-    model: LCNet,
-    val: Dataset,
-    budget: float,
-    device: torch.device,
-    precision: Precision = "fp32",
-    prices: PriceRange | None = None,
-) -> float:
-    """The keep threshold of ``threshold_within`` for greedy decisions on validation images.
+@dataclass(frozen=True)
+class Measurement:
+    """By which images, and how, it is found out what greedy decisions spend."""
 
-    Args:
-        model: the network.
-        val: validation images, never test images.
-        budget: mean share of dense MACs, gates included.
-        device: where to compute.
-        precision: as for ``evaluate``.
-        prices: the prices that the policy sees, spread evenly over the images; None is the model's own.
+    train: Dataset
+    """Training images, for BatchNorm's statistics."""
+    val: Dataset
+    """Validation images, never test images."""
+    device: torch.device
+    """Where to compute."""
+    precision: Precision = "fp32"
+    """As for ``evaluate``."""
+    prices: PriceRange | None = None
+    """The prices that the policy sees, spread evenly over the images; None is the model's own."""
+    images: int = 4000
+    """How many training images to average the statistics over."""
+
+    def recalibrate(self, model: LCNet) -> None:
+        """Give BatchNorm the statistics of the greedy decisions."""
+        recalibrate(model, self.train, model.greedy(), self.device, self.precision, self.images, self.prices)
+
+    def share(self, model: LCNet, threshold: float = 0.5) -> float:
+        """The mean share of dense MACs, gates included, that decisions at ``threshold`` spend."""
+        return evaluate(model, self.val, model.greedy(threshold), self.device, self.precision, self.prices).macs_ratio
+
+
+def calibrate_threshold(model: LCNet, measurement: Measurement, budget: float) -> float:
+    """The keep threshold of ``threshold_within`` for greedy decisions, ``budget`` being a mean share of dense MACs.
 
     Raises:
         OutOfReachError: when even the strictest threshold costs more than the budget.
     """
-
-    def share(threshold: float) -> float:
-        return evaluate(model, val, model.greedy(threshold), device, precision, prices).macs_ratio
-
-    return threshold_within(
-        budget, share, "without the last network it" if model.backbone.second else "keeping nothing"
-    )
+    least = "without the last network it" if model.backbone.second else "keeping nothing"
+    return threshold_within(budget, lambda threshold: measurement.share(model, threshold), least)
 
 
 def threshold_within(budget: float, share: Callable[[float], float], least: str = "keeping nothing") -> float:
@@ -79,17 +86,7 @@ def threshold_within(budget: float, share: Callable[[float], float], least: str 
     return _threshold(point)
 
 
-def center_threshold(
-    model: LCNet,
-    train: Dataset,
-    val: Dataset,
-    budget: float,
-    device: torch.device,
-    precision: Precision = "fp32",
-    images: int = 4000,
-    rounds: int = 2,
-    prices: PriceRange | None = None,
-) -> float:
+def center_threshold(model: LCNet, measurement: Measurement, budget: float, rounds: int = 2) -> float:
     """Shift keep logits, in place, so that greedy decisions at 1/2 stay within a budget on validation images.
 
     All of them, or of several networks the last one's.
@@ -98,14 +95,9 @@ def center_threshold(
 
     Args:
         model: changed in place: its keep logits, and BatchNorm's statistics.
-        train: training images, for the statistics.
-        val: validation images, never test images.
+        measurement: of what decisions spend.
         budget: mean share of dense MACs, gates included.
-        device: where to compute.
-        precision: as for ``evaluate``.
-        images: how many training images to average the statistics over.
         rounds: of statistics, then threshold.
-        prices: as for ``calibrate_threshold``.
 
     Returns:
         What was added to the keep logits, all rounds together.
@@ -116,9 +108,8 @@ def center_threshold(
     total = 0.0
     try:
         for _ in range(rounds):
-            recalibrate(model, train, model.greedy(), device, precision, images, prices)
-            threshold = calibrate_threshold(model, val, budget, device, precision, prices=prices)
-            shift = -threshold_logit(threshold)
+            measurement.recalibrate(model)
+            shift = -threshold_logit(calibrate_threshold(model, measurement, budget))
             model.shift_logits(shift)
             total += shift
     except OutOfReachError:
@@ -155,20 +146,13 @@ def meet_budget(
     if not prices.is_one:
         model.price.fill_(calibrate_price(model, val, budget, prices, device))
         return f"budget {budget:g}: met on validation images at price {float(model.price):.3g}", 0.0
-    shift = center_threshold(model, train, val, budget, device)
+    shift = center_threshold(model, Measurement(train, val, device), budget)
     threshold = 1 / (1 + math.exp(shift))
     said = f"budget {budget:g}: met on validation images with keep threshold {threshold:.3f}, BatchNorm recalibrated"
     return said, shift
 
 
-def calibrate_price(
-    model: LCNet,
-    val: Dataset,
-    budget: float,
-    prices: PriceRange,
-    device: torch.device,
-    precision: Precision = "fp32",
-) -> float:
+def calibrate_price(model: LCNet, val: Dataset, budget: float, prices: PriceRange, device: torch.device) -> float:
     """The price of ``price_within`` for greedy decisions of a policy for a range of prices, on validation images.
 
     Args:
@@ -177,14 +161,13 @@ def calibrate_price(
         budget: mean share of dense MACs, gates included.
         prices: the range it was trained for.
         device: where to compute.
-        precision: as for ``evaluate``.
 
     Raises:
         UserError: when even the highest price costs more than the budget.
     """
 
     def share(price: float) -> float:
-        return evaluate(model, val, model.greedy(), device, precision, torch.full((len(val),), price)).macs_ratio
+        return evaluate(model, val, model.greedy(), device, prices=torch.full((len(val),), price)).macs_ratio
 
     return price_within(budget, share, prices)
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lcnet_rl import distributed
 from lcnet_rl.backbones import Backbone
-from lcnet_rl.batchnorm import even_batches, fresh_statistics
+from lcnet_rl.batchnorm import batch_norms, even_batches, fresh_statistics
 from lcnet_rl.data import Dataset
 from lcnet_rl.device import Precision, autocast
 
+BATCH = 500
+"""Images at once; BatchNorm's statistics are those of batches of about as many."""
+CALIBRATION_IMAGES = 4000
+"""Training images that they are averaged over."""
+
 
 @torch.no_grad()
-def recalibrate_dense(
-    backbone: Backbone, train: Dataset, device: torch.device, precision: Precision = "fp32", images: int = 4000
-) -> None:
+def recalibrate_dense(backbone: Backbone, train: Dataset, device: torch.device, precision: Precision = "fp32") -> None:
     """Set BatchNorm's running statistics to those of the whole network, on training images without augmentation.
 
     Those gathered while it dropped layers are of other networks.
@@ -25,12 +28,10 @@ def recalibrate_dense(
         train: training images, never validation or test images.
         device: where to compute.
         precision: of the passes.
-        images: how many images to average over.
     """
-    norms = [module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d)]
     backbone.train()
-    with fresh_statistics(norms), distributed.alone(), autocast(device, precision):
-        for batch in even_batches(train.sample(images).images, 500):
+    with fresh_statistics(batch_norms(backbone)), distributed.alone(), autocast(device, precision):
+        for batch in even_batches(train.sample(CALIBRATION_IMAGES).images, BATCH):
             backbone(batch.to(device))
     backbone.eval()
     distributed.share_weights(backbone)
@@ -43,11 +44,9 @@ def soft_labels(teacher: Backbone, images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def dense_accuracy(
-    backbone: Backbone, dataset: Dataset, device: torch.device, precision: Precision = "fp32", batch_size: int = 500
-) -> float:
+def dense_accuracy(backbone: Backbone, dataset: Dataset, device: torch.device, precision: Precision = "fp32") -> float:
     """Accuracy in [0, 1] of the whole backbone, in eval mode (in which it is left)."""
-    return accuracy_of(dense_predictions(backbone, dataset, device, precision, batch_size), dataset)
+    return accuracy_of(dense_predictions(backbone, dataset, device, precision), dataset)
 
 
 def accuracy_of(predictions: Tensor, dataset: Dataset) -> float:
@@ -57,12 +56,12 @@ def accuracy_of(predictions: Tensor, dataset: Dataset) -> float:
 
 @torch.no_grad()
 def dense_predictions(
-    backbone: Backbone, dataset: Dataset, device: torch.device, precision: Precision = "fp32", batch_size: int = 500
+    backbone: Backbone, dataset: Dataset, device: torch.device, precision: Precision = "fp32"
 ) -> Tensor:
     """The classes that the whole backbone predicts, (N,), int64, on the CPU; in eval mode (in which it is left)."""
     backbone.eval()
     parts = []
-    for images in dataset.images.split(batch_size):
+    for images in dataset.images.split(BATCH):
         with autocast(device, precision):
             parts.append(backbone(images.to(device)).argmax(1).cpu())
     return torch.cat(parts)

@@ -36,8 +36,8 @@ class Gated(Decisions):
         """
         super().__init__()
         self.spec = spec
-        # Set while a pass in train mode must not count towards the running statistics of the gates' inputs.
-        self.statistics_kept = False
+        # Unset while a pass in train mode must not count towards the running statistics of the gates' inputs.
+        self.counts_in = True
         self.backbone = backbone
         self.classes = backbone.spec.classes
         blocks, behind = backbone.own_blocks, backbone.networks[1:]
@@ -167,7 +167,7 @@ class Gated(Decisions):
 
     def _count_in(self, block: int, features: Tensor) -> None:
         """Let a training pass's gate input (B, I) move the running statistics that it is standardised by."""
-        if self.training and torch.is_grad_enabled() and not self.statistics_kept:
+        if self.training and torch.is_grad_enabled() and self.counts_in:
             cast(Standardize, self.standardizers[block]).update(features[:, :-1])
 
     def _l_net(self, block: int) -> LNet:

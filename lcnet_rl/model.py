@@ -13,6 +13,8 @@ networks behind the first one see just the images that keep them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import cast
 
@@ -21,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lcnet_rl.backbones import IMAGE_SIZE, Backbone, pool, scale_channels
+from lcnet_rl.batchnorm import batch_norms, frozen_statistics
 from lcnet_rl.device import no_autocast
 from lcnet_rl.errors import UserError
 from lcnet_rl.gated import Gated
@@ -206,5 +209,14 @@ class LCNet(Gated):
 
     def norms(self) -> list[nn.BatchNorm2d]:
         """The BatchNorms whose statistics depend on the decisions: those of the first network."""
-        parts = (self.backbone.stem, self.backbone.blocks)
-        return [module for part in parts for module in part.modules() if isinstance(module, nn.BatchNorm2d)]
+        return [*batch_norms(self.backbone.stem), *batch_norms(self.backbone.blocks)]
+
+    @contextmanager
+    def statistics_frozen(self) -> Iterator[None]:
+        """Passes in train mode inside use their batch's statistics, and move no running ones, the gates' neither."""
+        self.counts_in = False
+        try:
+            with frozen_statistics(batch_norms(self)):
+                yield
+        finally:
+            self.counts_in = True

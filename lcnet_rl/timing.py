@@ -79,6 +79,6 @@ def race(
     return seconds
 
 
-def compare(this: Callable[[], object], other: Callable[[], object], trials: int, warmup: int = 2) -> Comparison:
+def compare(this: Callable[[], object], other: Callable[[], object], trials: int) -> Comparison:
     """``race`` of two: ``this`` is the numerator of the ratio, ``other`` the denominator."""
-    return Comparison(*race({"this": lambda _: this(), "other": lambda _: other()}, trials, warmup).values())
+    return Comparison(*race({"this": lambda _: this(), "other": lambda _: other()}, trials).values())

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from agents.deciders import drawn, greedy_keeps
 from agents.estimators import (
     batch_mean,
     bernoulli_entropy,
@@ -67,7 +68,7 @@ def toy() -> Toy:
     strings = torch.tensor(list(itertools.product((0.0, 1.0), repeat=9))).view(512, 3, 3).transpose(0, 1)
     images = torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8)
     labels = torch.tensor([1])
-    rollout = sample(model, images.expand(512, -1, -1, -1), PRICE, 1, BOUND, None, lambda p, seen: strings[seen.block])
+    rollout = sample(model, images.expand(512, -1, -1, -1), PRICE, 1, BOUND, lambda p, seen: strings[seen.block])
     p = rollout.probabilities[:, 0]
     weights = torch.where(strings > 0, p, 1 - p).prod(2).prod(0)
     return Toy(model, images, labels, rollout, weights)
@@ -100,7 +101,7 @@ def estimates(toy: Toy, reward: Reward, baseline: str, cost_gradient: str, contr
         one.costs.expand(-1, IMAGES),
         one.potentials.expand(-1, IMAGES),
     )
-    greedy = sample(toy.model, toy.images, PRICE, 1, 0.0, None, lambda p, _: (p > 0.5).float())
+    greedy = sample(toy.model, toy.images, PRICE, 1, 0.0, greedy_keeps)
     expanded = Rollout(
         **{
             f.name: getattr(greedy, f.name).expand(
@@ -178,7 +179,7 @@ def test_the_mean_field_baseline_prices_compute_as_the_reward_does(reward: str) 
     images, labels = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8), torch.arange(6) % 3
     shape, price = create_reward(reward), torch.full((6,), 2.0)
     # Decisions are as good as certain, so what a pass is worth is what was expected, but for correctness.
-    rollout = sample(model, images, price, 1, 0.0, torch.Generator().manual_seed(0))
+    rollout = sample(model, images, price, 1, 0.0, drawn(torch.Generator().manual_seed(0)))
     field = mean_field(model, images, labels, price, shape, 0.0)
     correct = judge(rollout.logits, labels).correct[0]
     shift = (
@@ -196,7 +197,7 @@ def test_sampled_decisions_come_at_their_probabilities() -> None:
     model = LCNet(create_backbone("resnet8", 3, 4), "both", groups=2, keep_bias=0.4).eval()
     images = torch.zeros(4000, 3, 32, 32, dtype=torch.uint8)
     with torch.no_grad():
-        rollout = sample(model, images, 0.0, 1, 0.1, torch.Generator().manual_seed(0))
+        rollout = sample(model, images, 0.0, 1, 0.1, drawn(torch.Generator().manual_seed(0)))
     rate, p = rollout.actions.mean((1, 2)), rollout.probabilities[:, 0, 0]
     assert torch.allclose(p, 0.1 + 0.8 * torch.tensor(0.4).sigmoid(), atol=1e-6)
     assert ((rate - p).abs() < 4.5 * (p * (1 - p) / 4000).sqrt()).all()
@@ -268,6 +269,19 @@ def test_entropy_and_information_of_known_policies(toy: Toy) -> None:
     assert policy_entropy(with_probabilities(split)) < 1e-3
 
 
+def test_bits_that_no_block_has_do_not_count_in_entropy_and_information(toy: Toy) -> None:
+    nobody = torch.zeros(3, 1, 512, 2)
+    for probability in (0.0, 0.3, 1.0):
+        wider = replace(
+            toy.rollout,
+            probabilities=torch.cat((toy.rollout.probabilities, nobody + probability), -1),
+            consulted=torch.cat((toy.rollout.consulted, nobody), -1),
+        )
+        for bonus in (policy_entropy, decision_information):
+            assert bonus(toy.rollout) > 1e-3
+            torch.testing.assert_close(bonus(wider), bonus(toy.rollout))
+
+
 def test_gradients_of_rollouts_keep_the_channels_last_layout() -> None:
     model = LCNet(create_backbone("resnet8", 3, 4), "both", groups=2).train()
     layouts = []
@@ -277,7 +291,7 @@ def test_gradients_of_rollouts_keep_the_channels_last_layout() -> None:
                 lambda _, __, out: layouts.append(out[0].is_contiguous(memory_format=torch.channels_last))
             )
     images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
-    sample(model, images, 0.0, 2, 0.0, None).logits.square().sum().backward()
+    sample(model, images, 0.0, 2, 0.0, drawn(None, 2)).logits.square().sum().backward()
     assert layouts == [True] * 7, "in another layout a joint step takes 1.5 times as long"
 
 

@@ -67,6 +67,18 @@ def test_reinforce_moves_its_policy_as_fast_as_the_schedule_says(tmp_path: Path)
         assert agent.gate_optimizer.param_groups[0]["lr"] == config.gate_lr * agent.schedule.settling(step)
 
 
+def test_backbone_and_scales_learn_at_a_rate_that_rises_for_a_tenth_of_the_steps_and_then_falls(tmp_path: Path) -> None:
+    config = ReinforceConfig(epochs=40, batch_size=16, lr=0.4, probe_lr=0.003)
+    agent = small_agent(config, tmp_path)
+    for step, factor in ((0, 1 / 4), (3, 1.0), (22, 1 / 2), (31, 1 / 4), (39, 1 / 36)):
+        agent.step = step
+        scalars = agent.joint_step()
+        rates = [group["lr"] for group in agent.finetuner.weight_optimizer.param_groups]
+        assert rates == pytest.approx([0.4 * factor] * 3), "matrices, vectors, scales"
+        assert scalars["train/learning_rate"] == pytest.approx(0.4 * factor)
+        assert [group["lr"] for group in agent.finetuner.probe_optimizer.param_groups] == [0.003]
+
+
 def test_what_decisions_weigh_decays_and_what_they_add_does_not(tmp_path: Path) -> None:
     agent = small_agent(ReinforceConfig(batch_size=16, gate_weight_decay=0.1, gate_lr=0.01), tmp_path)
     layers = [gate.keep for gate in agent.model.gates()]

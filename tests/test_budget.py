@@ -12,8 +12,10 @@ from test_evaluate import CPU, tiny_set
 from test_model import undecided_lcnet
 
 from lcnet_rl.budget import (
+    Measurement,
     calibrate_price,
     calibrate_threshold,
+    center_threshold,
     meet_budget,
     price_within,
     smallest,
@@ -48,7 +50,7 @@ def test_the_threshold_is_the_smallest_that_meets_the_budget(share_of_range: flo
 
     loosest, strictest = share(1 / (1 + math.exp(12))), share(1 / (1 + math.exp(-12)))
     budget = strictest + share_of_range * (loosest - strictest)
-    threshold = calibrate_threshold(model, data, budget, CPU)
+    threshold = calibrate_threshold(model, Measurement(data, data, CPU), budget)
     assert share(threshold) <= budget
     slightly_smaller = math.log(threshold / (1 - threshold)) - 0.006
     assert share(1 / (1 + math.exp(-slightly_smaller))) > budget
@@ -56,7 +58,7 @@ def test_the_threshold_is_the_smallest_that_meets_the_budget(share_of_range: flo
 
 def test_a_generous_budget_keeps_everything_with_the_largest_threshold_that_does() -> None:
     model, data = undecided_lcnet(), tiny_set()
-    threshold = calibrate_threshold(model, data, 2.0, CPU)
+    threshold = calibrate_threshold(model, Measurement(data, data, CPU), 2.0)
     everything = evaluate(model, data, model.keep_everything, CPU).macs_ratio
     assert evaluate(model, data, model.greedy(threshold), CPU).macs_ratio == everything
     slightly_larger = math.log(threshold / (1 - threshold)) + 0.006
@@ -86,7 +88,7 @@ def test_an_impossible_budget_is_refused_with_the_least_possible_one(decides: De
     nothing = torch.zeros(model.depth, 13, model.action_size)
     least = evaluate(model, tiny_set(), nothing, CPU).macs_ratio
     with pytest.raises(UserError, match=rf"budget of 0\.010: keeping nothing still costs {least:.3f}"):
-        calibrate_threshold(model, tiny_set(), 0.01, CPU)
+        calibrate_threshold(model, Measurement(tiny_set(), tiny_set(), CPU), 0.01)
 
 
 def test_the_least_possible_is_what_was_measured() -> None:
@@ -118,6 +120,20 @@ def test_a_model_that_keeps_less_at_a_higher_price_meets_a_budget_by_it() -> Non
     assert torch.equal(model.price, before)
     with pytest.raises(UserError, match=r"no price in 0\.1\.\.1\.6 meets a budget of 0\.010: at 1\.6 it still"):
         calibrate_price(model, data, 0.01, prices, CPU)
+
+
+def test_every_round_of_centring_starts_from_statistics_of_the_decisions_so_far() -> None:
+    data = tiny_set()
+    measurement, models = Measurement(data, data, CPU), [undecided_lcnet() for _ in range(2)]
+    for model in models:
+        model.shift_logits(2.0)
+    budget = 0.7 * evaluate(models[0], data, models[0].greedy(), CPU).macs_ratio
+    both = center_threshold(models[0], measurement, budget)
+    first, second = (center_threshold(models[1], measurement, budget, rounds=1) for _ in range(2))
+    assert first != 0 != second, "decisions change in both rounds"
+    assert both == first + second
+    for mine, theirs in zip(models[0].state_dict().values(), models[1].state_dict().values(), strict=True):
+        torch.testing.assert_close(mine, theirs)
 
 
 def test_a_budget_beyond_everything_is_refused_as_percent_would_be() -> None:

@@ -18,9 +18,10 @@ from torch.nn import functional as F
 from lcnet_rl import evaluate as module
 from lcnet_rl import plots
 from lcnet_rl.data import Dataset
-from lcnet_rl.evaluate import evaluate, recalibrate, replay
+from lcnet_rl.evaluate import evaluate, recalibrate, replay, spread_prices
 from lcnet_rl.model import LCNet
 from lcnet_rl.plots import picture_paths
+from lcnet_rl.rewards import PriceRange
 from lcnet_rl.rewards.shapes import Quadratic
 from lcnet_rl.spec import Decides
 
@@ -152,6 +153,17 @@ def test_recalibration_leaves_the_statistics_of_the_gates_inputs_alone() -> None
     before = copy.deepcopy(model.standardizers.state_dict())
     recalibrate(model, tiny_set(), model.greedy(), CPU)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.standardizers.state_dict().items())
+
+
+@pytest.mark.parametrize("batch", [250, 500])
+def test_prices_cover_their_range_evenly_in_every_batch(batch: int) -> None:
+    prices = PriceRange(0.05, 1.6)
+    spread = spread_prices(prices, 4000)
+    assert spread.shape == (4000,)
+    even = (torch.arange(batch) + 0.5) / batch
+    for part in spread.split(batch):
+        places = (part / 0.05).log() / math.log(1.6 / 0.05)  # in [0, 1], even in the price's logarithm
+        assert float((places.sort().values - even).abs().max()) < 2.5 / batch
 
 
 def test_bf16_changes_logits_but_no_bill_of_fixed_decisions() -> None:

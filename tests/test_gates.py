@@ -50,6 +50,24 @@ def test_standardising_folds_into_the_layer_that_follows(dtype: torch.dtype) -> 
     assert torch.equal(layer.weight, before)
 
 
+def test_statistics_are_plain_means_over_100_batches_and_then_forget_one_percent_a_batch() -> None:
+    standardize = Standardize(5)
+    batches = (
+        torch.randn(160, 8, 5, generator=torch.Generator().manual_seed(0)) + torch.linspace(0, 3, 160)[:, None, None]
+    )
+    means, variances = batches.mean(1), batches.var(1, correction=0)
+    for batch in batches[:100]:
+        standardize.update(batch)
+    torch.testing.assert_close(standardize.mean, means[:100].mean(0))
+    torch.testing.assert_close(standardize.var, variances[:100].mean(0))
+    for batch in batches[100:]:
+        standardize.update(batch)
+    fresh = 0.01 * 0.99 ** torch.arange(59, -1, -1)[:, None]
+    for got, each in ((standardize.mean, means), (standardize.var, variances)):
+        torch.testing.assert_close(got, 0.99**60 * each[:100].mean(0) + (fresh * each[100:]).sum(0))
+    assert int(standardize.count) == 160
+
+
 def test_a_scale_at_exactly_one_still_gets_a_gradient() -> None:
     gate = CNet(8, 2, 6, 2.0)
     gate.scales(FEATURES).sum().backward()

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from test_backbones import noise, tiny_backbone
 from torch import nn
 
-from lcnet_rl import pretrain
+from lcnet_rl import dense, pretrain
 from lcnet_rl.backbones import Backbone, BackboneSpec, build, create_backbone
 from lcnet_rl.commands import main
 from lcnet_rl.data import Dataset
@@ -305,14 +305,15 @@ def test_training_learns_an_easy_set_and_logs_every_epoch(tmp_path: Path) -> Non
     assert float(rows[-1]["train/loss"]) < float(rows[0]["train/loss"])
 
 
-def test_dense_accuracy_counts_right_images_whatever_the_batch_size() -> None:
+def test_dense_accuracy_counts_right_images_whatever_the_batch_size(monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = tiny_backbone(classes=3).train()
     data = coloured(20)
     with torch.no_grad():
         predictions = [int(backbone.eval()(image[None]).argmax()) for image in data.images]
     right = sum(p == label for p, label in zip(predictions, data.labels.tolist(), strict=True))
     for batch_size in (1, 7, 500):
-        assert dense_accuracy(backbone.train(), data, CPU, batch_size=batch_size) == right / 20
+        monkeypatch.setattr(dense, "BATCH", batch_size)
+        assert dense_accuracy(backbone.train(), data, CPU) == right / 20
     assert not backbone.training
 
 

@@ -16,7 +16,7 @@ from test_agents_runs import noise, stop_after
 from test_commands import failing
 from torch.utils.flop_counter import FlopCounterMode
 
-from agents.deciders import gumbel, rounded
+from agents.deciders import drawn, gumbel, rounded
 from agents.reinforce import Reinforce
 from agents.rivals.blockdrop import BlockDrop, BlockDropConfig
 from agents.rivals.convnet_aig import ConvNetAIG, ConvNetAIGConfig
@@ -211,7 +211,7 @@ def test_blockdrops_decisions_set_in_from_the_last_block(tmp_path: Path) -> None
     assert free == [2, 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0]
     trainer.step = 0
     generator = torch.Generator().manual_seed(0)
-    rollout = trainer.roll(noisy(16), torch.zeros(16), 1, generator, bound=0.2)
+    rollout = trainer.roll(noisy(16), torch.zeros(16), 1, drawn(generator), 0.2)
     assert rollout.actions[:2].eq(1).all()
     assert not rollout.consulted[:2].any()
     assert rollout.consulted[2].all()
@@ -312,12 +312,6 @@ def test_from_the_command_line_to_an_evaluation(
         (["--price", "0.1..1"], "give one --price"),
         (["--reward", "budget:target=0.9"], "up to convnet-aig's target 0.7: give another one"),
         (["--rollouts", "4"], "no use for --rollouts"),
-        (["--baseline", "mean-field"], "no use for --baseline"),
-        (["--control-variate", "first-order"], "no use for --control-variate"),
-        (["--bound", "0.1"], "no use for --bound"),
-        (["--entropy", "0.01"], "no use for --entropy"),
-        (["--information", "0.03"], "no use for --information"),
-        (["--price-schedule", "cosine"], "no use for --price-schedule"),
     ],
 )
 def test_convnet_aig_refuses_what_it_has_no_use_for_in_its_own_words(
@@ -329,11 +323,22 @@ def test_convnet_aig_refuses_what_it_has_no_use_for_in_its_own_words(
     )
 
 
+def test_settings_that_a_rival_would_ignore_are_refused() -> None:
+    policy_gradients = {"rollouts": 4, "baseline": "mean-field", "control_variate": "first-order", "bound": 0.2}
+    bonuses = {"entropy": 0.01, "information": 0.03}
+    ignored = [(ConvNetAIGConfig, {**policy_gradients, **bonuses, "price_schedule": "cosine"})]
+    for kind, settings in (*ignored, (SkipNetConfig, {"warmup_keep": 0.6})):
+        for name, value in settings.items():
+            with pytest.raises(UserError, match=f"has no use for --{name.replace('_', '-')}: leave it out"):
+                kind(**{name: value})
+
+
+@every_rival
 @pytest.mark.parametrize("tail", ["", "-1", "-2"])
-def test_convnet_aigs_committed_runs_have_settings_that_it_takes(tail: str) -> None:
-    run = REFERENCE / f"resnet20-65-convnet-aig{tail}"
+def test_a_rivals_committed_runs_have_settings_that_it_takes(rival: PolicyName, tail: str) -> None:
+    run = REFERENCE / f"resnet20-65-{rival}{tail}"
     config = parse(["--resume", str(run)], "train")
-    assert (config.algo, config.resume) == ("convnet-aig", run)
+    assert (config.algo, config.resume) == (rival, run)
 
 
 @pytest.mark.parametrize(("rival", "refused"), [("skipnet", True), ("blockdrop", False), ("convnet-aig", False)])

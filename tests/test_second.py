@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from agents.controls import fill
+from agents.deciders import drawn
 from agents.rollout import mean_field, sample
 from envs.observations import encode, observation_space
 from envs.process import Process
@@ -243,7 +244,7 @@ def test_training_reaches_both_networks_and_the_decision_between_them() -> None:
         nn.init.zeros_(gate.keep.weight)
         nn.init.zeros_(gate.keep.bias)
     labels = torch.arange(8)
-    rollout = sample(model, images(8), 0.5, 2, 0.03, torch.Generator().manual_seed(0))
+    rollout = sample(model, images(8), 0.5, 2, 0.03, drawn(torch.Generator().manual_seed(0), 2))
     assert rollout.actions.shape[0] == model.depth
     nn.functional.cross_entropy(rollout.logits.flatten(0, 1), labels.repeat(2)).backward()
     second = cast(Backbone, model.backbone.second)

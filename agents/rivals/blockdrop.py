@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from agents.deciders import Chooser, drawn
+from agents.deciders import Chooser
 from agents.estimators import Baseline, CostGradient
 from agents.reinforce import Reinforce
 from agents.reinforce_config import ReinforceConfig
@@ -58,22 +58,14 @@ class BlockDrop(Reinforce):
     algo = "blockdrop"
     config: BlockDropConfig
 
-    def roll(
-        self,
-        images: Tensor,
-        prices: Tensor,
-        rollouts: int,
-        generator: torch.Generator,
-        decide: Chooser | None = None,
-        bound: float = 0.0,
-    ) -> Rollout:
+    def roll(self, images: Tensor, prices: Tensor, rollouts: int, decide: Chooser, bound: float = 0.0) -> Rollout:
         """As ``Reinforce.roll``, but blocks before ``first_free`` are kept, and nobody was asked about them."""
-        first, free_choice = self.first_free(), decide or drawn(generator, rollouts)
+        first = self.first_free()
 
         def constrained(p: Tensor, observation: Observation) -> Tensor:
-            return torch.ones_like(p) if observation.block < first else free_choice(p, observation)
+            return torch.ones_like(p) if observation.block < first else decide(p, observation)
 
-        rollout = super().roll(images, prices, rollouts, generator, constrained, bound)
+        rollout = super().roll(images, prices, rollouts, constrained, bound)
         free = torch.arange(self.model.depth, device=self.device) >= first
         return replace(rollout, consulted=rollout.consulted * free[:, None, None, None])
 

@@ -10,13 +10,13 @@ price's rate, which earlier runs have: these are not used.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from agents.deciders import gumbel
 from agents.reinforce import Reinforce
-from agents.reinforce_config import ReinforceConfig
+from agents.reinforce_config import ReinforceConfig, refuse_unused
 from agents.rollout import Rollout
 from lcnet_rl.device import Stream, step_generator
 from lcnet_rl.distributed import global_mean
@@ -53,10 +53,7 @@ class ConvNetAIGConfig(ReinforceConfig):
             raise UserError(
                 f"reward {self.reward} charges nothing up to convnet-aig's target {self.target:g}: give another one"
             )
-        defaults = {field.name: field.default for field in fields(self)}
-        for name in UNUSED:
-            if getattr(self, name) != defaults[name]:
-                raise UserError(f"convnet-aig has no use for --{name.replace('_', '-')}: leave it out")
+        refuse_unused(self, "convnet-aig", UNUSED)
         super().__post_init__()
         check_values(self, lambda value: value > 0, "be > 0", "temperature", "rate_weight")
 
@@ -77,8 +74,7 @@ class ConvNetAIG(Reinforce):
         if not learning:
             return super().collect(images, labels, prices, learning)
         generator = step_generator(self.seed, self.step, self.device, Stream.DECISIONS)
-        decide = gumbel(generator, self.config.temperature)
-        rollout = self.roll(images, prices, 1, generator, decide)
+        rollout = self.roll(images, prices, 1, gumbel(generator, self.config.temperature))
         rates = global_mean(rollout.actions.mean((1, 2, 3)))
         return rollout, self.config.rate_weight * (rates - self.rate()).square().mean()
 

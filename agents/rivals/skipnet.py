@@ -19,14 +19,13 @@ from torch import Tensor
 from agents.deciders import rounded
 from agents.estimators import Baseline, CostGradient
 from agents.reinforce import Reinforce
-from agents.reinforce_config import ReinforceConfig
+from agents.reinforce_config import ReinforceConfig, refuse_unused
 from agents.rollout import Rollout
-from lcnet_rl.device import Stream, step_generator
 
 
 @dataclass(frozen=True)
 class SkipNetConfig(ReinforceConfig):
-    """SkipNet's settings, where they differ from the joint agent's; ``warmup_keep`` is not used."""
+    """SkipNet's settings, where they differ from the joint agent's; its warm-up has no random decisions to set."""
 
     reward: str = "confidence"
     rollouts: int = 1
@@ -36,6 +35,10 @@ class SkipNetConfig(ReinforceConfig):
     bound: float = 0.1
     """Supervised gates end nearly certain to keep, and without this much exploration a short training never finds out
     what may be skipped. The target is met by rollouts, and so must exceed what this share of all blocks costs."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        refuse_unused(self, "skipnet", ["warmup_keep"])
 
 
 class SkipNet(Reinforce):
@@ -47,5 +50,4 @@ class SkipNet(Reinforce):
         """As ``Reinforce.collect``, but in the warm-up the gates decide, and learn from the task's loss."""
         if self.step >= self.schedule.policy:
             return super().collect(images, labels, prices, learning)
-        generator = step_generator(self.seed, self.step, self.device, Stream.DECISIONS)
-        return self.roll(images, prices, 1, generator, rounded), torch.zeros((), device=self.device)
+        return self.roll(images, prices, 1, rounded), torch.zeros((), device=self.device)
