@@ -174,7 +174,7 @@ def test_a_shape_that_does_not_pay_by_step_pays_with_the_last() -> None:
 
 def linear_on_the_grid(judged: Judgement, share: torch.Tensor, price: torch.Tensor) -> torch.Tensor:
     """Linear where rewards are tried, and all the same between two of these shares."""
-    return judged.correct - price * torch.where((share > 0.11) & (share < 0.19), share * 0 + 0.11, share)
+    return judged.correct - price * torch.where((share > 0.1301) & (share < 0.1399), share * 0 + 0.13, share)
 
 
 def test_a_function_that_is_linear_on_the_grid_only_ends_the_episode_that_has_another_share() -> None:
