@@ -19,8 +19,8 @@ from lcnet_rl.report import whole
 BELOW = 4
 """Points of accuracy that are drawn below the worst control."""
 MARGIN, ABOVE = 0.1, 0.05
-"""What is left free to the left of the cheapest point, as a share of the MACs that are shown, and above the best one,
-as a share of the accuracies: less than from one tick to the next, so that none is above 100 %."""
+"""What is left free on both sides of the points, as a share of the MACs that are shown, and above the best one, as a
+share of the accuracies: less than from one tick to the next, so that none is above 100 %."""
 
 
 def plot_tradeoff(summary: dict[str, Any], curve: list[tuple[float, float]], line: str, name: str, path: Path) -> None:
@@ -56,7 +56,9 @@ def plot_tradeoff(summary: dict[str, Any], curve: list[tuple[float, float]], lin
     # The line may go on to where nothing is kept.
     highest = max(accuracy for _, accuracy in [*points, *curve])
     axes.set_ylim(100 * lowest, 100 * (highest + ABOVE * (highest - lowest)))
-    axes.set_xlim(left=(min(shown) - MARGIN * (max(shown) - min(shown))) / 1e6)
+    cheapest, dearest = min(shown), max(shown)
+    room = MARGIN * (dearest - cheapest)
+    axes.set_xlim((cheapest - room) / 1e6, (dearest + room) / 1e6)
     title = f"{name}: {summary['backbone']} on {summary['dataset']}/{summary['split']}"
     axes.set_title(title, fontsize="medium")  # a run that is named by its settings has a long name
     axes.grid(alpha=0.3)

@@ -129,6 +129,17 @@ def test_no_accuracy_above_a_hundred_percent_is_on_the_axis(
     assert max(shown) <= 100
 
 
+def test_points_fill_the_width_though_the_line_goes_on_to_where_nothing_is_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    nothing_kept = [(macs * 1e5, 0.1) for macs in range(1, 50)]
+    axes = tradeoff(0.9, nothing_kept, monkeypatch, tmp_path / "x.png")
+    left, right = axes.get_xlim()
+    places = [float(line.get_xdata()[0]) for line in axes.lines if len(line.get_xdata()) == 1]
+    room = plots.MARGIN * (max(places) - min(places))
+    assert (min(places) - left, right - max(places)) == pytest.approx((room, room))
+
+
 def test_a_policys_point_is_drawn_before_those_of_its_controls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     lines = {line.get_label(): line for line in tradeoff(0.9, [], monkeypatch, tmp_path / "tradeoff.png").lines}
     assert {"policy", "control: shuffled", "control: static"} <= lines.keys()
