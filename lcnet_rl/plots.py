@@ -51,9 +51,9 @@ def plot_tradeoff(summary: dict[str, Any], curve: list[tuple[float, float]], lin
     axes.set_ylabel("accuracy, %")
     points = [(summary["macs_mean"], summary["accuracy"]), (summary["dense_macs"], summary["dense_accuracy"])]
     points += [(control["macs_mean"], control["accuracy"]) for control in summary["controls"].values()]
+    # The line may go on to where nothing is kept.
     lowest = min(accuracy for _, accuracy in points) - BELOW / 100
     shown = [macs for macs, accuracy in [*points, *curve] if accuracy >= lowest]
-    # The line may go on to where nothing is kept.
     highest = max(accuracy for _, accuracy in [*points, *curve])
     axes.set_ylim(100 * lowest, 100 * (highest + ABOVE * (highest - lowest)))
     cheapest, dearest = min(shown), max(shown)

@@ -65,7 +65,7 @@ def summarize(
         "confidence": model.spec.confidence,
         "dataset": dataset.name,
         "split": dataset.split,
-        **({"files": dataset.digest} if dataset.digest else {}),
+        **({"fingerprint": dataset.fingerprint} if dataset.files else {}),
         "images": len(dataset),
         "correct": int(policy.correct.sum()),
         "controls": {

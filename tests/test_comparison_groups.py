@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import optuna
 import pytest
 import yaml
 from evaluated import make_run, summary
@@ -14,6 +15,7 @@ from lcnet_rl.commands.run_defaults import with_defaults
 from lcnet_rl.comparison.records import Record, differing, grouped, of_run, one_data_set
 from lcnet_rl.errors import UserError
 from lcnet_rl.pretrained import REFERENCE
+from lcnet_rl.sweep.study import OUTCOME, of_study
 
 
 def test_a_run_from_before_a_setting_existed_is_grouped_with_those_that_have_its_default() -> None:
@@ -46,17 +48,23 @@ def test_a_width_that_is_given_is_no_other_setting_than_the_same_one_found(tmp_p
     assert len(grouped(record for run in runs for record in of_run(run, "test"))) == 1
 
 
-def test_image_folders_with_the_same_files_are_one_data_set_wherever_they_are() -> None:
-    def record(dataset: str, **files: str) -> Record:
-        return Record(dataset, {}, summary(0.9, 0.5) | {"dataset": dataset} | files)
+def test_a_trial_is_of_the_same_setting_as_a_run_whose_width_was_given(tmp_path: Path) -> None:
+    (run,) = of_run(folder := Path(make_run(tmp_path / "agent", 1, 0, 0.9, 0.5)), "test")
+    settings = yaml.safe_load((folder / "config.yaml").read_text()) | {"seed": 1, "width": None}
+    outcome = {OUTCOME: {"settings": settings, "summary": summary(0.8, 0.5)}}
+    study = optuna.create_study()
+    study.add_trial(optuna.trial.create_trial(value=0.0, user_attrs=outcome))
+    (group,) = grouped([run, *of_study(study)])
+    assert group.accuracies == [0.9, 0.8]
 
-    here, moved, another = (
-        record("folder:a", files="1"),
-        record("folder:/b", files="1"),
-        record("folder:a/b", files="2"),
-    )
+
+def test_image_folders_with_the_same_images_are_one_data_set_wherever_they_are() -> None:
+    def record(dataset: str, **fingerprint: str) -> Record:
+        return Record(dataset, {}, summary(0.9, 0.5) | {"dataset": dataset} | fingerprint)
+
+    here, moved = record("folder:a", fingerprint="1"), record("folder:/b", fingerprint="1")
     assert one_data_set([here, moved, record("folder:a")]) == "folder:a"
-    for other in (another, record("folder:c"), record("shapes")):
+    for other in (record("folder:a/b", fingerprint="2"), record("folder:c"), record("shapes")):
         with pytest.raises(UserError, match=f"accuracies on folder:a .* and {other.name} .* cannot be compared"):
             one_data_set([here, other])
     with pytest.raises(UserError, match="cannot be compared"):

@@ -157,7 +157,11 @@ def test_of_a_moved_folder_it_is_said_how_to_find_it(root: Path, tmp_path: Path)
 
 
 def test_a_folder_that_is_named_without_its_kind_is_told_the_right_name(root: Path) -> None:
-    names = {f"{root}": f"folder:{root}", f"held-out:{root}": f"folder:{root}", "Folder:nowhere": "folder:nowhere"}
+    names = {
+        f"{root}": f"folder:{root}",
+        f"held-out:{root}": f"held-out:folder:{root}",
+        "Folder:nowhere": "folder:nowhere",
+    }
     for name, right in names.items():
         for ask in (lambda name: load_dataset(name, "train"), class_names):
             with pytest.raises(UserError, match=re.escape(f"did you mean {right}? known: cifar10, ")):
@@ -213,7 +217,7 @@ def test_what_is_not_looked_at_is_counted_once_in_one_line(
     [line] = [line for line in capsys.readouterr().out.splitlines() if "not looked at" in line]
     places = f"1 file in {root}/train, 1 folder in {root}/train/blue, 2 folders in {root}/test/blue"
     assert line == f"not looked at: {places}"
-    for split in ("val", "test"):
+    for split in ("val", "test", "train"):
         load_dataset(f"{kind}{root}", split)
     assert not capsys.readouterr().out
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,18 @@ def test_parts_of_a_set_carry_their_own_images_labels_and_difficulty() -> None:
         assert part.difficulty is not None
         assert everything.difficulty is not None
         assert part.difficulty.equal(everything.difficulty[index])
+
+
+def test_the_same_images_and_labels_have_one_fingerprint_under_any_name() -> None:
+    whole = load_dataset("shapes", "val")
+    renamed = replace(whole, name="folder:elsewhere", split="test", files=("x",) * len(whole))
+    assert whole.fingerprint == renamed.fingerprint
+    pixels, labels = whole.images.clone(), whole.labels.clone()
+    pixels[3, 1, 5, 5] ^= 1
+    labels[7] = (labels[7] + 1) % len(whole.classes)
+    half = whole.subset(range(0, len(whole), 2))
+    others = [replace(whole, images=pixels), replace(whole, labels=labels), half, load_dataset("shapes", "test")]
+    assert len({one.fingerprint for one in [whole, *others]}) == 5
 
 
 def test_validation_images_are_halved_class_by_class() -> None:

@@ -100,7 +100,7 @@ def evaluate_dense(config: Evaluate, settings: dict[str, Any]) -> None:
         "width": backbone.spec.width,
         "dataset": dataset.name,
         "split": dataset.split,
-        **({"files": dataset.digest} if dataset.digest else {}),
+        **({"fingerprint": dataset.fingerprint} if dataset.files else {}),
         "images": len(dataset),
         "train_seed": settings["seed"],
         "command": command_line(),

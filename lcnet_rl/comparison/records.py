@@ -148,7 +148,7 @@ def of_run(run: Path, split: Split) -> list[Record]:
             shown = {f"{EVALUATE}budget": summary["budget"]}
         elif several:
             shown = {f"{EVALUATE}price": summary["price"]}
-        told = {**experiment(settings), "width": summary["width"], **code, **shown}
+        told = {**with_width(settings, summary), **code, **shown}
         records.append(Record(str(run), told, summary, table_beside(path), run))
     return records
 
@@ -163,7 +163,7 @@ def of_dense(run: Path, split: Split) -> Record:
     if not path.is_file():
         raise UserError(f"{run} has no {path.name}; first: lcnet-rl evaluate {quote(str(run))} --split {split}")
     summary = {"controls": {}, **_read_summary(path, NEEDED)}
-    settings = {**experiment(read_config(run)), "width": summary["width"], **dotted({MODULES: recorded_modules(run)})}
+    settings = {**with_width(read_config(run), summary), **dotted({MODULES: recorded_modules(run)})}
     return Record(str(run), settings, summary, table_beside(path), run)
 
 
@@ -172,6 +172,11 @@ def _read_summary(path: Path, needed: Iterable[str]) -> dict[str, Any]:
     if missing := [name for name in needed if name not in summary]:
         raise UserError(f"{path} has no {missing[0]}: lcnet-rl evaluate {quote(str(path.parent))} writes it anew")
     return summary
+
+
+def with_width(settings: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, Any]:
+    """``experiment`` of a network that was evaluated, whose width is known where it was left to what it starts from."""
+    return {**experiment(settings), "width": summary["width"]}
 
 
 def experiment(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -253,7 +258,7 @@ def differing(groups: Sequence[Group], filled: Fill = dict) -> dict[str, list[An
 
 
 def one_data_set(records: Sequence[Record]) -> str:
-    """The data set of all records: of image folders that hold the same files, the first one's name.
+    """The data set of all records; of image folders with the same images, which may have been moved, the first's name.
 
     Raises:
         UserError: when there are several, or none.
@@ -269,5 +274,5 @@ def one_data_set(records: Sequence[Record]) -> str:
 
 
 def _same_images(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two evaluations are on one data set, or on image folders with files of the same names."""
-    return one["dataset"] == other["dataset"] or one.get("files", one["dataset"]) == other.get("files")
+    """Whether two evaluations are on one data set, by its name, or on the same images of files."""
+    return one["dataset"] == other["dataset"] or one.get("fingerprint", "") == other.get("fingerprint")

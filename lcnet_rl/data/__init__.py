@@ -6,6 +6,7 @@ Anything above may import it; it imports nothing of models, environments or agen
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from lcnet_rl.data import cifar10, folder, shapes
@@ -18,6 +19,8 @@ from lcnet_rl.errors import UserError, unknown_name
 __all__ = ["NAMES", "SPLITS", "Dataset", "Split", "base_name", "class_names", "load_dataset", "place"]
 
 NAMES = ("cifar10", "shapes", "folder:PATH", "held-out:NAME")
+CLASSES = {"cifar10": cifar10.CLASSES, "shapes": shapes.CLASSES}
+"""Of the sets that are always the same ones."""
 HELD_OUT = "held-out:"
 """Before a name: the same test images, but the validation images are halved into training and validation images."""
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -43,10 +46,12 @@ def load_dataset(name: str, split: Split, data_root: Path | str | None = None) -
     """
     if split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
-    images = _load(name, split, data_root)
     kind, _, path = base_name(name).partition(":")
+    if not (kind == "folder" and path) and base_name(name) not in CLASSES:
+        raise _unknown(name, data_root)
+    images = _load(name, split, data_root)
     if split == "train" and kind == "folder":
-        by_main(folder.say_left_out)(folder.left_out(_folder(path, data_root)))
+        _say_left_out(tuple(folder.left_out(_folder(path, data_root))))
     return images
 
 
@@ -58,14 +63,12 @@ def _load(name: str, split: Split, data_root: Path | str | None) -> Dataset:
         return replace(held_out_half(_load(own, "val", data_root), split), name=name)
     part: Part = "test" if split == "test" else "train"
     kind, _, path = name.partition(":")
-    if kind == "folder" and path:
+    if kind == "folder":
         images = replace(folder.load(_folder(path, data_root), part), name=name)
     elif name == "cifar10":
         images = cifar10.load(resolve_root(data_root), part)
-    elif name == "shapes":
-        images = shapes.load(part)
     else:
-        raise _unknown(name, data_root)
+        images = shapes.load(part)
     return images if split == "test" else training_part(images, split)
 
 
@@ -86,10 +89,9 @@ def class_names(name: str, data_root: Path | str | None = None) -> tuple[str, ..
     kind, _, path = own.partition(":")
     if kind == "folder" and path:
         return folder.class_names(_folder(path, data_root))
-    known = {"cifar10": cifar10.CLASSES, "shapes": shapes.CLASSES}
-    if own not in known:
-        raise _unknown(own, data_root)
-    return known[own]
+    if own not in CLASSES:
+        raise _unknown(name, data_root)
+    return CLASSES[own]
 
 
 def place(name: str, data_root: Path | str | None = None) -> str:
@@ -102,11 +104,19 @@ def place(name: str, data_root: Path | str | None = None) -> str:
 
 def _unknown(name: str, data_root: Path | str | None) -> UserError:
     """An error for a name of no data set, which may be that of a folder without ``folder:``, or with ``Folder:``."""
-    kind, _, path = name.partition(":")
-    meant = path if kind.lower() == "folder" else name
-    if meant and (meant != name or _folder(meant, data_root).is_dir()):
-        return UserError(f"unknown data set {name!r}; did you mean folder:{meant}? known: {', '.join(NAMES)}")
-    return unknown_name("data set", name, NAMES)
+    own = base_name(name)
+    kind, _, path = own.partition(":")
+    meant = path if kind.lower() == "folder" else own
+    if meant and (meant != own or _folder(meant, data_root).is_dir()):
+        right = f"{name.removesuffix(own)}folder:{meant}"
+        return UserError(f"unknown data set {name!r}; did you mean {right}? known: {', '.join(NAMES)}")
+    return unknown_name("data set", own, NAMES)
+
+
+@cache
+def _say_left_out(entries: tuple[Path, ...]) -> None:
+    """Say once a process (of several of one training, in the main one) what a folder holds that is not looked at."""
+    by_main(folder.say_left_out)(entries)
 
 
 def _folder(path: str, data_root: Path | str | None) -> Path:

@@ -6,6 +6,7 @@ CIFAR-sized sets fit in memory whole, so an epoch is indexing and augmentation i
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -59,6 +60,12 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for the same images with the same labels, in the same order, whatever they are called."""
+        content = self.images.contiguous().numpy().tobytes() + self.labels.contiguous().numpy().tobytes()
+        return hashlib.sha256(content).hexdigest()[:16]
 
     def sample(self, count: int) -> Dataset:
         """``count`` images, or all if there are fewer: always the same ones, from all over the set, shuffled."""

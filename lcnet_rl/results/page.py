@@ -44,12 +44,13 @@ has that one's too, but not those of networks behind it), and those of a narrowe
 10,000 images differ by 0.8 points by chance alone in one of twenty cases (twice the standard error near 91 %, images
 drawn anew).
 """
-TIME = """What `lcnet-rl bench RUN --json RUN/times.json` measured, where it was run: greedy decisions on validation
-images, against the fastest dense network in the same runtime, its own backbone or the one named (`--against`); a
-ratio below 1 is faster. Medians of trials in turn, and quartiles of the ratios of single trials, which tell how much
-these differ (at batch 1, images), not how sure the ratio is; *means* is the ratio of mean times, which count what the
-median of single images may leave out, those that take longer. On two cores of an EPYC or a Xeon; the file says which,
-where it was written since that is noted. MACs are those billed: the engine computes more where that is faster.
+TIME = """What `lcnet-rl bench RUN --precisions fp32 --json RUN/times.json` measured, where it was run: greedy
+decisions on validation images, against the fastest dense network in the same runtime, its own backbone or the one
+named (`--against`); a ratio below 1 is faster. Medians of trials in turn, and quartiles of the ratios of single
+trials, which tell how much these differ (at batch 1, images), not how sure the ratio is; *means* is the ratio of mean
+times, which count what the median of single images may leave out, those that take longer. On two cores of an EPYC or a
+Xeon; the file says which, where it was written since that is noted. MACs are those billed: the engine computes more
+where that is faster.
 """
 ABOUT = 0.05
 """How far MACs may differ that are called the same."""

@@ -172,7 +172,8 @@ def timings(runs: Iterable[Path], dataset: str) -> list[Timing]:
                     means = case.get("mean_ratio")
                     found.append(Timing(run.name, case["name"], share, ratio, (low, high), means, mine, rival, its))
         except KeyError as error:
-            raise UserError(f"{path} has no {error}: measure again with lcnet-rl bench {run} --json {path}") from error
+            again = f"lcnet-rl bench {run} --precisions fp32 --json {path}"
+            raise UserError(f"{path} has no {error}: measure again with {again}") from error
     return found
 
 

@@ -23,7 +23,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from lcnet_rl.comparison.records import Record, experiment
+from lcnet_rl.comparison.records import Record, with_width
 from lcnet_rl.errors import UserError, unknown_name
 from lcnet_rl.sweep.space import Space
 
@@ -120,10 +120,10 @@ def finished(study: Study) -> list[FrozenTrial]:
 def of_study(study: Study) -> list[Record]:
     """The records of a study's completed trials."""
     completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    outcomes = {trial.number: trial.user_attrs[OUTCOME] for trial in completed if OUTCOME in trial.user_attrs}
     return [
-        Record(f"{study.study_name}/{trial.number}", experiment(outcome["settings"]), outcome["summary"])
-        for trial in completed
-        if (outcome := trial.user_attrs.get(OUTCOME)) is not None
+        Record(f"{study.study_name}/{number}", with_width(outcome["settings"], outcome["summary"]), outcome["summary"])
+        for number, outcome in outcomes.items()
     ]
 
 
