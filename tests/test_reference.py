@@ -40,7 +40,7 @@ ONE_OF_EACH_KIND = (
     "resnet20-learned-64-26",
     "resnet20-learned-third-17",
 )
-IMAGES = 2_000
+IMAGES = 1_000
 """Test images on which an exported file is compared with the engine, and every run with what is recorded of it."""
 CERTAIN = 4
 """Standard errors that figures of some images may differ from those of all."""
