@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from test_agents_runs import noise
 
 from lcnet_rl.commands import demo, main
 from lcnet_rl.interrupt import Interrupted
 from lcnet_rl.runs import CONFIG, START
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("option", ["--runs", "--run"])
 def test_a_demo_that_is_stopped_while_pretraining_leaves_what_resuming_needs(
     option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -19,6 +19,7 @@ def test_a_demo_that_is_stopped_while_pretraining_leaves_what_resuming_needs(
     def stop(*_: object) -> None:
         raise Interrupted("lcnet-rl pretrain --resume", 1, 2)
 
+    monkeypatch.setattr(demo, "load_dataset", lambda _, split: noise(8, split))
     monkeypatch.setattr(demo.DenseTraining, "train", stop)
     monkeypatch.chdir(tmp_path)
     given = {"--runs": tmp_path / "mine", "--run": tmp_path / "mine" / "agent"}[option]
