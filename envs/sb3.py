@@ -94,8 +94,9 @@ class SB3VecEnv(VecEnv):
         return [None] * self.num_envs if frames is None else list(frames)
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """An attribute of the environment, once an index."""
-        return [getattr(self.env, attr_name)] * self._count(indices)
+        """An attribute of the environment, once an index; a space is that of one image."""
+        owner = self if attr_name in ("observation_space", "action_space") else self.env
+        return [getattr(owner, attr_name)] * self._count(indices)
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
         """Set an attribute of the environment, for all images whatever ``indices`` says."""

@@ -13,11 +13,12 @@ from gymnasium.wrappers.vector import RecordEpisodeStatistics
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import VecCheckNan
+from stable_baselines3.common.vec_env import DummyVecEnv, VecCheckNan
 from test_envs_process import tiny
 from test_envs_vector import arrays
 
 from envs.sb3 import SB3VecEnv
+from envs.single import LayerChannelSkipEnv
 from envs.vector import LayerChannelSkipVectorEnv
 from lcnet_rl.errors import UserError
 
@@ -115,6 +116,15 @@ def test_attributes_and_methods_are_those_of_the_environment_behind() -> None:
         env.step_wait()
     env.close()
     assert env.env.closed
+
+
+@pytest.mark.parametrize("name", ["observation_space", "action_space", "render_mode", "price", "decides"])
+def test_attributes_are_read_as_those_of_single_environments(name: str) -> None:
+    same = tiny()
+    theirs = DummyVecEnv([lambda: LayerChannelSkipEnv(**same)] * 4)
+    ours = SB3VecEnv(LayerChannelSkipVectorEnv(4, **same))
+    assert ours.get_attr(name) == theirs.get_attr(name)
+    assert ours.get_attr(name, indices=[0, 2]) == theirs.get_attr(name, indices=[0, 2])
 
 
 def test_frames_are_tiled() -> None:
