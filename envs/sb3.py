@@ -41,6 +41,7 @@ class SB3VecEnv(VecEnv):
             )
         self.env = env
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
+        self.metadata["render_fps"] = env.metadata["render_fps"]
         self._started = time.monotonic()
         self._returns = np.zeros(env.num_envs)
         self._actions: NDArray[Any] | None = None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any, cast
 
 import gymnasium
@@ -13,7 +15,7 @@ from gymnasium.wrappers.vector import RecordEpisodeStatistics
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv, VecCheckNan
+from stable_baselines3.common.vec_env import DummyVecEnv, VecCheckNan, VecVideoRecorder
 from test_envs_process import tiny
 from test_envs_vector import arrays
 
@@ -135,6 +137,14 @@ def test_frames_are_tiled() -> None:
     assert frames is not None
     assert frames.shape == (2 * one.shape[0], 2 * one.shape[1], 3)
     assert make().get_images() == [None] * 4
+
+
+def test_videos_run_as_fast_as_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "moviepy", ModuleType("moviepy"))  # a recorder only asks whether it is there
+    env = SB3VecEnv(LayerChannelSkipVectorEnv(4, render_mode="rgb_array", **tiny()))
+    recorder = VecVideoRecorder(env, str(tmp_path), lambda step: False)
+    assert recorder.frames_per_sec == env.env.metadata["render_fps"] == 2
+    assert env.metadata["render_modes"] == ["human", "rgb_array"]
 
 
 @pytest.mark.parametrize(("algorithm", "settings"), [(PPO, {"batch_size": 12}), (A2C, {})])
