@@ -60,7 +60,7 @@ class SkipVectorEnv(VectorEnv):
         Args:
             num_envs: images at a time.
             render_mode: None, ``"ansi"`` or ``"rgb_array"``.
-            max_episode_steps: accepted for ``make_vec`` and without effect: an episode is as long as the network.
+            max_episode_steps: at least the network's depth, so that it ends no episode; None and -1 are no limit.
             **settings: see ``envs.settings.Settings``.
 
         Raises:
@@ -71,6 +71,12 @@ class SkipVectorEnv(VectorEnv):
         self.render_mode = check_render_mode(render_mode)
         self.num_envs = num_envs
         self.process = Process(self.decides, settings_of(settings))
+        depth = self.process.model.depth
+        if max_episode_steps is not None and max_episode_steps != -1 and max_episode_steps < depth:
+            raise UserError(
+                f"max_episode_steps={max_episode_steps} cuts episodes of {depth} blocks short, which images in "
+                'lockstep cannot be: leave it out, or use vectorization_mode="sync"'
+            )
         self.single_observation_space = self.process.observation_space
         self.single_action_space = self.process.action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)

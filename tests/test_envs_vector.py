@@ -285,10 +285,25 @@ def test_refresh_observes_the_images_in_flight_as_the_changed_network_does() -> 
         assert not np.shares_memory(again[key], seen[key])
 
 
-def test_make_vecs_step_limit_and_a_render_mode_are_accepted() -> None:
-    env = make_vec(max_episode_steps=1, render_mode="ansi")
+@pytest.mark.parametrize("limit", [3, 100, -1, None])
+def test_a_step_limit_that_no_episode_exceeds_is_accepted(limit: int | None) -> None:
+    env = make_vec(max_episode_steps=limit)
     env.reset()
-    assert not env.step(env.action_space.sample())[3].any()
+    for ended in (False, False, True):
+        _, _, terminations, truncations, _ = env.step(env.action_space.sample())
+        assert terminations.tolist() == [ended] * 4
+        assert not truncations.any()
+
+
+@pytest.mark.parametrize("limit", [2, 0, -2])
+def test_a_step_limit_below_the_depth_is_refused(limit: int) -> None:
+    with pytest.raises(UserError, match=rf'^max_episode_steps={limit} .* 3 blocks .* vectorization_mode="sync"'):
+        make_vec(max_episode_steps=limit)
+
+
+def test_there_is_a_rendering_of_each_image_where_there_is_a_mode() -> None:
+    env = make_vec(render_mode="ansi")
+    env.reset()
     assert len(env.render() or ()) == 4
     assert make_vec().render() is None
 
