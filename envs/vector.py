@@ -96,13 +96,18 @@ class SkipVectorEnv(VectorEnv):
 
         Raises:
             UserError: for a list of seeds, image numbers that do not exist, prices that are none, a ``reset_mask`` that
-                spares some images, or another option.
+                is none or spares some images, or another option.
         """
         if isinstance(seed, Sequence | np.ndarray):  # as the sub-environments of gymnasium's own take them
             raise UserError(f"seed is one integer for all images, as they are drawn together; got {seed!r}")
         super().reset(seed=seed)
         options = check_options(options, ("indices", "price", "prices", "reset_mask"))
-        if not np.all(options.get("reset_mask", True)):
+        mask = np.asarray(options.get("reset_mask", [True] * self.num_envs))
+        if mask.shape != (self.num_envs,) or mask.dtype != np.bool_:
+            raise UserError(
+                f"reset_mask must be {self.num_envs} times True or False, got {options['reset_mask']!r:.80}"
+            )
+        if not mask.all():
             raise UserError("images go through the network in lockstep: reset all of them, or none")
         if "indices" in options:
             indices = self.process.check_indices(options["indices"], self.num_envs)

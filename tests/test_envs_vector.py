@@ -172,6 +172,12 @@ def test_images_in_lockstep_are_not_reset_one_by_one() -> None:
         env.reset(options={"reset_mask": np.array([True, False, True, True])})
 
 
+@pytest.mark.parametrize("mask", [np.ones(3, dtype=np.bool_), np.ones(4), True, "yes", np.ones((4, 1), dtype=np.bool_)])
+def test_what_is_no_mask_of_all_images_is_refused(mask: Any) -> None:
+    with pytest.raises(UserError, match="reset_mask must be 4 times True or False, got"):
+        make_vec().reset(options={"reset_mask": mask})
+
+
 @pytest.mark.parametrize("indices", [[0, 1], [0, 1, 2, 12], [[0, 1, 2, 3]]])
 def test_wrong_image_numbers_are_refused(indices: list) -> None:
     with pytest.raises(UserError, match="image number"):
