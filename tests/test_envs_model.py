@@ -188,6 +188,7 @@ def test_a_model_with_other_decisions_is_refused_with_the_right_id(decides: Deci
     [
         ({"price": -0.1}, "price must be >= 0"),
         ({"price": float("nan")}, "price must be >= 0"),
+        ({"price": 1e39}, "price must be >= 0 .* and fit into float32, got 1e.39"),
         ({"run": "somewhere"}, "not both"),
         ({"width": 8}, "has width 4, but 8"),
         ({"backbone": "resnet20"}, "has backbone resnet8"),
