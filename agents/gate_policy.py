@@ -84,14 +84,18 @@ class GatePolicy(MultiInputActorCriticPolicy):
 
     def forward(self, obs: PyTorchObs, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Actions (rows, action_size), values (rows, 1) and log-probabilities (rows,)."""
-        actions = self.get_distribution(obs).get_actions(deterministic=deterministic)
-        values, log_likelihood, _ = self.evaluate_actions(obs, actions)
-        return actions, values, log_likelihood
+        assert isinstance(obs, dict)
+        logits = self.keep_logits(obs)
+        actions = self.action_dist.proba_distribution(action_logits=logits).get_actions(deterministic=deterministic)
+        return actions, self.predict_values(obs), self._over_asked(obs, logits, actions)[0]
 
     def evaluate_actions(self, obs: PyTorchObs, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Values (rows, 1), log-probabilities (rows,) and entropies (rows,) of given actions, over the gates asked."""
         assert isinstance(obs, dict)
-        decisions = torch.distributions.Bernoulli(logits=self.keep_logits(obs))
+        return self.predict_values(obs), *self._over_asked(obs, self.keep_logits(obs), actions)
+
+    def _over_asked(self, obs: dict[str, Tensor], logits: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities and entropies, (rows,) each, of actions, over the gates that were asked."""
+        decisions = torch.distributions.Bernoulli(logits=logits)
         asked = self.consulted(obs, actions)
-        log_likelihood = (decisions.log_prob(actions) * asked).sum(1)
-        return self.predict_values(obs), log_likelihood, (decisions.entropy() * asked).sum(1)
+        return (decisions.log_prob(actions) * asked).sum(1), (decisions.entropy() * asked).sum(1)

@@ -61,6 +61,22 @@ def test_log_probability_and_entropy_are_over_the_gates_that_were_asked() -> Non
     torch.testing.assert_close(evaluated(1, 0, 1)[1], gates.entropy().sum(1))
 
 
+def test_a_step_of_a_rollout_asks_the_gates_once() -> None:
+    env = SB3VecEnv(VECTOR_ENVS["both"](5, **tiny("both")))
+    model = env.env.process.model
+    policy = create_algorithm(env, model, A2CConfig(num_envs=5, episodes=1), 0, CPU).policy
+    asked: list[torch.nn.Module] = []
+    for gate in model.gates():
+        gate.keep.register_forward_hook(lambda gate, *_: asked.append(gate))
+    observation = obs_as_tensor(env.reset(), CPU)
+    with torch.no_grad():
+        actions, values, log_likelihood = policy(observation)
+        assert len(asked) == len(set(asked)) == 2, "L-Net and C-Net of the first block"
+        same_values, same_log_likelihood, _ = policy.evaluate_actions(observation, actions)
+    assert torch.equal(values, same_values)
+    assert torch.equal(log_likelihood, same_log_likelihood)
+
+
 def test_an_algorithm_is_loaded_onto_its_environments_network(tmp_path: Path) -> None:
     env = SB3VecEnv(VECTOR_ENVS["both"](5, **tiny("both")))
     model = env.env.process.model
