@@ -90,7 +90,7 @@ class SB3VecEnv(VecEnv):
         self.env.close()
 
     def get_images(self) -> list[NDArray[np.uint8] | None]:
-        """The frames of ``render_mode="rgb_array"``; None each without it."""
+        """The frames of ``render_mode="rgb_array"``, none of a finished image; None each without it."""
         frames = self.env.render() if self.render_mode == "rgb_array" else None
         return [None] * self.num_envs if frames is None else list(frames)
 

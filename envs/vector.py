@@ -150,6 +150,8 @@ class SkipVectorEnv(VectorEnv):
     def render(self) -> tuple[Any, ...] | None:
         """A text or a picture an image, or None without a render mode.
 
+        After the step that ends images it shows the next ones; a single environment shows a finished one.
+
         Raises:
             ResetNeeded: when there is no image yet.
         """
