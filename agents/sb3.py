@@ -107,7 +107,13 @@ def train_sb3(
 def create_algorithm(
     env: SB3VecEnv, model: LCNet, config: PPOConfig | A2CConfig, seed: int, device: torch.device
 ) -> OnPolicyAlgorithm:
-    """PPO or A2C, by the type of ``config``, with the gates as its policy; rewards are not discounted."""
+    """PPO or A2C, by the type of ``config``, with the gates as its policy; rewards are not discounted.
+
+    ``model`` is that of ``env``. The algorithm's ``save`` copies it into the file, and what ``load`` returns decides
+    with that copy, which ``env`` never sees, unless it is given the network: ``load(file, env=env,
+    custom_objects={"policy_kwargs": {"lcnet": model}})`` restores the keep layers of the gates of ``model``, and
+    nothing else of it.
+    """
     common: dict[str, Any] = {
         "policy": GatePolicy,
         "env": env,

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 
 from envs.settings import PRICE, REWARD, Settings
 from lcnet_rl import ENV_IDS
-from lcnet_rl.data import Dataset, load_dataset
+from lcnet_rl.data import Dataset, Split, base_name, load_dataset
+from lcnet_rl.data.root import resolve_root
 from lcnet_rl.errors import UserError
 from lcnet_rl.model import LCNet
 from lcnet_rl.rewards import PriceRange, Reward, create_reward, price_range
@@ -25,16 +27,19 @@ from lcnet_rl.unchanged import check_classes
 from lcnet_rl.weights import BACKBONE, load_backbone, load_model
 
 FRESH_WEIGHTS_SEED = 0
+_IN_USE: WeakValueDictionary[tuple[str, Split, Path], Dataset] = WeakValueDictionary()
+"""Data sets that environments of this process have, by name, split and root."""
 
 
 def dataset_of(settings: Settings) -> Dataset:
     """The images of ``settings``, or else the run's."""
     if isinstance(settings.dataset, Dataset):
         return settings.dataset
-    if settings.dataset is not None or settings.run is None:
-        return load_dataset(settings.dataset or "shapes", settings.split, settings.data_root)
-    config = read_config(Path(settings.run))
-    return load_dataset(config["dataset"], settings.split, data_root(settings.data_root, config))
+    name, root = settings.dataset, settings.data_root
+    if name is None and settings.run is not None:
+        config = read_config(Path(settings.run))
+        name, root = config["dataset"], data_root(root, config)
+    return _loaded(name or "shapes", settings.split, root)
 
 
 def reward_of(settings: Settings) -> Reward:
@@ -86,6 +91,17 @@ def model_of(decides: Decides, settings: Settings, dataset: Dataset) -> LCNet:
         if asked is not None and asked != found:
             raise UserError(f"{source} has {name} {found}, but {asked} was asked for; leave {name} out")
     return model
+
+
+def _loaded(name: str, split: Split, root: Path | str | None) -> Dataset:
+    """A data set, the same one for all environments that have it; but a folder's images may have changed."""
+    if base_name(name).startswith("folder:"):
+        return load_dataset(name, split, root)
+    key = name, split, resolve_root(root).resolve()
+    dataset = _IN_USE.get(key)
+    if dataset is None:
+        dataset = _IN_USE[key] = load_dataset(name, split, root)
+    return dataset
 
 
 def _config(settings: Settings) -> dict[str, Any]:

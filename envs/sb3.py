@@ -41,6 +41,7 @@ class SB3VecEnv(VecEnv):
             )
         self.env = env
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
+        self.metadata["render_fps"] = env.metadata["render_fps"]
         self._started = time.monotonic()
         self._returns = np.zeros(env.num_envs)
         self._actions: NDArray[Any] | None = None
@@ -89,13 +90,14 @@ class SB3VecEnv(VecEnv):
         self.env.close()
 
     def get_images(self) -> list[NDArray[np.uint8] | None]:
-        """The frames of ``render_mode="rgb_array"``; None each without it."""
+        """The frames of ``render_mode="rgb_array"``, none of a finished image; None each without it."""
         frames = self.env.render() if self.render_mode == "rgb_array" else None
         return [None] * self.num_envs if frames is None else list(frames)
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """An attribute of the environment, once an index."""
-        return [getattr(self.env, attr_name)] * self._count(indices)
+        """An attribute of the environment, once an index; a space is that of one image."""
+        owner = self if attr_name in ("observation_space", "action_space") else self.env
+        return [getattr(owner, attr_name)] * self._count(indices)
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
         """Set an attribute of the environment, for all images whatever ``indices`` says."""

@@ -52,7 +52,8 @@ class Settings:
     data_root: Path | str | None = None
     """Where data lives; None is where the run had its own, and the user's cache folder for a data set given by name."""
     model: LCNet | None = None
-    """The network to decide for: used, not copied; moved to ``device`` and put into eval mode."""
+    """The network to decide for: used, not copied (but ``gymnasium.make(env.spec)`` copies it); moved to ``device`` and
+    put into eval mode."""
     run: Path | str | None = None
     """A run folder of ``lcnet-rl train`` whose final model is the network."""
     init: Path | str | None = None

@@ -170,7 +170,7 @@ class LayerSkipEnv(SkipEnv):
     |                      |              | is the run's own, and `shapes` where no run is given                      |
     | `split`              | `"train"`    | `train`, `val` or `test`                                                  |
     | `data_root`          | `None`       | where data lives                                                          |
-    | `model`              | `None`       | an `LCNet`, used and not copied                                           |
+    | `model`              | `None`       | an `LCNet`, used and not copied (`gymnasium.make(env.spec)` copies it)    |
     | `run`                | `None`       | a run folder of `lcnet-rl train`, whose final model is used               |
     | `init`               | `None`       | where neither is given, what fresh gates are put on: `"auto"` (the        |
     |                      |              | weights that come with the project), a file, a run folder of `pretrain`,  |

@@ -60,7 +60,7 @@ class SkipVectorEnv(VectorEnv):
         Args:
             num_envs: images at a time.
             render_mode: None, ``"ansi"`` or ``"rgb_array"``.
-            max_episode_steps: accepted for ``make_vec`` and without effect: an episode is as long as the network.
+            max_episode_steps: at least the network's depth, so that it ends no episode; None and -1 are no limit.
             **settings: see ``envs.settings.Settings``.
 
         Raises:
@@ -71,6 +71,12 @@ class SkipVectorEnv(VectorEnv):
         self.render_mode = check_render_mode(render_mode)
         self.num_envs = num_envs
         self.process = Process(self.decides, settings_of(settings))
+        depth = self.process.model.depth
+        if max_episode_steps is not None and max_episode_steps != -1 and max_episode_steps < depth:
+            raise UserError(
+                f"max_episode_steps={max_episode_steps} cuts episodes of {depth} blocks short, which images in "
+                'lockstep cannot be: leave it out, or use vectorization_mode="sync"'
+            )
         self.single_observation_space = self.process.observation_space
         self.single_action_space = self.process.action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
@@ -90,13 +96,18 @@ class SkipVectorEnv(VectorEnv):
 
         Raises:
             UserError: for a list of seeds, image numbers that do not exist, prices that are none, a ``reset_mask`` that
-                spares some images, or another option.
+                is none or spares some images, or another option.
         """
         if isinstance(seed, Sequence | np.ndarray):  # as the sub-environments of gymnasium's own take them
             raise UserError(f"seed is one integer for all images, as they are drawn together; got {seed!r}")
         super().reset(seed=seed)
         options = check_options(options, ("indices", "price", "prices", "reset_mask"))
-        if not np.all(options.get("reset_mask", True)):
+        mask = np.asarray(options.get("reset_mask", [True] * self.num_envs))
+        if mask.shape != (self.num_envs,) or mask.dtype != np.bool_:
+            raise UserError(
+                f"reset_mask must be {self.num_envs} times True or False, got {options['reset_mask']!r:.80}"
+            )
+        if not mask.all():
             raise UserError("images go through the network in lockstep: reset all of them, or none")
         if "indices" in options:
             indices = self.process.check_indices(options["indices"], self.num_envs)
@@ -138,6 +149,8 @@ class SkipVectorEnv(VectorEnv):
 
     def render(self) -> tuple[Any, ...] | None:
         """A text or a picture an image, or None without a render mode.
+
+        After the step that ends images it shows the next ones; a single environment shows a finished one.
 
         Raises:
             ResetNeeded: when there is no image yet.

@@ -18,4 +18,5 @@ ENV_IDS = {_decides: f"LCNet/{_name}-v0" for _decides, _name in ENVIRONMENTS.ite
 for _decides, _id in ENV_IDS.items():
     if _id not in registry:
         _name = ENVIRONMENTS[_decides]
-        register(id=_id, entry_point=f"envs.single:{_name}Env", vector_entry_point=f"envs.vector:{_name}VectorEnv")
+        _where = f"lcnet_rl.entry_points:{_name}"
+        register(id=_id, entry_point=f"{_where}Env", vector_entry_point=f"{_where}VectorEnv")

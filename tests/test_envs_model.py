@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +74,21 @@ def test_a_run_brings_its_own_images(images: str, tmp_path: Path) -> None:
     save_model(LCNet(create_backbone("resnet8", 2, 4)), tmp_path / "model.safetensors")
     assert Process("both", Settings(run=tmp_path)).dataset.name == images
     assert Process("both", Settings(run=tmp_path, split="test")).dataset.split == "test"
+
+
+def test_environments_of_a_process_share_what_they_classify(images: str, tmp_path: Path) -> None:
+    run = trained(tmp_path / "run", LCNet(load_backbone(str(DENSE))), "shapes")
+    ways: list[dict[str, Any]] = [{}, {"dataset": "shapes"}, {"run": run}, {"split": "val"}]
+    made = [Process("both", Settings(data_root=tmp_path, **way)) for way in ways]
+    first, named, of_run, val = (process.dataset for process in made)
+    assert first is named is of_run
+    assert val.split == "val"
+    loaded = weakref.ref(first)
+    del made, first, named, of_run, val
+    gc.collect()
+    assert loaded() is None, "nobody has it any more"
+    folder, again = (Process("both", Settings(dataset=images, width=4)).dataset for _ in range(2))
+    assert folder is not again, "it may have changed"
 
 
 def mean_return(process: Process, greedy: bool, count: int) -> float:
@@ -171,6 +188,7 @@ def test_a_model_with_other_decisions_is_refused_with_the_right_id(decides: Deci
     [
         ({"price": -0.1}, "price must be >= 0"),
         ({"price": float("nan")}, "price must be >= 0"),
+        ({"price": 1e39}, "price must be >= 0 .* and fit into float32, got 1e.39"),
         ({"run": "somewhere"}, "not both"),
         ({"width": 8}, "has width 4, but 8"),
         ({"backbone": "resnet20"}, "has backbone resnet8"),

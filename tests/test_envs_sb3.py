@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any, cast
 
 import gymnasium
@@ -13,11 +15,12 @@ from gymnasium.wrappers.vector import RecordEpisodeStatistics
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import VecCheckNan
+from stable_baselines3.common.vec_env import DummyVecEnv, VecCheckNan, VecVideoRecorder
 from test_envs_process import tiny
 from test_envs_vector import arrays
 
 from envs.sb3 import SB3VecEnv
+from envs.single import LayerChannelSkipEnv
 from envs.vector import LayerChannelSkipVectorEnv
 from lcnet_rl.errors import UserError
 
@@ -117,6 +120,15 @@ def test_attributes_and_methods_are_those_of_the_environment_behind() -> None:
     assert env.env.closed
 
 
+@pytest.mark.parametrize("name", ["observation_space", "action_space", "render_mode", "price", "decides"])
+def test_attributes_are_read_as_those_of_single_environments(name: str) -> None:
+    same = tiny()
+    theirs = DummyVecEnv([lambda: LayerChannelSkipEnv(**same)] * 4)
+    ours = SB3VecEnv(LayerChannelSkipVectorEnv(4, **same))
+    assert ours.get_attr(name) == theirs.get_attr(name)
+    assert ours.get_attr(name, indices=[0, 2]) == theirs.get_attr(name, indices=[0, 2])
+
+
 def test_frames_are_tiled() -> None:
     env = SB3VecEnv(LayerChannelSkipVectorEnv(4, render_mode="rgb_array", **tiny()))
     env.reset()
@@ -125,6 +137,14 @@ def test_frames_are_tiled() -> None:
     assert frames is not None
     assert frames.shape == (2 * one.shape[0], 2 * one.shape[1], 3)
     assert make().get_images() == [None] * 4
+
+
+def test_videos_run_as_fast_as_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "moviepy", ModuleType("moviepy"))  # a recorder only asks whether it is there
+    env = SB3VecEnv(LayerChannelSkipVectorEnv(4, render_mode="rgb_array", **tiny()))
+    recorder = VecVideoRecorder(env, str(tmp_path), lambda step: False)
+    assert recorder.frames_per_sec == env.env.metadata["render_fps"] == 2
+    assert env.metadata["render_modes"] == ["human", "rgb_array"]
 
 
 @pytest.mark.parametrize(("algorithm", "settings"), [(PPO, {"batch_size": 12}), (A2C, {})])

@@ -128,7 +128,7 @@ def test_a_reset_may_set_the_price_of_its_own_image() -> None:
     assert env.reset()[0]["price"] == env.price == 0.25
 
 
-@pytest.mark.parametrize("price", [-1, float("nan"), float("inf"), "0.5", None, [0.5], True])
+@pytest.mark.parametrize("price", [-1, float("nan"), float("inf"), 1e39, "0.5", None, [0.5], True])
 def test_a_reset_refuses_what_is_no_price(price: Any) -> None:
     with pytest.raises(UserError, match=r"price must be >= 0|need 1 price\(s\), each a number, got"):
         LayerSkipEnv(**tiny("layers")).reset(options={"price": price})

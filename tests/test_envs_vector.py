@@ -172,6 +172,12 @@ def test_images_in_lockstep_are_not_reset_one_by_one() -> None:
         env.reset(options={"reset_mask": np.array([True, False, True, True])})
 
 
+@pytest.mark.parametrize("mask", [np.ones(3, dtype=np.bool_), np.ones(4), True, "yes", np.ones((4, 1), dtype=np.bool_)])
+def test_what_is_no_mask_of_all_images_is_refused(mask: Any) -> None:
+    with pytest.raises(UserError, match="reset_mask must be 4 times True or False, got"):
+        make_vec().reset(options={"reset_mask": mask})
+
+
 @pytest.mark.parametrize("indices", [[0, 1], [0, 1, 2, 12], [[0, 1, 2, 3]]])
 def test_wrong_image_numbers_are_refused(indices: list) -> None:
     with pytest.raises(UserError, match="image number"):
@@ -285,10 +291,25 @@ def test_refresh_observes_the_images_in_flight_as_the_changed_network_does() -> 
         assert not np.shares_memory(again[key], seen[key])
 
 
-def test_make_vecs_step_limit_and_a_render_mode_are_accepted() -> None:
-    env = make_vec(max_episode_steps=1, render_mode="ansi")
+@pytest.mark.parametrize("limit", [3, 100, -1, None])
+def test_a_step_limit_that_no_episode_exceeds_is_accepted(limit: int | None) -> None:
+    env = make_vec(max_episode_steps=limit)
     env.reset()
-    assert not env.step(env.action_space.sample())[3].any()
+    for ended in (False, False, True):
+        _, _, terminations, truncations, _ = env.step(env.action_space.sample())
+        assert terminations.tolist() == [ended] * 4
+        assert not truncations.any()
+
+
+@pytest.mark.parametrize("limit", [2, 0, -2])
+def test_a_step_limit_below_the_depth_is_refused(limit: int) -> None:
+    with pytest.raises(UserError, match=rf'^max_episode_steps={limit} .* 3 blocks .* vectorization_mode="sync"'):
+        make_vec(max_episode_steps=limit)
+
+
+def test_there_is_a_rendering_of_each_image_where_there_is_a_mode() -> None:
+    env = make_vec(render_mode="ansi")
+    env.reset()
     assert len(env.render() or ()) == 4
     assert make_vec().render() is None
 

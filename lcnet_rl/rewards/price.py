@@ -16,10 +16,10 @@ def check_price(price: float) -> float:
     """``price`` as a float.
 
     Raises:
-        UserError: when it is negative or no finite number.
+        UserError: when it is negative or no finite number, also as the float32 that networks read.
     """
-    if not 0 <= price < math.inf:
-        raise UserError(f"price must be >= 0 (0 = compute is free), got {price}")
+    if not 0 <= price < math.inf or float(price) > torch.finfo(torch.float32).max:
+        raise UserError(f"price must be >= 0 (0 = compute is free) and fit into float32, got {price}")
     return float(price)
 
 
