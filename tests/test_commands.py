@@ -128,6 +128,16 @@ def test_minibatches_that_ppo_cannot_have_are_refused_before_there_is_a_folder(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("run", ["resnet20", "resnet20-45"])
+def test_a_file_where_a_folder_is_to_be_is_refused_before_anything_is_evaluated(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, run: str
+) -> None:
+    monkeypatch.setattr("lcnet_rl.commands.evaluate.load_dataset", None)
+    (tmp_path / "file").touch()
+    said = failing(capsys, "evaluate", str(REFERENCE / run), "--out", str(tmp_path / "file"))
+    assert said == f"error: File exists ({tmp_path / 'file'})\n"
+
+
 @pytest.mark.parametrize("command", ["pretrain", "train"])
 def test_a_run_can_go_on_elsewhere_but_not_otherwise(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, images: str, tmp_path: Path, command: str

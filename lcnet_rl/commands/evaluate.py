@@ -18,7 +18,7 @@ from lcnet_rl.dense import accuracy_of, dense_predictions
 from lcnet_rl.device import check_seed, resolve_device
 from lcnet_rl.errors import UserError
 from lcnet_rl.evaluate import Results, evaluate
-from lcnet_rl.files import write_json
+from lcnet_rl.files import check_target, write_json
 from lcnet_rl.macs import dense_macs
 from lcnet_rl.model import LCNet
 from lcnet_rl.per_image import table_beside, write_images
@@ -66,6 +66,7 @@ def run(config: Evaluate) -> None:
     if config.budget is not None and config.price is not None:
         raise UserError("a budget finds its price by itself: give --budget or --price, not both")
     settings = read_config(config.run)
+    check_target("--out", figures_of(config))
     if not has_agent(settings):
         evaluate_dense(config, settings)
         return
