@@ -139,6 +139,14 @@ def test_a_file_where_a_folder_is_to_be_is_refused_before_anything_is_evaluated(
 
 
 @pytest.mark.parametrize("command", ["pretrain", "train"])
+def test_a_folder_that_holds_a_run_is_refused_before_the_data_are_read_and_a_network_is_pruned(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setattr(f"lcnet_rl.commands.{command}.load_dataset", None)
+    assert "already holds a run" in failing(capsys, command, "--run", str(REFERENCE / "resnet20"))
+
+
+@pytest.mark.parametrize("command", ["pretrain", "train"])
 def test_a_run_can_go_on_elsewhere_but_not_otherwise(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, images: str, tmp_path: Path, command: str
 ) -> None:
