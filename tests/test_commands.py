@@ -238,6 +238,13 @@ def test_a_presets_width_is_that_of_its_own_backbone() -> None:
     assert parse(["--preset", "smoke", "--backbone", "resnet20", "--width", "4"], "train").width == 4
 
 
+def test_the_width_of_a_preset_without_a_backbone_is_that_of_the_default_one(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("width: 24\n")
+    assert parse(["--preset", str(path), "--backbone", "resnet20"], "train").width == 24
+    assert parse(["--preset", str(path), "--backbone", "resnet32"], "train").width is None
+
+
 def test_a_price_is_refused_where_the_reward_finds_its_own() -> None:
     assert parse(["--preset", "smoke", "--reward", "lagrangian:target=0.7"], "train").agent.price == 1.0
     with pytest.raises(UserError, match="lagrangian finds its price by itself, from 0 on: leave --price out"):
