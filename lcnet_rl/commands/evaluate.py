@@ -25,12 +25,13 @@ from lcnet_rl.per_image import table_beside, write_images
 from lcnet_rl.plots import picture_paths, plot_tradeoff
 from lcnet_rl.progress import console
 from lcnet_rl.provenance import command_line
-from lcnet_rl.report import measured, print_summary, rewarded, summarize, whole
+from lcnet_rl.report import measured, print_summary, rewarded, summarize
 from lcnet_rl.rewards import create_reward, price_range
 from lcnet_rl.runs import START, WEIGHTS, data_root, has_agent, of_agent, read_config
 from lcnet_rl.tradeoff import trade_off
 from lcnet_rl.unchanged import check_classes, warn_if_changed
 from lcnet_rl.weights import load_backbone, load_model
+from lcnet_rl.whole import whole
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,8 @@ def evaluate_run(config: Evaluate, model: LCNet, train: Dataset, val: Dataset, d
         summary = rewarded(summary, reward, price, policy, controls)
     except UserError as error:  # a module of the user's own may be elsewhere by now
         console.print(f"no mean rewards: {error}", style="yellow", soft_wrap=True)
-    others = {whole(summary): dense, **{name: results.predictions for name, results in controls.items()}}
+    everything = whole(summary["networks"], summary["pruned"])
+    others = {everything: dense, **{name: results.predictions for name, results in controls.items()}}
     write_run_images(table_beside(figures_of(config)), model, dataset, policy, others)
     write_json(figures_of(config), summary)
     few = dataset.sample(2000)

@@ -14,7 +14,7 @@ from PIL import Image
 from rich.table import Table
 from torch import Tensor
 
-from lcnet_rl.backbones import Backbone
+from lcnet_rl.backbones import Backbone, BackboneSpec
 from lcnet_rl.commands.parsing import refuse_policy_options
 from lcnet_rl.data.folder import cannot_be_read, files_in, folders_in, readable_images, say_left_out
 from lcnet_rl.device import resolve_device
@@ -29,6 +29,7 @@ from lcnet_rl.rewards import price_range
 from lcnet_rl.runs import WEIGHTS, classes_of, has_agent, of_agent, read_config
 from lcnet_rl.unchanged import check_classes
 from lcnet_rl.weights import load_backbone, load_model
+from lcnet_rl.whole import was_pruned, whole
 
 BARS = "▁▂▃▄▅▆▇█"
 BATCH, COLUMNS = 256, 4
@@ -99,7 +100,7 @@ def run(config: Predict) -> None:
         for row, kept in predict(runner, pixels[start : start + BATCH], config.threshold, classes):
             rows.append({"image": str(files[len(rows)]), **row})
             traces.append(kept)
-    print_rows(rows, traces, len(backbone.networks))
+    print_rows(rows, traces, backbone.spec)
     if config.picture is not None:
         draw(pixels, rows, traces, backbone, config.picture)
         console.print(f"picture: {config.picture}", soft_wrap=True)
@@ -175,15 +176,16 @@ def most_probable(logits: Tensor, classes: tuple[str, ...]) -> list[dict[str, An
     ]
 
 
-def print_rows(rows: list[dict[str, Any]], traces: list[Trace], networks: int) -> None:
-    """The table for the screen, for so many networks, each but the first the last of the blocks.
+def print_rows(rows: list[dict[str, Any]], traces: list[Trace], spec: BackboneSpec) -> None:
+    """The table for the screen, for networks of which each but the first is the last of the blocks.
 
     Traces are empty where nothing was decided; then there is nothing about blocks.
     """
-    table, decided = Table(), any(traces)
+    table, decided, networks = Table(), any(traces), len(spec.networks)
+    share = [f"of {whole(networks, was_pruned(spec)).split()[0]}"] if decided else []
     table.add_column("image", overflow="fold")
     table.add_column("class", overflow="fold", max_width=CLASS_WIDTH)
-    for name in ("probability", "MMACs", *([{1: "of dense", 2: "of both"}.get(networks, "of all")] if decided else [])):
+    for name in ("probability", "MMACs", *share):
         table.add_column(name, justify="right", no_wrap=True)
     if decided:
         table.add_column("blocks", overflow="fold")
