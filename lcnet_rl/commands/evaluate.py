@@ -11,7 +11,7 @@ import tyro
 
 from agents.controls import run_controls
 from lcnet_rl.budget import meet_budget
-from lcnet_rl.commands.parsing import refuse_policy_options
+from lcnet_rl.commands.trained import refuse_policy_options, variant
 from lcnet_rl.data import Dataset, load_dataset
 from lcnet_rl.decisions import decision_names
 from lcnet_rl.dense import accuracy_of, dense_predictions
@@ -124,20 +124,17 @@ def print_files(figures: Path) -> None:
 
 def figures_of(config: Evaluate) -> Path:
     """Where the figures are written."""
-    return (config.out or config.run) / f"evaluation-{variant(config)}.json"
+    return (config.out or config.run) / f"evaluation-{called(config)}.json"
 
 
 def picture_of(config: Evaluate, name: str) -> Path:
     """Where a picture, ``tradeoff`` or ``paths``, is drawn."""
-    return figures_of(config).with_name(f"{name}-{variant(config)}.png")
+    return figures_of(config).with_name(f"{name}-{called(config)}.png")
 
 
-def variant(config: Evaluate) -> str:
+def called(config: Evaluate) -> str:
     """What the files are called after: the split, and what else is not as usual."""
-    best = "-best" if config.which == "best" else ""
-    price = "" if config.price is None else f"-price{config.price:g}"
-    budget = "" if config.budget is None else f"-budget{config.budget:g}"
-    return f"{config.split}{best}{price}{budget}"
+    return config.split + variant(config.which, config.price, config.budget)
 
 
 def evaluate_run(config: Evaluate, model: LCNet, train: Dataset, val: Dataset, dataset: Dataset) -> dict[str, Any]:

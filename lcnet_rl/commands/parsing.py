@@ -47,22 +47,6 @@ def _describe(settings: type[Any]) -> None:
             _describe(types[field.name])
 
 
-def refuse_policy_options(config: Any, *allowed: str) -> None:
-    """Refuse what only a policy has, for a run of ``pretrain``.
-
-    Args:
-        config: a command's settings, of which ``run`` is the run folder.
-        allowed: names of settings that such a run has too.
-
-    Raises:
-        UserError: naming the options that were given.
-    """
-    others = [field for field in fields(config) if field.name not in ("run", *allowed)]
-    given = [f"--{field.name.replace('_', '-')}" for field in others if getattr(config, field.name) != field.default]
-    if given:
-        raise UserError(f"in {config.run} nothing is decided: leave {' and '.join(given)} out")
-
-
 def parse_over(default: Any, arguments: Sequence[str], prog: str) -> Any:
     """Settings of the type of ``default``, a dataclass, where not given on the command line those of ``default``.
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from torch import Tensor
 
 from lcnet_rl.backbones import Backbone, BackboneSpec
-from lcnet_rl.commands.parsing import refuse_policy_options
+from lcnet_rl.commands.trained import load_dense
 from lcnet_rl.data.folder import cannot_be_read, files_in, folders_in, readable_images, say_left_out
 from lcnet_rl.device import resolve_device
 from lcnet_rl.drawing import Trace, draw_trace, labelled, legend, tile, trace
@@ -28,7 +28,7 @@ from lcnet_rl.progress import console
 from lcnet_rl.rewards import price_range
 from lcnet_rl.runs import WEIGHTS, classes_of, has_agent, of_agent, read_config
 from lcnet_rl.unchanged import check_classes
-from lcnet_rl.weights import load_backbone, load_model
+from lcnet_rl.weights import load_model
 from lcnet_rl.whole import was_pruned, whole
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -86,7 +86,10 @@ def run(config: Predict) -> None:
         if path is not None:
             check_target(option, path)
     settings = read_config(config.run)
-    network = load_policy(config, settings) if has_agent(settings) else load_dense(config)
+    if has_agent(settings):
+        network: LCNet | Backbone = load_policy(config, settings)
+    else:
+        network = load_dense(config, "images", "device", "data_root", "json")
     backbone = network.backbone if isinstance(network, LCNet) else network
     classes = classes_of(config.run, settings, config.data_root)
     check_classes(config.run, backbone.spec.classes, settings["dataset"], classes)
@@ -134,16 +137,6 @@ def load_policy(config: Predict, settings: dict[str, Any]) -> LCNet:
     if config.price is not None:
         model.price.fill_(price_range(of_agent(config.run, settings, "price")).checked(config.price))
     return model
-
-
-def load_dense(config: Predict) -> Backbone:
-    """The network of a run of ``pretrain``.
-
-    Raises:
-        UserError: when asked for what only a policy has.
-    """
-    refuse_policy_options(config, "images", "device", "data_root", "json")
-    return load_backbone(str(config.run), classes=None).eval()
 
 
 @torch.no_grad()
