@@ -14,7 +14,7 @@ from lcnet_rl.drawing import draw_trace, labelled, legend, tile, trace
 from lcnet_rl.evaluate import Results
 from lcnet_rl.files import replacing
 from lcnet_rl.model import LCNet
-from lcnet_rl.report import whole
+from lcnet_rl.whole import whole
 
 BELOW = 4
 """Points of accuracy that are drawn below the worst control."""
@@ -42,7 +42,8 @@ def plot_tradeoff(summary: dict[str, Any], curve: list[tuple[float, float]], lin
         axes.plot(*places, ".-", color="tab:blue", lw=1.5, alpha=0.6, label=f"policy at {line}")
     own = summary["macs_mean"] / 1e6, 100 * summary["accuracy"]
     axes.plot(*own, "o", color="tab:blue", ms=7, zorder=3, label="policy")  # before a control at the same place
-    axes.plot(summary["dense_macs"] / 1e6, 100 * summary["dense_accuracy"], "k*", ms=12, label=whole(summary))
+    everything = whole(summary["networks"], summary["pruned"])
+    axes.plot(summary["dense_macs"] / 1e6, 100 * summary["dense_accuracy"], "k*", ms=12, label=everything)
     # The first colour is the policy's.
     for index, ((kind, control), marker) in enumerate(zip(summary["controls"].items(), "sv^DPX", strict=False), 1):
         point = control["macs_mean"] / 1e6, 100 * control["accuracy"]

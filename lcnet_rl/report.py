@@ -17,6 +17,7 @@ from lcnet_rl.per_image import paired_difference
 from lcnet_rl.progress import console
 from lcnet_rl.provenance import command_line
 from lcnet_rl.rewards import create_reward
+from lcnet_rl.whole import was_pruned, whole
 
 PERCENTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 GAINS = ("shuffled", "static", "keep-all")
@@ -58,7 +59,7 @@ def summarize(
         "distinct_paths": len(paths),
         "backbone": model.spec.backbone.title,
         "width": model.spec.backbone.width,
-        "pruned": any(network.filters is not None for network in model.spec.backbone.networks),
+        "pruned": was_pruned(model.spec.backbone),
         "networks": len(model.spec.backbone.networks),
         "decides": model.spec.decides,
         "groups": model.spec.groups,
@@ -138,29 +139,22 @@ def looks_at_image(summary: dict[str, Any]) -> bool:
     return summary["gain_over_shuffled"] > 2 * summary["gain_over_shuffled_error"]
 
 
-def whole(summary: dict[str, Any]) -> str:
-    """What a policy's network is with nothing skipped."""
-    if summary["networks"] > 1:
-        return "both networks" if summary["networks"] == 2 else "all networks"
-    return "pruned backbone" if summary["pruned"] else "dense backbone"
-
-
 def print_summary(summary: dict[str, Any]) -> None:
     """The tables of an evaluation, and what they say, on the screen."""
-    word = whole(summary).partition(" ")[0]
-    print_deciders(summary, word)
+    everything = whole(summary["networks"], summary["pruned"])
+    print_deciders(summary, everything)
     print_blocks(summary)
-    print_classes(summary, word)
+    print_classes(summary, everything)
     print_spread(summary)
     print_gains(summary)
 
 
-def print_deciders(summary: dict[str, Any], word: str) -> None:
-    """The policy beside its controls and all of the network, which shares of MACs call ``word``."""
+def print_deciders(summary: dict[str, Any], everything: str) -> None:
+    """The policy beside its controls and all of the network, which is called ``everything``."""
     title = f"{summary['backbone']} on {summary['dataset']}/{summary['split']}, {summary['images']:,} images"
     table = Table(title=title, title_justify="left")
     reward = ["reward"] if "mean_reward" in summary else []
-    for column in ("who decides", "accuracy", "MMACs/image", f"share of {word}", *reward):
+    for column in ("who decides", "accuracy", "MMACs/image", f"share of {everything.split()[0]}", *reward):
         table.add_column(column, justify="left" if column == "who decides" else "right")
 
     def row(name: str, of: dict[str, Any], style: str | None = None) -> None:
@@ -168,7 +162,7 @@ def print_deciders(summary: dict[str, Any], word: str) -> None:
         cells = f"{of['accuracy']:.2%}", f"{macs / 1e6:.2f}", f"{macs / summary['dense_macs']:.1%}"
         table.add_row(name, *cells, *(["" if earned is None else f"{earned:.4f}"] if reward else []), style=style)
 
-    row(f"{whole(summary)}, no gates", {"accuracy": summary["dense_accuracy"], "macs_mean": summary["dense_macs"]})
+    row(f"{everything}, no gates", {"accuracy": summary["dense_accuracy"], "macs_mean": summary["dense_macs"]})
     row("policy (greedy)", summary, "bold")
     for name, control in summary["controls"].items():
         row(f"control: {name}", control)
@@ -189,10 +183,10 @@ def print_blocks(summary: dict[str, Any]) -> None:
     console.print(table)
 
 
-def print_classes(summary: dict[str, Any], word: str) -> None:
-    """Accuracy of each class, and its MACs as a share of all that is called ``word``."""
+def print_classes(summary: dict[str, Any], everything: str) -> None:
+    """Accuracy of each class, and its MACs as a share of those of all of the network, called ``everything``."""
     table = Table(title="per class", title_justify="left")
-    for column in ("class", "accuracy", f"share of {word}"):
+    for column in ("class", "accuracy", f"share of {everything.split()[0]}"):
         table.add_column(column, justify="left" if column == "class" else "right")
     for name, figures in summary["classes"].items():
         table.add_row(name, f"{figures['accuracy']:.1%}", f"{figures['macs_ratio']:.1%}")

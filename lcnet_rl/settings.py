@@ -44,12 +44,18 @@ def _refuse_wrong(kind: Any, values: dict[Any, Any], source: str) -> None:
         wanted = types[name]
         if dataclasses.is_dataclass(wanted) and isinstance(value, dict):
             _refuse_wrong(wanted, value, source)
-        elif wrong := _wrong_choice(name, value, wanted):
+        elif wrong := wrong_choice(name, value, wanted):
             raise UserError(f"{source}: {wrong}")
         elif _no_number(value, wanted):
             raise UserError(f"{source}: {name} is a number, got {value!r}")
         elif isinstance(value, bool) and bool not in (wanted, *get_args(wanted)):  # for which Python has 1 and 0
             raise UserError(f"{source}: {name} cannot be {value} (as YAML reads yes, no, on and off without quotes)")
+
+
+def wrong_choice(name: str, value: Any, kind: Any) -> UserError | None:
+    """What is wrong with a setting whose type names its choices, or None."""
+    wrong = get_origin(kind) is Literal and value not in get_args(kind)
+    return unknown_name(name, str(value), get_args(kind)) if wrong else None
 
 
 def check_choices(settings: Any) -> None:
@@ -59,7 +65,7 @@ def check_choices(settings: Any) -> None:
         UserError: with the choices of the first such field.
     """
     for name, kind in get_type_hints(type(settings)).items():
-        if wrong := _wrong_choice(name, getattr(settings, name), kind):
+        if wrong := wrong_choice(name, getattr(settings, name), kind):
             raise wrong
 
 
@@ -83,12 +89,6 @@ def check_values(settings: Any, right: Callable[[Any], bool], rule: str, *names:
     for name in names:
         if not right(getattr(settings, name)):
             raise UserError(f"{name} must {rule}, got {getattr(settings, name)}")
-
-
-def _wrong_choice(name: str, value: Any, kind: Any) -> UserError | None:
-    """What is wrong with a setting whose type names its choices, or None."""
-    wrong = get_origin(kind) is Literal and value not in get_args(kind)
-    return unknown_name(name, str(value), get_args(kind)) if wrong else None
 
 
 def _no_number(value: Any, kind: Any) -> bool:

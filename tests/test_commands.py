@@ -43,6 +43,19 @@ def failing(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (("tran",), "did you mean train"),
         (("train", "--algo", "pp"), "did you mean ppo"),
         (("train", "--preset", "dem"), "did you mean demo"),
+        (("evaluate", "run", "--bugdet", "0.5"), "unknown option '--bugdet'; did you mean --budget"),
+        (("train", "--bacbone=resnet20"), "unknown option '--bacbone'; did you mean --backbone"),
+        (("train", "--algo", "ppo", "--rolouts", "2"), "known: those of lcnet-rl train --algo ppo --help"),
+        (("pretrain", "--recipe.epocs", "many"), "did you mean --recipe.epochs"),
+        (("train", "--baseline", "leave-one"), "unknown --baseline 'leave-one'; did you mean leave-one-out?"),
+        (("export", "run", "--layout=block"), "unknown --layout 'block'; did you mean blocked?"),
+        (("evaluate", "run", "--split", "foo"), "unknown --split 'foo'; known: test, val"),
+        (("bench", "--preset", "standart"), "did you mean standard?"),
+        (("bench", "run", "--precisions", "fp16"), "invalid choice"),
+        (("train", "--lr", "abc"), "error: --lr: could not convert string to float: 'abc'; see lcnet-rl train --help"),
+        (("evaluate", "run", "--split", "--budget", "1"), "--split"),
+        (("evaluate", "run", "again"), "again; see lcnet-rl evaluate --help"),
+        (("evaluate",), "RUN"),
         (("train", "--price", "-1"), "price must be >= 0"),
         (("train", "--price", "1..0.5"), "a range of prices rises from above 0"),
         (("train", "--price", "0.1..1", "--target", "0.6"), "give --target None too"),
@@ -128,6 +141,24 @@ def test_minibatches_that_ppo_cannot_have_are_refused_before_there_is_a_folder(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("run", ["resnet20", "resnet20-45"])
+def test_a_file_where_a_folder_is_to_be_is_refused_before_anything_is_evaluated(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, run: str
+) -> None:
+    monkeypatch.setattr("lcnet_rl.commands.evaluate.load_dataset", None)
+    (tmp_path / "file").touch()
+    said = failing(capsys, "evaluate", str(REFERENCE / run), "--out", str(tmp_path / "file"))
+    assert said == f"error: File exists ({tmp_path / 'file'})\n"
+
+
+@pytest.mark.parametrize("command", ["pretrain", "train"])
+def test_a_folder_that_holds_a_run_is_refused_before_the_data_are_read_and_a_network_is_pruned(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setattr(f"lcnet_rl.commands.{command}.load_dataset", None)
+    assert "already holds a run" in failing(capsys, command, "--run", str(REFERENCE / "resnet20"))
+
+
 @pytest.mark.parametrize("command", ["pretrain", "train"])
 def test_a_run_can_go_on_elsewhere_but_not_otherwise(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, images: str, tmp_path: Path, command: str
@@ -198,12 +229,10 @@ def test_of_an_option_that_is_given_twice_the_later_one_counts() -> None:
     assert config == parse(["--preset", "smoke"], "train")
 
 
-def test_the_help_that_is_named_is_the_algorithms(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_that_is_named_is_the_algorithms() -> None:
     for algo, named in (("ppo", "lcnet-rl train --algo ppo --help"), ("reinforce", "lcnet-rl train --help")):
-        with pytest.raises(SystemExit):
+        with pytest.raises(UserError, match=f"known: those of {named}$"):
             parse(["--algo", algo, "--horizon", "3"], "lcnet-rl train")
-        said = capsys.readouterr()
-        assert f"run {named}" in said.out + said.err
 
 
 def test_command_line_overrides_the_preset(tmp_path: Path) -> None:
@@ -218,6 +247,13 @@ def test_a_presets_width_is_that_of_its_own_backbone() -> None:
     assert parse(["--preset", "smoke", "--backbone", "resnet14"], "train").width == 8
     assert parse(["--preset", "smoke", "--backbone=resnet20"], "train").width is None
     assert parse(["--preset", "smoke", "--backbone", "resnet20", "--width", "4"], "train").width == 4
+
+
+def test_the_width_of_a_preset_without_a_backbone_is_that_of_the_default_one(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("width: 24\n")
+    assert parse(["--preset", str(path), "--backbone", "resnet20"], "train").width == 24
+    assert parse(["--preset", str(path), "--backbone", "resnet32"], "train").width is None
 
 
 def test_a_price_is_refused_where_the_reward_finds_its_own() -> None:

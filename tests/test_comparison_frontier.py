@@ -116,7 +116,8 @@ def test_networks_that_treat_all_images_alike_are_shown_beside_and_on_no_frontie
     assert beside == {str(dense): point}, "the agents' own start, and not drawn twice"
     assert static == {str(pruned): (5_000_000.0, 0.88)}
     figures = json.loads((tmp_path / "out" / "frontier-test.json").read_text())
-    assert figures["static"][str(pruned)] == {"macs": 5_000_000, "accuracy": 0.88}
+    assert figures["static"] == {str(pruned): {"macs": 5_000_000, "accuracy": 0.88}}
+    assert figures["dense"][str(dense)] == {"macs": 10_000_000, "accuracy": 0.93}
     assert len(figures["settings"]) == 3
 
 

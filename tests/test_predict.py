@@ -137,12 +137,15 @@ def test_the_classes_names_are_known_where_the_folder_of_images_is_not(
     assert "kind " in capsys.readouterr().out
 
 
-def test_of_two_networks_it_says_which_column_and_which_bar(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_says_of_what_a_share_is_and_which_bar_is_a_network(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     [file] = written(images(1), run)
     assert main(["predict", str(run), str(file)]) == 0
     alone = capsys.readouterr().out
     assert "of dense" in alone
     assert "second network" not in alone
+    save_model(lively(filters=(4, 8, 16)), run / "model.safetensors")
+    assert main(["predict", str(run), str(file)]) == 0
+    assert "of pruned" in capsys.readouterr().out
     save_model(lively(second="resnet8"), run / "model.safetensors")
     assert main(["predict", str(run), str(file)]) == 0
     pair = " ".join(capsys.readouterr().out.split())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -102,6 +103,21 @@ def test_the_page_says_what_dominates_what(reference: Path) -> None:
     assert "`agent` is 3.00 points below its dense backbone and 1.00 points above its best static" in text
     assert "5.00 points above the same decisions shuffled: it depends on the image." in text
     assert "it dominates: dear (90.00 % at 51 M); rows that dominate it: cheap (90.00 % at 49 M)." in text
+
+
+@pytest.mark.parametrize(
+    ("figures", "words"),
+    [
+        ({"pruned": True}, "below its pruned backbone and"),
+        ({"backbone": "resnet20 + resnet20", "pruned": True}, "below both its networks together and"),
+        ({"backbone": "resnet20 + resnet20 + resnet8"}, "below all its networks together and"),
+    ],
+)
+def test_the_page_calls_what_a_policy_started_from_by_its_name(
+    reference: Path, figures: dict[str, Any], words: str
+) -> None:
+    groups = grouped(agent_records([evaluated(reference / "agent", **figures)], "cifar10"))
+    assert words in page([], groups, [])
 
 
 def test_policies_stand_beside_static_networks_of_their_backbone_and_cost_and_of_no_more_width(reference: Path) -> None:

@@ -11,26 +11,27 @@ import tyro
 
 from agents.controls import run_controls
 from lcnet_rl.budget import meet_budget
-from lcnet_rl.commands.parsing import refuse_policy_options
+from lcnet_rl.commands.trained import refuse_policy_options, variant
 from lcnet_rl.data import Dataset, load_dataset
 from lcnet_rl.decisions import decision_names
 from lcnet_rl.dense import accuracy_of, dense_predictions
 from lcnet_rl.device import check_seed, resolve_device
 from lcnet_rl.errors import UserError
 from lcnet_rl.evaluate import Results, evaluate
-from lcnet_rl.files import write_json
+from lcnet_rl.files import check_target, write_json
 from lcnet_rl.macs import dense_macs
 from lcnet_rl.model import LCNet
 from lcnet_rl.per_image import table_beside, write_images
 from lcnet_rl.plots import picture_paths, plot_tradeoff
 from lcnet_rl.progress import console
 from lcnet_rl.provenance import command_line
-from lcnet_rl.report import measured, print_summary, rewarded, summarize, whole
+from lcnet_rl.report import measured, print_summary, rewarded, summarize
 from lcnet_rl.rewards import create_reward, price_range
 from lcnet_rl.runs import START, WEIGHTS, data_root, has_agent, of_agent, read_config
 from lcnet_rl.tradeoff import trade_off
 from lcnet_rl.unchanged import check_classes, warn_if_changed
 from lcnet_rl.weights import load_backbone, load_model
+from lcnet_rl.whole import whole
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ def run(config: Evaluate) -> None:
     if config.budget is not None and config.price is not None:
         raise UserError("a budget finds its price by itself: give --budget or --price, not both")
     settings = read_config(config.run)
+    check_target("--out", figures_of(config))
     if not has_agent(settings):
         evaluate_dense(config, settings)
         return
@@ -122,20 +124,17 @@ def print_files(figures: Path) -> None:
 
 def figures_of(config: Evaluate) -> Path:
     """Where the figures are written."""
-    return (config.out or config.run) / f"evaluation-{variant(config)}.json"
+    return (config.out or config.run) / f"evaluation-{called(config)}.json"
 
 
 def picture_of(config: Evaluate, name: str) -> Path:
     """Where a picture, ``tradeoff`` or ``paths``, is drawn."""
-    return figures_of(config).with_name(f"{name}-{variant(config)}.png")
+    return figures_of(config).with_name(f"{name}-{called(config)}.png")
 
 
-def variant(config: Evaluate) -> str:
+def called(config: Evaluate) -> str:
     """What the files are called after: the split, and what else is not as usual."""
-    best = "-best" if config.which == "best" else ""
-    price = "" if config.price is None else f"-price{config.price:g}"
-    budget = "" if config.budget is None else f"-budget{config.budget:g}"
-    return f"{config.split}{best}{price}{budget}"
+    return config.split + variant(config.which, config.price, config.budget)
 
 
 def evaluate_run(config: Evaluate, model: LCNet, train: Dataset, val: Dataset, dataset: Dataset) -> dict[str, Any]:
@@ -160,7 +159,8 @@ def evaluate_run(config: Evaluate, model: LCNet, train: Dataset, val: Dataset, d
         summary = rewarded(summary, reward, price, policy, controls)
     except UserError as error:  # a module of the user's own may be elsewhere by now
         console.print(f"no mean rewards: {error}", style="yellow", soft_wrap=True)
-    others = {whole(summary): dense, **{name: results.predictions for name, results in controls.items()}}
+    everything = whole(summary["networks"], summary["pruned"])
+    others = {everything: dense, **{name: results.predictions for name, results in controls.items()}}
     write_run_images(table_beside(figures_of(config)), model, dataset, policy, others)
     write_json(figures_of(config), summary)
     few = dataset.sample(2000)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lcnet_rl.backbones import Backbone
 from lcnet_rl.budget import meet_budget
-from lcnet_rl.commands.parsing import refuse_policy_options
+from lcnet_rl.commands.trained import load_dense, variant
 from lcnet_rl.data import load_dataset
 from lcnet_rl.errors import UserError
 from lcnet_rl.export import OnnxNetwork, blocked_size, compare, dense_model, dynamic_model
@@ -24,7 +24,7 @@ from lcnet_rl.progress import console
 from lcnet_rl.rewards import price_range
 from lcnet_rl.runs import WEIGHTS, classes_of, data_root, has_agent, of_agent, read_config
 from lcnet_rl.unchanged import check_classes, warn_if_changed
-from lcnet_rl.weights import load_backbone, load_model
+from lcnet_rl.weights import load_model
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,11 @@ def run(config: Export) -> None:
     if config.check < least:
         raise UserError(f"--check is {least} or more{' with --budget' if least else ''}, got {config.check}")
     settings = read_config(config.run)
-    model = load_model(config.run / WEIGHTS[config.which]) if has_agent(settings) else load_dense(config)
-    layout, path = choose(config.layout), config.out or config.run / f"model{variant(config)}.onnx"
+    if has_agent(settings):
+        model: LCNet | Backbone = load_model(config.run / WEIGHTS[config.which])
+    else:
+        model = load_dense(config, "out", "check", "data_root")
+    layout, path = choose(config.layout), config.out or config.run / called(config)
     check_target("--out", path)
     root = data_root(config.data_root, settings)
     val = load_dataset(settings["dataset"], "val", root) if config.check else None
@@ -102,16 +105,6 @@ def check_file(network: OnnxNetwork, model: LCNet | Backbone, images: Tensor | N
     agreement.check()
 
 
-def load_dense(config: Export) -> Backbone:
-    """The network of a run of ``pretrain``.
-
-    Raises:
-        UserError: when asked for what only a policy has, or a layout that is for branches.
-    """
-    refuse_policy_options(config, "out", "check", "data_root")
-    return load_backbone(str(config.run), classes=None).eval()
-
-
 def written(
     model: LCNet | Backbone, layout: Layout, classes: tuple[str, ...], origin: dict[str, str]
 ) -> onnx.ModelProto:
@@ -121,12 +114,10 @@ def written(
     return dense_model(model, classes=classes, origin=origin)
 
 
-def variant(config: Export) -> str:
-    """What the file is called after, beside the model: what is not as usual."""
-    best = "-best" if config.which == "best" else ""
-    budget = "" if config.budget is None else f"-budget{config.budget:g}"
+def called(config: Export) -> str:
+    """The file's name, where none is given: what is not as usual is in it."""
     layout = "" if config.layout == "standard" else f"-{config.layout}"
-    return f"{best}{budget}{layout}"
+    return f"model{variant(config.which, budget=config.budget)}{layout}.onnx"
 
 
 def choose(name: str) -> Layout:

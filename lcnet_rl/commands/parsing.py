@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import sys
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
 from itertools import zip_longest
@@ -12,6 +15,7 @@ from typing import Any, get_type_hints
 import docstring_parser
 import tyro
 
+from lcnet_rl.commands.mistakes import mistake
 from lcnet_rl.errors import UserError
 from lcnet_rl.runs import CONFIG
 
@@ -28,9 +32,24 @@ def option(arguments: Sequence[str], name: str) -> str | None:
 
 
 def parse_options(settings: type[Any], arguments: Sequence[str], prog: str, default: Any = tyro.MISSING_NONPROP) -> Any:
-    """Settings of type ``settings``, a dataclass, from the command line; ``default`` (else its own) where not given."""
+    """Settings of type ``settings``, a dataclass, from the command line; ``default`` (else its own) where not given.
+
+    Raises:
+        UserError: for what cannot be read.
+    """
     _describe(settings)
-    return tyro.cli(settings, args=list(arguments), prog=prog, default=default)
+    said, refused = io.StringIO(), False
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(settings, args=list(arguments), prog=prog, default=default)
+    except SystemExit as stop:
+        refused = bool(stop.code)
+        if not refused:
+            raise
+        raise mistake(settings, arguments, prog, said.getvalue()) from None
+    finally:
+        if not refused:  # a module of the user's own may have warned as it was imported
+            sys.stderr.write(said.getvalue())
 
 
 def _describe(settings: type[Any]) -> None:
@@ -45,22 +64,6 @@ def _describe(settings: type[Any]) -> None:
     for field in fields(settings):
         if is_dataclass(types[field.name]):
             _describe(types[field.name])
-
-
-def refuse_policy_options(config: Any, *allowed: str) -> None:
-    """Refuse what only a policy has, for a run of ``pretrain``.
-
-    Args:
-        config: a command's settings, of which ``run`` is the run folder.
-        allowed: names of settings that such a run has too.
-
-    Raises:
-        UserError: naming the options that were given.
-    """
-    others = [field for field in fields(config) if field.name not in ("run", *allowed)]
-    given = [f"--{field.name.replace('_', '-')}" for field in others if getattr(config, field.name) != field.default]
-    if given:
-        raise UserError(f"in {config.run} nothing is decided: leave {' and '.join(given)} out")
 
 
 def parse_over(default: Any, arguments: Sequence[str], prog: str) -> Any:

@@ -14,8 +14,8 @@ from PIL import Image
 from rich.table import Table
 from torch import Tensor
 
-from lcnet_rl.backbones import Backbone
-from lcnet_rl.commands.parsing import refuse_policy_options
+from lcnet_rl.backbones import Backbone, BackboneSpec
+from lcnet_rl.commands.trained import load_dense
 from lcnet_rl.data.folder import cannot_be_read, files_in, folders_in, readable_images, say_left_out
 from lcnet_rl.device import resolve_device
 from lcnet_rl.drawing import Trace, draw_trace, labelled, legend, tile, trace
@@ -28,7 +28,8 @@ from lcnet_rl.progress import console
 from lcnet_rl.rewards import price_range
 from lcnet_rl.runs import WEIGHTS, classes_of, has_agent, of_agent, read_config
 from lcnet_rl.unchanged import check_classes
-from lcnet_rl.weights import load_backbone, load_model
+from lcnet_rl.weights import load_model
+from lcnet_rl.whole import was_pruned, whole
 
 BARS = "▁▂▃▄▅▆▇█"
 BATCH, COLUMNS = 256, 4
@@ -85,7 +86,10 @@ def run(config: Predict) -> None:
         if path is not None:
             check_target(option, path)
     settings = read_config(config.run)
-    network = load_policy(config, settings) if has_agent(settings) else load_dense(config)
+    if has_agent(settings):
+        network: LCNet | Backbone = load_policy(config, settings)
+    else:
+        network = load_dense(config, "images", "device", "data_root", "json")
     backbone = network.backbone if isinstance(network, LCNet) else network
     classes = classes_of(config.run, settings, config.data_root)
     check_classes(config.run, backbone.spec.classes, settings["dataset"], classes)
@@ -99,7 +103,7 @@ def run(config: Predict) -> None:
         for row, kept in predict(runner, pixels[start : start + BATCH], config.threshold, classes):
             rows.append({"image": str(files[len(rows)]), **row})
             traces.append(kept)
-    print_rows(rows, traces, len(backbone.networks))
+    print_rows(rows, traces, backbone.spec)
     if config.picture is not None:
         draw(pixels, rows, traces, backbone, config.picture)
         console.print(f"picture: {config.picture}", soft_wrap=True)
@@ -135,16 +139,6 @@ def load_policy(config: Predict, settings: dict[str, Any]) -> LCNet:
     return model
 
 
-def load_dense(config: Predict) -> Backbone:
-    """The network of a run of ``pretrain``.
-
-    Raises:
-        UserError: when asked for what only a policy has.
-    """
-    refuse_policy_options(config, "images", "device", "data_root", "json")
-    return load_backbone(str(config.run), classes=None).eval()
-
-
 @torch.no_grad()
 def predict(
     network: Engine | Backbone, images: Tensor, threshold: float, classes: tuple[str, ...]
@@ -175,15 +169,16 @@ def most_probable(logits: Tensor, classes: tuple[str, ...]) -> list[dict[str, An
     ]
 
 
-def print_rows(rows: list[dict[str, Any]], traces: list[Trace], networks: int) -> None:
-    """The table for the screen, for so many networks, each but the first the last of the blocks.
+def print_rows(rows: list[dict[str, Any]], traces: list[Trace], spec: BackboneSpec) -> None:
+    """The table for the screen, for networks of which each but the first is the last of the blocks.
 
     Traces are empty where nothing was decided; then there is nothing about blocks.
     """
-    table, decided = Table(), any(traces)
+    table, decided, networks = Table(), any(traces), len(spec.networks)
+    share = [f"of {whole(networks, was_pruned(spec)).split()[0]}"] if decided else []
     table.add_column("image", overflow="fold")
     table.add_column("class", overflow="fold", max_width=CLASS_WIDTH)
-    for name in ("probability", "MMACs", *([{1: "of dense", 2: "of both"}.get(networks, "of all")] if decided else [])):
+    for name in ("probability", "MMACs", *share):
         table.add_column(name, justify="right", no_wrap=True)
     if decided:
         table.add_column("blocks", overflow="fold")

@@ -16,7 +16,7 @@ from lcnet_rl.errors import UserError
 from lcnet_rl.pretrain import DenseTraining
 from lcnet_rl.progress import console
 from lcnet_rl.prune import prune
-from lcnet_rl.runs import METRICS, START, TEACHER, create_run
+from lcnet_rl.runs import METRICS, START, TEACHER, check_free, create_run
 from lcnet_rl.starting import for_classes
 from lcnet_rl.unchanged import check_same_data, warn_if_changed
 from lcnet_rl.weights import load_backbone, save_backbone
@@ -39,6 +39,8 @@ def run_on(config: Pretrain, device: torch.device) -> None:
         raise UserError("--prune is for one process: start without torchrun")
     if config.recipe.compile:
         check_compiler(device)
+    if config.resume is None and config.run is not None:
+        by_main(check_free)(config.run)
     with main_first():
         train, val = (load_dataset(config.dataset, split, config.data_root) for split in ("train", "val"))
     if config.resume is None:

@@ -14,7 +14,7 @@ from lcnet_rl.device import check_seed
 from lcnet_rl.distributed import by_main, joined, main_first, world_size
 from lcnet_rl.errors import UserError
 from lcnet_rl.progress import console
-from lcnet_rl.runs import START, TEACHER
+from lcnet_rl.runs import START, TEACHER, check_free
 from lcnet_rl.unchanged import check_same_data, warn_if_edited
 from lcnet_rl.weights import load_backbone
 
@@ -32,6 +32,8 @@ def run_on(config: AnyTrain, device: torch.device) -> None:
     """``run``, once it is clear where."""
     if world_size() > 1 and not isinstance(config, TrainReinforce):
         raise UserError(f"--algo {config.algo} trains in one process: start it without torchrun, or use reinforce")
+    if config.resume is None and config.run is not None:
+        by_main(check_free)(config.run)
     with main_first():
         train, val = (load_dataset(config.dataset, split, config.data_root) for split in ("train", "val"))
     torch.manual_seed(config.seed)

@@ -149,7 +149,7 @@ ALGOS: dict[str, type[Any]] = {
 
 def without_width(preset: dict[str, Any], backbone: Any) -> dict[str, Any]:
     """A preset's settings, without the width, which is that of its own backbone, where ``backbone`` is another one."""
-    if backbone in (None, preset.get("backbone")):
+    if backbone in (None, preset.get("backbone", Train.backbone)):
         return preset
     return {name: value for name, value in preset.items() if name != "width"}
 

@@ -86,21 +86,27 @@ def draw(of: Standing, path: Path) -> None:
         title += ", bars: standard deviation over seeds"
     if of.published and of.split == "val":
         title += "; published ones are of test images"
+    dense, pruned = given_by_kind(of)
+    plot_frontier(of.groups, {**of.beside, **dense}, pruned, of.published, title, path)
+
+
+def given_by_kind(of: Standing) -> tuple[dict[str, Point], dict[str, Point]]:
+    """What was given to hold the policies against: dense networks, and pruned ones."""
     pruned = {name: point for name, point in of.given.items() if is_pruned(Path(name))}
-    dense = {**of.beside, **{name: point for name, point in of.given.items() if name not in pruned}}
-    plot_frontier(of.groups, dense, pruned, of.published, title, path)
+    return {name: point for name, point in of.given.items() if name not in pruned}, pruned
 
 
 def content(of: Standing) -> dict[str, Any]:
     """The figures, for JSON."""
+    dense, pruned = given_by_kind(of)
     return {
         "dataset": of.dataset,
         "split": of.split,
         "settings": [_figures(group, index in of.front) for index, group in enumerate(of.groups)],
         "hypervolume": of.volume,
         "hypervolume_reference": {"accuracy": 0.0, "macs": of.most},
-        "dense": _named(of.dense),
-        "static": _named(of.given),
+        "dense": _named({**of.dense, **dense}),
+        "static": _named(pruned),
         "published": [vars(result) for result in of.published],
         "command": command_line(),
     }

@@ -7,7 +7,7 @@ from typing import Any
 
 from lcnet_rl.comparison.records import Record, networks
 from lcnet_rl.progress import console
-from lcnet_rl.report import whole
+from lcnet_rl.whole import whole
 
 
 def short(name: str, among: Iterable[str]) -> str:
@@ -23,8 +23,7 @@ def worded(value: Any) -> str:
 
 def nothing_skipped(record: Record) -> str:
     """What a record's network is with nothing skipped; how many networks these are, old evaluations do not say."""
-    of = record.summary
-    return whole({"networks": networks(of["backbone"]), "pruned": of.get("pruned", False)})
+    return whole(networks(record.summary["backbone"]), record.summary.get("pruned", False))
 
 
 def print_left_out(names: Sequence[str]) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from lcnet_rl.comparison.kinds import parted
-from lcnet_rl.comparison.records import Group, networks
+from lcnet_rl.comparison.records import Group, Record, networks
+from lcnet_rl.comparison.words import nothing_skipped
 from lcnet_rl.report import looks_at_image
 from lcnet_rl.results.rows import Row, Timing, commands, label, row_of
 
@@ -209,7 +209,7 @@ def verdicts(groups: Sequence[Group], dense: Sequence[Row], published: Sequence[
         looking = sum(map(looks_at_image, summaries))
         others = [*dense, *published, *(row for row in policies if row.name != label(group))]
         lines.append(
-            f"- `{label(group)}` is {points(-below)} {dense_of(summaries[0])} and {points(over['static'])} its best "
+            f"- `{label(group)}` is {points(-below)} {dense_of(group.first)} and {points(over['static'])} its best "
             f"static subnetwork\n  (which takes {100 * static_macs(group) / policy.macs:.0f} % of its MACs), and "
             f"{points(over['shuffled'])} the same decisions shuffled: "
             f"{verdict(looking, len(summaries))}.\n  Published rows that it dominates: "
@@ -219,10 +219,10 @@ def verdicts(groups: Sequence[Group], dense: Sequence[Row], published: Sequence[
     return "\n".join(lines) + "\n"
 
 
-def dense_of(summary: dict[str, Any]) -> str:
-    """What a policy is compared with, in a sentence; how many networks these are, old evaluations do not say."""
-    count = networks(summary["backbone"])
-    return "its dense backbone" if count == 1 else f"{'both' if count == 2 else 'all'} its networks together"
+def dense_of(record: Record) -> str:
+    """What a policy is compared with, in a sentence."""
+    kind = nothing_skipped(record)
+    return f"its {kind}" if kind.endswith("backbone") else f"{kind.split()[0]} its networks together"
 
 
 def verdict(looking: int, runs: int) -> str:
