@@ -352,6 +352,11 @@ def test_images_of_another_type_or_shape_are_refused(tmp_path: Path, wrong: torc
         OnnxNetwork(saved(lively(width=16), Standard(), tmp_path)).run(wrong)
 
 
+def test_images_that_are_no_tensor_are_refused_as_such(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"images must be a torch.Tensor, got ndarray: use torch.from_numpy"):
+        OnnxNetwork(saved(lively(width=16), Standard(), tmp_path)).run(images(1).numpy())
+
+
 def test_a_threshold_outside_0_to_1_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="a threshold is in"):
         OnnxNetwork(saved(lively(width=16), Standard(), tmp_path)).run(images(1), threshold=1.0)
