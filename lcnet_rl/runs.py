@@ -11,6 +11,7 @@ best.safetensors, model.safetensors   the best model by validation reward, and t
 backbone.safetensors, metrics.json    instead, of pretrain: the backbone, and its final figures
 
 ``evaluate`` adds evaluation-SPLIT.json, images-SPLIT.csv and pictures, ``export`` model.onnx, ``bench`` bench.json.
+What ``--which best``, ``--price`` or ``--budget`` made is named for it: evaluation-SPLIT-budget0.5.json.
 """
 
 from __future__ import annotations

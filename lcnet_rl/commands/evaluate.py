@@ -57,7 +57,8 @@ class Evaluate:
     seed: int = 0
     """Of the controls."""
     out: Path | None = None
-    """Folder of the figures and pictures; by default the run's own, where compare and frontier look for figures."""
+    """Folder of the figures and pictures; by default the run's own, where compare and frontier look for figures. With
+    --which best, --price or --budget files are named for it: evaluation-test-budget0.5.json."""
 
 
 def run(config: Evaluate) -> None:
