@@ -43,6 +43,8 @@ class Measurement:
     """The prices that the policy sees, spread evenly over the images; None is the model's own."""
     images: int = 4000
     """How many training images to average the statistics over."""
+    each: Callable[[], object] = lambda: None
+    """Called whenever it is known what a threshold spends."""
 
     def recalibrate(self, model: LCNet) -> None:
         """Give BatchNorm the statistics of the greedy decisions."""
@@ -50,7 +52,9 @@ class Measurement:
 
     def share(self, model: LCNet, threshold: float = 0.5) -> float:
         """The mean share of dense MACs, gates included, that decisions at ``threshold`` spend."""
-        return evaluate(model, self.val, model.greedy(threshold), self.device, self.precision, self.prices).macs_ratio
+        spent = evaluate(model, self.val, model.greedy(threshold), self.device, self.precision, self.prices).macs_ratio
+        self.each()
+        return spent
 
 
 def calibrate_threshold(model: LCNet, measurement: Measurement, budget: float) -> float:
@@ -119,7 +123,13 @@ def center_threshold(model: LCNet, measurement: Measurement, budget: float, roun
 
 
 def meet_budget(
-    model: LCNet, train: Dataset, val: Dataset, budget: float, prices: PriceRange, device: torch.device
+    model: LCNet,
+    train: Dataset,
+    val: Dataset,
+    budget: float,
+    prices: PriceRange,
+    device: torch.device,
+    each: Callable[[], object] = lambda: None,
 ) -> tuple[str, float]:
     """Change ``model``, in place, so that its greedy decisions stay within a budget on validation images.
 
@@ -132,6 +142,7 @@ def meet_budget(
         budget: mean share of dense MACs, gates included.
         prices: those it was trained for.
         device: where to compute.
+        each: called whenever a threshold or a price was tried.
 
     Returns:
         A sentence on what was found, and what was added to the keep logits that a threshold is for.
@@ -144,15 +155,22 @@ def meet_budget(
     if budget > (most := model.costs.ceiling / model.costs.dense):
         raise UserError(f"budget is a share of dense MACs; keeping everything costs {most:.4g}, got {budget:g}")
     if not prices.is_one:
-        model.price.fill_(calibrate_price(model, val, budget, prices, device))
+        model.price.fill_(calibrate_price(model, val, budget, prices, device, each))
         return f"budget {budget:g}: met on validation images at price {float(model.price):.3g}", 0.0
-    shift = center_threshold(model, Measurement(train, val, device), budget)
+    shift = center_threshold(model, Measurement(train, val, device, each=each), budget)
     threshold = 1 / (1 + math.exp(shift))
     said = f"budget {budget:g}: met on validation images with keep threshold {threshold:.3f}, BatchNorm recalibrated"
     return said, shift
 
 
-def calibrate_price(model: LCNet, val: Dataset, budget: float, prices: PriceRange, device: torch.device) -> float:
+def calibrate_price(
+    model: LCNet,
+    val: Dataset,
+    budget: float,
+    prices: PriceRange,
+    device: torch.device,
+    each: Callable[[], object] = lambda: None,
+) -> float:
     """The price of ``price_within`` for greedy decisions of a policy for a range of prices, on validation images.
 
     Args:
@@ -161,13 +179,16 @@ def calibrate_price(model: LCNet, val: Dataset, budget: float, prices: PriceRang
         budget: mean share of dense MACs, gates included.
         prices: the range it was trained for.
         device: where to compute.
+        each: called whenever a price was tried.
 
     Raises:
         UserError: when even the highest price costs more than the budget.
     """
 
     def share(price: float) -> float:
-        return evaluate(model, val, model.greedy(), device, prices=torch.full((len(val),), price)).macs_ratio
+        spent = evaluate(model, val, model.greedy(), device, prices=torch.full((len(val),), price)).macs_ratio
+        each()
+        return spent
 
     return price_within(budget, share, prices)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -56,12 +58,20 @@ def accuracy_of(predictions: Tensor, dataset: Dataset) -> float:
 
 @torch.no_grad()
 def dense_predictions(
-    backbone: Backbone, dataset: Dataset, device: torch.device, precision: Precision = "fp32"
+    backbone: Backbone,
+    dataset: Dataset,
+    device: torch.device,
+    precision: Precision = "fp32",
+    each: Callable[[int], object] = lambda images: None,
 ) -> Tensor:
-    """The classes that the whole backbone predicts, (N,), int64, on the CPU; in eval mode (in which it is left)."""
+    """The classes that the whole backbone predicts, (N,), int64, on the CPU; in eval mode (in which it is left).
+
+    ``each`` is called after each batch, with how many images it has.
+    """
     backbone.eval()
     parts = []
     for images in dataset.images.split(BATCH):
         with autocast(device, precision):
             parts.append(backbone(images.to(device)).argmax(1).cpu())
+        each(len(images))
     return torch.cat(parts)

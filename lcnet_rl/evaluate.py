@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -70,6 +71,7 @@ def evaluate(
     device: torch.device,
     precision: Precision = "fp32",
     prices: PriceRange | Tensor | None = None,
+    each: Callable[[int], object] = lambda images: None,
 ) -> Results:
     """Classify a whole data set, in eval mode (in which the model is left).
 
@@ -81,6 +83,7 @@ def evaluate(
         precision: float32 unless speed matters more than the last digits.
         prices: that the policy sees, (N,) one with each image, or a range, spread evenly over the images; None is the
             model's own.
+        each: called after each batch, with how many images it has.
     """
     model.eval()
     parts, seen = [], spread_prices(prices, len(dataset)) if isinstance(prices, PriceRange) else prices
@@ -100,6 +103,7 @@ def evaluate(
                 "actions": outcome.actions.transpose(0, 1).cpu(),
             }
         )
+        each(len(judged.correct))
     columns = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     actions = columns.pop("actions").transpose(0, 1)
     return Results(

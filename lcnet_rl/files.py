@@ -9,7 +9,7 @@ import glob
 import json
 import os
 import re
-import tempfile
+import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +24,7 @@ from lcnet_rl.errors import UserError
 ABANDONED = 60.0
 """Seconds without a change after which a temporary file is nobody's: two processes may fill one cache of a data set."""
 RANDOM = "?" * 8
-"""What ``tempfile.mkstemp`` puts in between, as a pattern: of this length, names that begin alike are told apart."""
+"""What is drawn for a temporary name, as a pattern: by its length, names that begin alike are told apart."""
 
 
 @contextlib.contextmanager
@@ -38,14 +38,14 @@ def replacing(path: Path) -> Iterator[Path]:
     _remove_leftovers(path)
     hidden = f".{path.name}."
     try:
-        descriptor, name = tempfile.mkstemp(prefix=hidden, suffix=".part", dir=path.parent)
-        os.close(descriptor)
-        temporary = Path(name)
+        temporary = path.with_name(f"{hidden}{secrets.token_hex(len(RANDOM) // 2)}.part")
+        temporary.touch(exist_ok=False)
+        rights = temporary.stat().st_mode  # as the user's umask has them
         try:
             yield temporary
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
-            temporary.chmod(0o644)
+            temporary.chmod(rights)  # safetensors puts a file in its place that is the user's alone
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)

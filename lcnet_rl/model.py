@@ -77,8 +77,10 @@ class LCNet(Gated):
             price: reward lost by spending the dense MACs once, a number or (B,); None is the price trained at.
 
         Raises:
-            UserError: when the images have another type or shape, or the number is no price.
+            UserError: when the images are no tensor of that type and shape, or the number is no price.
         """
+        if not isinstance(images, Tensor):
+            raise UserError(f"images must be a torch.Tensor, got {type(images).__name__}: use torch.from_numpy")
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != (3, IMAGE_SIZE, IMAGE_SIZE):
             raise UserError(f"images must be uint8 (B, 3, 32, 32), got {images.dtype} {tuple(images.shape)}")
         features = self.backbone.stem(images)

@@ -15,9 +15,20 @@ console = Console(markup=False, emoji=False)
 class Progress:
     """A context manager over ``total`` steps: ``advance()`` after each, ``note(text)`` to show the latest figures."""
 
-    def __init__(self, title: str, total: int, done: int = 0, every: float = 15.0) -> None:
-        """Show ``title``, ``done`` steps behind it; without a terminal, a line at most every ``every`` seconds."""
+    def __init__(
+        self, title: str, total: int | None, done: int = 0, every: float = 15.0, between: bool = False
+    ) -> None:
+        """Show ``title``, ``done`` steps behind it; without a terminal, a line at most every ``every`` seconds.
+
+        Args:
+            title: what the steps are.
+            total: how many there are; None where nobody knows.
+            done: how many are done already.
+            every: seconds.
+            between: draw within ``advance()`` only, once a second, where steps are timed: a thread would disturb them.
+        """
         self._title, self._total, self._every = title, total, every
+        self._between, self._drawn = between, time.monotonic()
         self._start = self._done = done
         self._note, self._began, self._printed = "", time.monotonic(), time.monotonic()
         self._bar: rich_progress.Progress | None = None
@@ -30,6 +41,7 @@ class Progress:
                 rich_progress.TimeRemainingColumn(),
                 rich_progress.TextColumn("{task.fields[note]}"),
                 console=console,
+                auto_refresh=not between,
             )
             self._task = self._bar.add_task(title, total=total, completed=done, rate="", note="")
 
@@ -57,6 +69,13 @@ class Progress:
         rate = (self._done - self._start) / max(now - self._began, 1e-9)
         if self._bar:
             self._bar.update(self._task, advance=steps, rate=f"{rate:.1f}/s")
+            if self._between and now - self._drawn > 1:
+                self._bar.refresh()
+                self._drawn = now
+        elif self._total is None:
+            if now - self._printed > self._every:
+                self._printed = now
+                console.print(f"{self._title}: {self._done}, {rate:.1f}/s  {self._note}")
         elif now - self._printed > self._every or self._done >= self._total:
             self._printed = now
             left = f"{max(0, self._total - self._done) / rate:.0f}" if rate else "?"

@@ -11,6 +11,7 @@ best.safetensors, model.safetensors   the best model by validation reward, and t
 backbone.safetensors, metrics.json    instead, of pretrain: the backbone, and its final figures
 
 ``evaluate`` adds evaluation-SPLIT.json, images-SPLIT.csv and pictures, ``export`` model.onnx, ``bench`` bench.json.
+What ``--which best``, ``--price`` or ``--budget`` made is named for it: evaluation-SPLIT-budget0.5.json.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ import platform
 import shlex
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from importlib.metadata import version
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,18 @@ WEIGHTS = {"final": MODEL, "best": BEST}
 START, TEACHER = "start.safetensors", "teacher.safetensors"
 """The dense network that a run began with, and the one it learned from, as --resume needs them."""
 METRICS = "metrics.json"
-_PACKAGES = ("lcnet-rl", "torch", "torchvision", "gymnasium", "stable-baselines3", "safetensors", "numpy")
+_PACKAGES = (
+    "lcnet-rl",
+    "torch",
+    "torchvision",
+    "gymnasium",
+    "stable-baselines3",
+    "safetensors",
+    "numpy",
+    "torch-pruning",
+    "optuna",
+    "onnxruntime",
+)
 
 
 def create_run(
@@ -75,7 +87,7 @@ def create_run(
     facts = {
         "command": command_line(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+        "versions": {"python": platform.python_version(), **_versions()},
         **({} if train is None else {"classes": list(train.classes), "images": len(train)}),
         **({"files": train.digest} if train is not None and train.digest else {}),
         "machine": {
@@ -91,6 +103,15 @@ def create_run(
     for name, text in sources.items():
         write_text(path / f"{name}.py", text)
     return path
+
+
+def _versions() -> dict[str, str]:
+    """Of the packages that a result may depend on, as far as they are installed under these names."""
+    found = {}
+    for name in _PACKAGES:
+        with suppress(PackageNotFoundError):  # a clone that was not installed anew since it needs another package
+            found[name] = version(name)
+    return found
 
 
 def check_free(path: Path) -> None:

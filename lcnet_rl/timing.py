@@ -49,7 +49,12 @@ class Comparison:
 
 
 def race(
-    contestants: Mapping[str, Callable[[int], object]], trials: int, warmup: int = 2, settle: int = 0, repeat: int = 1
+    contestants: Mapping[str, Callable[[int], object]],
+    trials: int,
+    warmup: int = 2,
+    settle: int = 0,
+    repeat: int = 1,
+    each: Callable[[], object] = lambda: None,
 ) -> dict[str, list[float]]:
     """Time things in turn, so that a drifting machine slows all alike; in another order every time (seeded), so that
     none profits from who ran before it.
@@ -60,6 +65,7 @@ def race(
         warmup: uncounted trials of each, first.
         settle: uncounted calls at the start of each trial, after which caches and threads are those of who is timed.
         repeat: calls that are timed together.
+        each: called after each counted trial of all contestants, where no clock runs.
 
     Returns:
         Seconds a call in every trial, by name.
@@ -76,9 +82,13 @@ def race(
             elapsed = (time.perf_counter() - began) / repeat
             if trial >= 0:
                 seconds[name].append(elapsed)
+        if trial >= 0:
+            each()
     return seconds
 
 
-def compare(this: Callable[[], object], other: Callable[[], object], trials: int) -> Comparison:
+def compare(
+    this: Callable[[], object], other: Callable[[], object], trials: int, each: Callable[[], object] = lambda: None
+) -> Comparison:
     """``race`` of two: ``this`` is the numerator of the ratio, ``other`` the denominator."""
-    return Comparison(*race({"this": lambda _: this(), "other": lambda _: other()}, trials).values())
+    return Comparison(*race({"this": lambda _: this(), "other": lambda _: other()}, trials, each=each).values())

@@ -122,6 +122,13 @@ def test_settling_calls_are_not_timed_and_repeated_ones_are_averaged() -> None:
     assert max(times["a"]) < 0.2
 
 
+def test_what_is_done_between_trials_is_not_timed() -> None:
+    done: list[float] = []
+    times = race({"a": lambda _: None, "b": lambda _: None}, 3, warmup=2, each=lambda: done.append(time.sleep(0.2)))
+    assert len(done) == 3, "counted trials only"
+    assert max(times["a"] + times["b"]) < 0.2
+
+
 def test_a_race_times_each_thing_by_itself() -> None:
     times = race({"slow": lambda _: time.sleep(0.2), "fast": lambda _: None}, 3)
     assert min(times["slow"]) >= 0.2
@@ -327,6 +334,7 @@ def test_an_overhead_is_told_as_two_times_and_their_ratio(
     shown = capsys.readouterr().out
     names, medians = zip(*re.findall(r"^(.*): median ([\d.]+) ms$", shown, re.M), strict=True)
     assert list(names) == sides
+    assert "trials: 3/3" in shown
     spans = r"[\d.]+ to [\d.]+, quartiles of pairs [\d.]+ to [\d.]+"
     ends = rf"; 3 alternating trials, resnet8, {torch.get_num_threads()} threads, cpu\)$"
     [ratio] = re.findall(rf"^ratio of medians ([\d.]+) \(95 % interval {spans}{ends}", shown, re.M)

@@ -144,6 +144,17 @@ def test_a_budget_beyond_everything_is_refused_as_percent_would_be() -> None:
         meet_budget(model, data, data, 50, PriceRange(0.3, 0.3), CPU)
 
 
+@pytest.mark.parametrize("prices", [PriceRange(0.3, 0.3), PriceRange(0.01, 10)], ids=["thresholds", "prices"])
+def test_every_try_is_told_to_who_asks(prices: PriceRange, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, data = undecided_lcnet(), tiny_set()
+    tries, told = [], []
+    monkeypatch.setattr(
+        "lcnet_rl.budget.evaluate", lambda *given, **more: tries.append(given) or evaluate(*given, **more)
+    )
+    meet_budget(model, data, data, 1.0, prices, CPU, lambda: told.append(len(tries)))
+    assert told == list(range(1, len(tries) + 1))
+
+
 def test_a_budget_that_is_met_stays_with_the_model() -> None:
     model, data = undecided_lcnet(), tiny_set()
     usual = evaluate(model, data, model.greedy(), CPU).macs_ratio

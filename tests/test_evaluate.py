@@ -15,8 +15,8 @@ from test_model import coins, replayed, undecided_lcnet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lcnet_rl import dense, plots
 from lcnet_rl import evaluate as module
-from lcnet_rl import plots
 from lcnet_rl.data import Dataset
 from lcnet_rl.evaluate import evaluate, recalibrate, replay, spread_prices
 from lcnet_rl.model import LCNet
@@ -41,6 +41,19 @@ def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def norms(model: nn.Module) -> list[nn.BatchNorm2d]:
     return [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+
+
+def test_every_batch_is_told_to_who_asks_and_nothing_is_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(dense, "BATCH", 5)
+    model, data = undecided_lcnet(), tiny_set()
+    told: list[int] = []
+    evaluate(model, data, model.greedy(), CPU, each=told.append)
+    assert told == [5, 5, 3]
+    dense.dense_predictions(model.backbone, data, CPU, each=told.append)
+    assert told[3:] == [5, 5, 3]
+    assert capsys.readouterr().out == ""
 
 
 def test_results_equal_a_loop_by_hand() -> None:

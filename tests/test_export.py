@@ -22,7 +22,7 @@ from lcnet_rl.export import OnnxNetwork, blocked_size, dense_model, dynamic_mode
 from lcnet_rl.export.agreement import Agreement
 from lcnet_rl.export.builder import FLOAT, Graph
 from lcnet_rl.export.layout import BLOCKED_DOMAIN, Blocked, Layout, Standard
-from lcnet_rl.export.network import finished
+from lcnet_rl.export.network import FORMAT, finished
 from lcnet_rl.model import LCNet
 from lcnet_rl.rewards import PriceRange
 from lcnet_rl.spec import Decides
@@ -243,8 +243,17 @@ def test_the_file_says_what_it_is(tmp_path: Path) -> None:
     properties = {entry.key: entry.value for entry in model.metadata_props}
     assert json.loads(properties["model"])["backbone"]["name"] == "resnet8"
     assert properties["dense_macs"] == str(lively(width=16).costs.dense)
+    assert (properties["opset"], properties["format"]) == ("18", FORMAT)
     assert [entry.name for entry in model.graph.output] == ["logits", "macs", "decisions"]
     assert {entry.domain: entry.version for entry in model.opset_import} == {"": 18}
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_dense_file_says_how_many_images_it_takes(batch: int) -> None:
+    model = dense_model(lively(width=16).backbone, batch)
+    assert [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim] == [batch, 3, 32, 32]
+    assert f"uint8 ({batch}, 3, 32, 32)" in model.doc_string
+    assert f"float32 ({batch}, classes)" in model.doc_string
 
 
 def test_blocks_are_as_long_as_those_that_onnx_runtime_makes(tmp_path: Path) -> None:
@@ -350,6 +359,11 @@ def test_thresholds_that_float32_does_not_tell_from_one_are_the_largest_below_it
 def test_images_of_another_type_or_shape_are_refused(tmp_path: Path, wrong: torch.Tensor) -> None:
     with pytest.raises(UserError, match="images must be uint8"):
         OnnxNetwork(saved(lively(width=16), Standard(), tmp_path)).run(wrong)
+
+
+def test_images_that_are_no_tensor_are_refused_as_such(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"images must be a torch.Tensor, got ndarray: use torch.from_numpy"):
+        OnnxNetwork(saved(lively(width=16), Standard(), tmp_path)).run(images(1).numpy())
 
 
 def test_a_threshold_outside_0_to_1_is_refused(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from lcnet_rl.data import Dataset, Split, load_dataset
 from lcnet_rl.export import OnnxNetwork, blocked_size, dense_model, dynamic_model, open_session
 from lcnet_rl.macs import dense_macs
 from lcnet_rl.model import LCNet
+from lcnet_rl.provenance import ROOT
 from lcnet_rl.rewards import PriceRange
 from lcnet_rl.runs import BEST, MODEL
 from lcnet_rl.weights import load_model, save_model
@@ -89,6 +90,8 @@ def test_the_defaults_of_a_file_for_a_budget_meet_it_on_validation_images(
     spent = OnnxNetwork(run / "model-budget0.6.onnx").run(val.images).macs.mean()
     assert spent <= 0.6 * model.costs.dense
     said = metadata(run / "model-budget0.6.onnx")
+    told = (ROOT / "README.md").read_text()
+    assert [name for name in said if f"`{name}`" not in told] == []
     assert (said["run"], said["which"], said["budget"], said["price"]) == ("run", "final", "0.6", "0")
     before, after = load_model(run / MODEL).gates()[0].keep.bias, model.gates()[0].keep.bias
     torch.testing.assert_close(after, before + float(said["shift"]))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import get_args
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -278,6 +279,13 @@ def test_images_of_another_type_or_shape_are_refused(images: Tensor) -> None:
         tiny_lcnet().begin(images)
 
 
+def test_images_that_are_no_tensor_are_refused_as_such() -> None:
+    images = np.zeros((2, 3, 32, 32), np.uint8)
+    with pytest.raises(UserError, match=r"images must be a torch.Tensor, got ndarray: use torch.from_numpy"):
+        tiny_lcnet().begin(images)
+    tiny_lcnet().begin(torch.from_numpy(images))
+
+
 @pytest.mark.parametrize("groups", [-1, 3, 8])
 def test_groups_that_do_not_divide_the_filters_are_refused(groups: int) -> None:
     with pytest.raises(
@@ -294,7 +302,7 @@ def test_groups_do_not_matter_where_only_layers_are_decided() -> None:
 
 def test_an_unknown_kind_of_decision_is_refused() -> None:
     with pytest.raises(UserError, match="unknown decides 'layer'; did you mean layers"):
-        LCNet(tiny_backbone(), "layer")  # type: ignore[arg-type]
+        LCNet(tiny_backbone(), "layer")
 
 
 @pytest.mark.parametrize(

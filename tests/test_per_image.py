@@ -84,7 +84,7 @@ def test_a_paired_difference_is_that_of_the_pairs() -> None:
 
 
 def test_evaluate_tells_what_became_of_every_image(
-    images: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(tradeoff, "CURVE", (0.5,))
     torch.manual_seed(0)
@@ -98,6 +98,8 @@ def test_evaluate_tells_what_became_of_every_image(
     assert main(["evaluate", str(run)]) == 0
     figures, told = json.loads((run / "evaluation-test.json").read_text()), columns(run / "images-test.csv")
     test = load_dataset(images, "test")
+    both = 2 * len(test)
+    assert f"images, by policy and dense network: {both}/{both}" in capsys.readouterr().out
     assert told["image"] == list(test.files)
     assert told["label"] == [test.classes[label] for label in test.labels]
 

@@ -166,7 +166,10 @@ def test_a_recorded_command_still_means_the_recorded_settings(run: Path, monkeyp
     ("arguments", "message"),
     [
         (["resnet20-reinforced"], "did you mean resnet20-reinforce"),
-        (["nope"], f"'nope'; known: dense, policies, rivals, and the folders in {REFERENCE}\n"),
+        (
+            ["nope"],
+            f"'nope'; known: dense, static, policies, rivals, the rows of RESULTS.md, and the folders in {REFERENCE}\n",
+        ),
         (["--page-only", "dense"], "--page-only makes nothing again"),
         (["--page-only", "--eval-only"], "--page-only makes nothing again"),
         (["--page-only", "--device", "cpu"], "--page-only makes nothing again"),
@@ -215,6 +218,38 @@ def test_runs_are_chosen_by_name_or_kind(reference: Path) -> None:
     rival = write(reference / "rival", "lcnet-rl train --algo skipnet", algo="skipnet", agent={})
     assert reproduce.choose(["rivals"], [*runs, rival]) == [rival]
     assert reproduce.choose(["policies", "dense"], [rival, *runs]) == runs
+    thin = write(reference / "thin", "lcnet-rl pretrain --prune 0.5", prune=0.5)
+    assert reproduce.choose(["static"], [*runs, rival, thin]) == [thin]
+    assert thin in reproduce.choose(["dense"], [*runs, rival, thin])
+
+
+def test_a_rows_name_is_all_its_seeds_and_a_path_is_one_run(reference: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed, name in enumerate(("ranged", "ranged-1")):
+        ranged = write(reference / name, "lcnet-rl train --price 1..2", seed=seed, agent={"price": "1..2"})
+        for price in (1, 1.7):
+            evaluated(ranged, f"evaluation-test-price{price}.json", price=price, train_seed=seed)
+    runs = sorted(evaluated(reference / "agent").parent.iterdir())
+
+    def chosen(*what: str) -> list[str]:
+        return [run.name for run in reproduce.choose(what, runs)]
+
+    for name in ("ranged at price 1", "ranged at price 1.7", "ranged"):
+        assert chosen(name) == ["ranged", "ranged-1"]
+    assert chosen("ranged-1") == ["ranged-1"]
+    monkeypatch.chdir(reference.parent)
+    for path in ("reference/ranged", "reference/ranged/", str(reference / "ranged")):
+        assert chosen(path) == ["ranged"]
+    assert chosen("ranged at price 1.7", "agent", "./reference/agent") == ["ranged", "ranged-1", "agent"]
+    with pytest.raises(UserError, match=r"unknown row, run or kind 'ranged at price 2'; did you mean ranged at price"):
+        chosen("ranged at price 2")
+
+
+def test_every_committed_row_that_is_made_here_can_be_named() -> None:
+    rows = json.loads((REFERENCE / "results.json").read_text())["rows"]
+    named = reproduce.rows_of(RUNS)
+    for row in rows:
+        if row["kind"] not in ("control", "published"):
+            assert len(named[row["name"]]) >= len(row["seeds"]), row["name"]
 
 
 @pytest.mark.slow

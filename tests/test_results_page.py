@@ -79,6 +79,9 @@ def test_seeds_are_taken_together(reference: Path) -> None:
     assert policy.deviation == pytest.approx(0.02 * 2**0.5)
     assert (rows[2].accuracy, rows[2].macs) == (pytest.approx(0.86), pytest.approx(52e6))
     assert rows[2].deviation == pytest.approx(0.01 * 2**0.5)
+    evaluation = "lcnet-rl evaluate runs/reference/agent"
+    starts = "lcnet-rl train --init runs/reference/second/backbone.safetensors --seed 3", "lcnet-rl train --seed 4"
+    assert policy.command == " && ".join(f"{start} && {evaluation}" for start in starts)
     text = page([], [group], [])
     assert "| 92.00 ± 2.83 |" in text
     assert "6.00 points above the same decisions shuffled: 1 of 2 runs depend on the image." in text

@@ -6,6 +6,7 @@ import csv
 import json
 import re
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path, PureWindowsPath
 
 import pytest
@@ -75,11 +76,23 @@ def test_a_run_folder_tells_the_settings_the_command_and_the_versions(
     about = json.loads((run / RUN).read_text())
     assert about["command"] == "lcnet-rl train --init 'my weights'"
     assert about["versions"]["torch"] == torch.__version__.partition("+")[0]
-    assert {"python", "gymnasium", "stable-baselines3", "numpy"} <= set(about["versions"])
+    assert {"python", "gymnasium", "stable-baselines3", "torch-pruning", "optuna"} <= set(about["versions"])
     assert about["started"]
     assert about["machine"]["threads"] == torch.get_num_threads()
     assert about["machine"]["cpu"] == cpu_name()
     assert about.get("code", {}) == code()
+
+
+def test_a_package_that_is_not_installed_has_no_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        if name == "torch-pruning":
+            raise PackageNotFoundError(name)
+        return "1"
+
+    monkeypatch.setattr("lcnet_rl.runs.version", version)
+    versions = json.loads((create_run(tmp_path, "LayerSkip", "ppo", 0, Outer()) / RUN).read_text())["versions"]
+    assert "torch-pruning" not in versions
+    assert versions["torch"] == versions["optuna"] == "1"
 
 
 def test_settings_keep_their_order(tmp_path: Path) -> None:

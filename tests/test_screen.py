@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import threading
 import time
 from typing import Any
 
@@ -163,6 +164,33 @@ def test_progress_that_has_not_moved_yet_can_be_told(monkeypatch: pytest.MonkeyP
     lines = told.export_text().splitlines()
     assert lines[0] == "training: 0/10, 0.0/s, ? s left  warm-up 3/300"
     assert lines[1].startswith("training: 1/10")
+
+
+def test_progress_of_nobody_knows_how_many_steps_tells_those_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = Console(width=80, record=True)
+    monkeypatch.setattr(progress, "console", told)
+    with progress.Progress("tries", None, every=0.0) as bar:
+        bar.advance()
+    assert re.fullmatch(r"tries: 1, [\d.]+/s *", told.export_text().splitlines()[0])
+    with progress.Progress("tries", None) as bar:
+        bar.advance()
+    assert told.export_text() == "", "what is over soon is not told"
+
+
+def test_between_timed_steps_a_bar_is_drawn_by_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = Console(width=100, record=True, force_terminal=True, file=io.StringIO(), _environ={"TERM": "xterm"})
+    monkeypatch.setattr(progress, "console", told)
+    threads = threading.active_count()
+    with progress.Progress("trials", 3, between=True) as bar:
+        assert threading.active_count() == threads
+        told.export_text()
+        bar.advance()
+        assert told.export_text() == "", "at most once a second"
+        monkeypatch.setattr(bar, "_drawn", 0.0)
+        bar.advance()
+        assert " 2/3 " in told.export_text()
+        bar.advance()
+    assert " 3/3 " in told.export_text()
 
 
 def test_on_a_terminal_a_bar_tells_steps_rate_and_note(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from lcnet_rl import files as files_module
 from lcnet_rl.errors import UserError
-from lcnet_rl.files import replacing, write_text
+from lcnet_rl.files import replacing, write_tensors, write_text
 from lcnet_rl.tree import load_tree, save_tree
 
 KEYS = st.text(st.characters(codec="utf-8", exclude_characters="/"), max_size=4)
@@ -105,6 +105,17 @@ def test_what_a_kill_left_of_a_file_goes_with_its_next_replacement(tmp_path: Pat
     write_text(tmp_path / "a.json", "whole")
     assert {path for path in tmp_path.iterdir() if path.suffix == ".part"} == {alike, fresh}
     assert (tmp_path / "a.json").read_text() == "whole"
+
+
+@pytest.mark.parametrize("umask", [0o077, 0o022, 0o002])
+def test_files_have_the_rights_that_the_umask_gives_any_file(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        write_text(tmp_path / "a.json", "text")
+        write_tensors(tmp_path / "a.safetensors", {"x": torch.ones(1)}, {})
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o666 & ~umask}
 
 
 def test_tensors_whose_paths_read_alike_are_kept_apart() -> None:

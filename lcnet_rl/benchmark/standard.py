@@ -20,7 +20,7 @@ from lcnet_rl.benchmark.contestants import Contestant, dense_contestants, engine
 from lcnet_rl.benchmark.record import case, figures
 from lcnet_rl.gates import Gate
 from lcnet_rl.model import LCNet
-from lcnet_rl.progress import console
+from lcnet_rl.progress import Progress, console
 from lcnet_rl.state import Outcome
 from lcnet_rl.timing import race
 
@@ -60,7 +60,8 @@ def standard(trials: Mapping[int, int]) -> dict[str, Any]:
             found, entries = cases_of(label, model, images)
             runs = {one.name: functools.partial(_run, one, images) for one in found}
             settle, repeat = SETTLE[batch]
-            times = race(runs, trials[batch], settle=settle, repeat=repeat)
+            with Progress("trials", trials[batch], between=True) as bar:
+                times = race(runs, trials[batch], settle=settle, repeat=repeat, each=bar.advance)
             for case_name, (ways, billed, beyond) in entries.items():
                 fastest, *others = sorted(ways, key=lambda way: statistics.median(times[way.name]))
                 named = {case_name: fastest, **{f"{case_name}, {way.name.split()[-1]}": way for way in others}}

@@ -22,7 +22,7 @@ from lcnet_rl.benchmark.record import case, figures
 from lcnet_rl.device import synchronize
 from lcnet_rl.macs import dense_macs
 from lcnet_rl.model import LCNet
-from lcnet_rl.progress import console
+from lcnet_rl.progress import Progress, console
 from lcnet_rl.state import Outcome
 from lcnet_rl.timing import race
 
@@ -73,7 +73,8 @@ def trained(
             share = float(bills.mean()) / dense_macs(dense[1])
             excess = sum(outcome.excess for outcome in outcomes) / (count * batch) / dense_macs(dense[1])
             runs = {one.name: functools.partial(_run, one, moved) for one in found}
-            times = race(runs, count, settle=SETTLE if batch == 1 else 0)
+            with Progress("trials", count, between=True) as bar:
+                times = race(runs, count, settle=SETTLE if batch == 1 else 0, each=bar.advance)
             cases += [
                 case(f"{one.name}, batch {batch}", times, one, found, share, excess if one is engine else None)
                 for one in found

@@ -21,7 +21,7 @@ from lcnet_rl.errors import UserError
 from lcnet_rl.evaluate import replay
 from lcnet_rl.model import LCNet
 from lcnet_rl.optim import decayed
-from lcnet_rl.progress import console
+from lcnet_rl.progress import Progress, console
 from lcnet_rl.spec import DEFAULT_GROUPS
 from lcnet_rl.timing import Comparison, compare
 
@@ -79,7 +79,8 @@ def bench_env(config: Overhead, device: torch.device) -> Timed:
             model.run(images, replay(on_device)).logits.cpu()
 
     names = f"environment, {count} episodes", f"bare masked forward pass, {count} images"
-    return compare(episode, bare, config.trials), *names
+    with Progress("trials", config.trials, between=True) as bar:
+        return compare(episode, bare, config.trials, bar.advance), *names
 
 
 def bench_train(config: Overhead, device: torch.device) -> Timed:
@@ -92,7 +93,9 @@ def bench_train(config: Overhead, device: torch.device) -> Timed:
         model = network(config)
         agent = Reinforce(model, settings, dataset, dataset, Path(folder), 0, device)
         optimizer = torch.optim.SGD(decayed(dense.parameters(), 5e-4), lr=0.01, momentum=0.9, nesterov=True)
-        comparison = compare(agent.joint_step, dense_step(agent, dense, optimizer, config.precision), config.trials)
+        step = dense_step(agent, dense, optimizer, config.precision)
+        with Progress("trials", config.trials, between=True) as bar:
+            comparison = compare(agent.joint_step, step, config.trials, bar.advance)
     this = f"joint step, {settings.rollouts} rollouts of {count} images, no distillation"
     return comparison, this, f"dense step, {count} images"
 

@@ -23,7 +23,7 @@ from lcnet_rl.macs import dense_macs
 from lcnet_rl.model import LCNet
 from lcnet_rl.per_image import table_beside, write_images
 from lcnet_rl.plots import picture_paths, plot_tradeoff
-from lcnet_rl.progress import console
+from lcnet_rl.progress import Progress, console
 from lcnet_rl.provenance import command_line
 from lcnet_rl.report import measured, print_summary, rewarded, summarize
 from lcnet_rl.rewards import create_reward, price_range
@@ -58,7 +58,8 @@ class Evaluate:
     seed: int = 0
     """Of the controls."""
     out: Path | None = None
-    """Folder of the figures and pictures; by default the run's own, where compare and frontier look for figures."""
+    """Folder of the figures and pictures; by default the run's own, where compare and frontier look for figures. With
+    --which best, --price or --budget files are named for it: evaluation-test-budget0.5.json."""
 
 
 def run(config: Evaluate) -> None:
@@ -94,7 +95,9 @@ def evaluate_dense(config: Evaluate, settings: dict[str, Any]) -> None:
         warn_if_changed(config.run, dataset)
     backbone = load_backbone(str(config.run), classes=len(dataset.classes))
     device = resolve_device(config.device)
-    predictions, macs = dense_predictions(backbone.to(device), dataset, device), dense_macs(backbone)
+    with Progress("images", len(dataset)) as bar:
+        predictions = dense_predictions(backbone.to(device), dataset, device, each=bar.advance)
+    macs = dense_macs(backbone)
     summary = {
         "accuracy": accuracy_of(predictions, dataset),
         "macs_mean": macs,
@@ -147,10 +150,13 @@ def evaluate_run(config: Evaluate, model: LCNet, train: Dataset, val: Dataset, d
     if config.price is not None:
         model.price.fill_(prices.checked(config.price))
     elif config.budget is not None:
-        console.print(meet_budget(model, train, val, config.budget, prices, device)[0], soft_wrap=True)
-    policy = evaluate(model, dataset, model.greedy(), device)
+        with Progress(f"tries for budget {config.budget:g}", None) as bar:
+            said, _ = meet_budget(model, train, val, config.budget, prices, device, bar.advance)
+        console.print(said, soft_wrap=True)
     start = load_backbone(str(config.run / START), classes=model.classes).to(device)
-    dense = dense_predictions(start, dataset, device)
+    with Progress("images, by policy and dense network", 2 * len(dataset)) as bar:
+        policy = evaluate(model, dataset, model.greedy(), device, each=bar.advance)
+        dense = dense_predictions(start, dataset, device, each=bar.advance)
     controls = run_controls(model, dataset, policy, train, val, device, config.seed)
     summary = summarize(model, dataset, policy, accuracy_of(dense, dataset), controls)
     summary = measured(summary, model, settings["seed"], config.budget, config.which, config.seed)

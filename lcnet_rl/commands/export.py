@@ -20,7 +20,7 @@ from lcnet_rl.export import OnnxNetwork, blocked_size, compare, dense_model, dyn
 from lcnet_rl.export.layout import Blocked, Layout, Standard
 from lcnet_rl.files import check_target, replacing
 from lcnet_rl.model import LCNet
-from lcnet_rl.progress import console
+from lcnet_rl.progress import Progress, console
 from lcnet_rl.rewards import price_range
 from lcnet_rl.runs import WEIGHTS, classes_of, data_root, has_agent, of_agent, read_config
 from lcnet_rl.unchanged import check_classes, warn_if_changed
@@ -78,7 +78,8 @@ def run(config: Export) -> None:
             train = load_dataset(settings["dataset"], "train", root)
             prices = price_range(of_agent(config.run, settings, "price"))
             warn_if_changed(config.run, train)
-            said, shift = meet_budget(model, train, val, config.budget, prices, torch.device("cpu"))
+            with Progress(f"tries for budget {config.budget:g}", None) as bar:
+                said, shift = meet_budget(model, train, val, config.budget, prices, torch.device("cpu"), bar.advance)
             if prices.is_one:
                 said += "; both are built into the file: leave its input threshold at 0.5, the default"
             console.print(said, soft_wrap=True)

