@@ -13,7 +13,7 @@ import pytest
 import torch
 from processes import VARIABLES, together
 from test_agents_runs import joint, noise, stop_after
-from test_pretrain import CPU, coloured, fresh
+from test_pretrain import CPU, fresh, setup_in
 from test_rivals import agent as rival_agent
 from test_rivals import rival_model
 from torch import Tensor, nn
@@ -259,7 +259,7 @@ def train_joint(agent: Reinforce) -> None:
         patch.setattr(agent, "joint_step", step)
         patch.setattr(centering, "TRIES", 1)  # in noise no threshold meets a target, however long one is looked for
         agent.train()
-    save_tree({"steps": steps, "model": agent.model.state_dict()}, agent.run / f"trace{rank()}")
+    save_tree({"steps": steps, "model": agent.model.state_dict()}, agent.setup.run / f"trace{rank()}")
 
 
 def train_backbone(run: Path) -> None:
@@ -270,7 +270,7 @@ def train_backbone(run: Path) -> None:
         epochs=10, batch_size=24, lr=0.1, precision="fp32", augmentation=augmentation, layer_drop=LAYER_DROP[run.name]
     )
     backbone = fresh()
-    DenseTraining(backbone, recipe, coloured(), coloured(12, "val"), run, 0, CPU).train()
+    DenseTraining(backbone, recipe, setup_in(run)).train()
     steps = [{"loss": float(row["train/loss"]), "accuracy": float(row["eval/accuracy"])} for row in logged(run)]
     save_tree({"steps": steps, "model": backbone.state_dict()}, run / f"trace{rank()}")
 
