@@ -241,10 +241,10 @@ class Reinforce:
         a target they are held to what they spent before polishing.
         BatchNorm is left with the statistics of the greedy policy.
         """
-        model, config, prices = self.model, self.config, self.pricing.now
+        model, setup, prices = self.model, self.setup, self.pricing.now
         model.price.fill_(self.pricing.value)
-        images = self.setup.val.sample(IMAGES)
-        measurement = Measurement(self.setup.train, images, self.setup.device, config.precision, prices, IMAGES)
+        precision, val = self.config.precision, setup.val.sample(IMAGES)
+        measurement = Measurement(setup.train, val, setup.device, precision=precision, prices=prices, images=IMAGES)
         target = self.pricing.target
         if target is None:
             measurement.recalibrate(model)
@@ -253,7 +253,7 @@ class Reinforce:
             target = self.held if abs(share - self.held) > DRIFT else None
         if target is not None:
             center(model, measurement, target, rounds=3)
-        recalibrate(model, self.setup.train, model.greedy(), self.setup.device, prices=prices)
+        recalibrate(model, setup.train, model.greedy(), setup.device, prices=prices)
         distributed.share_weights(model)
 
     def validate(self, calibrated: bool = False) -> dict[str, float]:

@@ -85,9 +85,8 @@ def train_sb3(
         joint.save()  # of before the centring, so that to resume a finished run changes nothing
         model.price.fill_(joint.pricing.value)
         if joint.pricing.target is not None:  # met while sampling so far, which is not the greedy share
-            measurement = Measurement(
-                setup.train, setup.val.sample(IMAGES), setup.device, config.precision, images=IMAGES
-            )
+            val, precision = setup.val.sample(IMAGES), config.precision
+            measurement = Measurement(setup.train, val, setup.device, precision=precision, images=IMAGES)
             center(model, measurement, joint.pricing.target)
         recalibrate(model, setup.train, model.greedy(), setup.device, prices=joint.pricing.now)
         save_model(model, setup.run / MODEL)

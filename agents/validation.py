@@ -48,13 +48,14 @@ class Validation:
         Returns:
             Scalars for the log.
         """
-        model, setup, precision = self.model, self.setup, self.config.precision
+        model, setup, device, precision = self.model, self.setup, self.setup.device, self.config.precision
+        decide = model.greedy()
         model.price.fill_(prices.middle)
         if not calibrated:
-            recalibrate(model, setup.train, model.greedy(), setup.device, precision, images=2000, prices=prices)
+            recalibrate(model, setup.train, decide, device, precision=precision, images=2000, prices=prices)
             distributed.share_weights(model)
         seen = spread_prices(prices, len(setup.val))
-        results = evaluate(model, setup.val, model.greedy(), setup.device, precision, seen)
+        results = evaluate(model, setup.val, decide, device, precision=precision, prices=seen)
         reward = results.reward(self.reward, seen)
         if settled and (self.best is None or reward >= self.best.reward(self.reward, seen)):
             self.best = replace(results, actions=results.actions[:, :0])  # of which a checkpoint would be full
@@ -62,7 +63,7 @@ class Validation:
         spread = results.spread
         if not prices.is_one:  # images that cost unlike because their prices are is not what is asked
             middle = torch.full((len(setup.val),), prices.middle)
-            spread = evaluate(model, setup.val, model.greedy(), setup.device, precision, middle).spread
+            spread = evaluate(model, setup.val, decide, device, precision=precision, prices=middle).spread
         aim, known = self.config.aim, self.collapsed
         self.collapsed = settled and warn_if_collapsed(
             step, spread, results.macs_ratio, aim, known, self.priced, not prices.is_one

@@ -68,6 +68,7 @@ def evaluate(
     dataset: Dataset,
     decisions: Decider | Tensor,
     device: torch.device,
+    *,
     precision: Precision = "fp32",
     prices: PriceRange | Tensor | None = None,
 ) -> Results:
@@ -126,6 +127,7 @@ def recalibrate(
     training: Dataset,
     decisions: Decider | Tensor,
     device: torch.device,
+    *,
     precision: Precision = "fp32",
     images: int = 4000,
     prices: PriceRange | None = None,

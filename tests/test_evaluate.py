@@ -169,7 +169,7 @@ def test_prices_cover_their_range_evenly_in_every_batch(batch: int) -> None:
 def test_bf16_changes_logits_but_no_bill_of_fixed_decisions() -> None:
     model: LCNet = undecided_lcnet()
     actions: Tensor = coins(model, 13)
-    exact, rough = (evaluate(model, tiny_set(), actions, CPU, precision) for precision in ("fp32", "bf16"))
+    exact, rough = (evaluate(model, tiny_set(), actions, CPU, precision=precision) for precision in ("fp32", "bf16"))
     assert torch.equal(exact.macs, rough.macs)
     assert not torch.equal(exact.log_prob, rough.log_prob)
     torch.testing.assert_close(exact.log_prob, rough.log_prob, rtol=0.1, atol=0.1)

@@ -10,7 +10,7 @@ import torch
 import tyro
 
 from agents.controls import run_controls
-from lcnet_rl.budget import meet_budget
+from lcnet_rl.budget import Measurement, meet_budget
 from lcnet_rl.commands.parsing import refuse_policy_options
 from lcnet_rl.data import Dataset, load_dataset
 from lcnet_rl.decisions import decision_names
@@ -148,7 +148,8 @@ def evaluate_run(config: Evaluate, model: LCNet, train: Dataset, val: Dataset, d
     if config.price is not None:
         model.price.fill_(prices.checked(config.price))
     elif config.budget is not None:
-        console.print(meet_budget(model, train, val, config.budget, prices, device)[0], soft_wrap=True)
+        measurement = Measurement(train, val, device, prices=model.spec.prices)
+        console.print(meet_budget(model, measurement, config.budget)[0], soft_wrap=True)
     policy = evaluate(model, dataset, model.greedy(), device)
     start = load_backbone(str(config.run / START), classes=model.classes).to(device)
     dense = dense_predictions(start, dataset, device)
@@ -165,7 +166,7 @@ def evaluate_run(config: Evaluate, model: LCNet, train: Dataset, val: Dataset, d
     write_json(figures_of(config), summary)
     few = dataset.sample(2000)
     line = ("other thresholds" if prices.is_one else f"prices {prices}") + f", {len(few):,} images"
-    curve = trade_off(model, train, few, prices, device)
+    curve = trade_off(model, train, few, device)
     name = config.run.resolve().name
     plot_tradeoff(summary, curve, line, name, picture_of(config, "tradeoff"))
     picture_paths(model, dataset, policy, controls["keep-all"], name, picture_of(config, "paths"))

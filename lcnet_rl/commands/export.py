@@ -12,7 +12,7 @@ import tyro
 from torch import Tensor
 
 from lcnet_rl.backbones import Backbone
-from lcnet_rl.budget import meet_budget
+from lcnet_rl.budget import Measurement, meet_budget
 from lcnet_rl.commands.parsing import refuse_policy_options
 from lcnet_rl.data import load_dataset
 from lcnet_rl.errors import UserError
@@ -21,8 +21,7 @@ from lcnet_rl.export.layout import Blocked, Layout, Standard
 from lcnet_rl.files import check_target, replacing
 from lcnet_rl.model import LCNet
 from lcnet_rl.progress import console
-from lcnet_rl.rewards import price_range
-from lcnet_rl.runs import WEIGHTS, classes_of, data_root, has_agent, of_agent, read_config
+from lcnet_rl.runs import WEIGHTS, classes_of, data_root, has_agent, read_config
 from lcnet_rl.unchanged import check_classes, warn_if_changed
 from lcnet_rl.weights import load_backbone, load_model
 
@@ -73,10 +72,10 @@ def run(config: Export) -> None:
         if val is not None and config.budget is not None:
             dynamic_model(model, layout)  # what cannot be exported is refused before the search for a budget
             train = load_dataset(settings["dataset"], "train", root)
-            prices = price_range(of_agent(config.run, settings, "price"))
             warn_if_changed(config.run, train)
-            said, shift = meet_budget(model, train, val, config.budget, prices, torch.device("cpu"))
-            if prices.is_one:
+            measurement = Measurement(train, val, torch.device("cpu"), prices=model.spec.prices)
+            said, shift = meet_budget(model, measurement, config.budget)
+            if model.spec.prices is None:
                 said += "; both are built into the file: leave its input threshold at 0.5, the default"
             console.print(said, soft_wrap=True)
             origin |= {"budget": f"{config.budget:g}", "shift": f"{shift:.6g}"}
