@@ -254,7 +254,6 @@ class Reinforce:
         if target is not None:
             center(model, measurement, target, rounds=3)
         recalibrate(model, setup.train, model.greedy(), setup.device, prices=prices)
-        distributed.share_weights(model)
 
     def validate(self, calibrated: bool = False) -> dict[str, float]:
         """Scalars of a validation; see ``agents.validation``."""

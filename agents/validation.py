@@ -53,7 +53,6 @@ class Validation:
         model.price.fill_(prices.middle)
         if not calibrated:
             recalibrate(model, setup.train, decide, device, precision=precision, images=2000, prices=prices)
-            distributed.share_weights(model)
         seen = spread_prices(prices, len(setup.val))
         results = evaluate(model, setup.val, decide, device, precision=precision, prices=seen)
         reward = results.reward(self.reward, seen)

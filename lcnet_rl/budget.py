@@ -9,9 +9,11 @@ from dataclasses import KW_ONLY, dataclass, replace
 
 import torch
 
+from lcnet_rl.batchnorm import CALIBRATION_IMAGES
 from lcnet_rl.data import Dataset
 from lcnet_rl.decisions import threshold_logit
 from lcnet_rl.device import Precision
+from lcnet_rl.distributed import from_main
 from lcnet_rl.errors import UserError
 from lcnet_rl.evaluate import evaluate, recalibrate
 from lcnet_rl.model import LCNet
@@ -42,7 +44,7 @@ class Measurement:
     """As for ``evaluate``."""
     prices: PriceRange | None = None
     """The prices that the policy sees, spread evenly over the images; None is the model's own."""
-    images: int = 4000
+    images: int = CALIBRATION_IMAGES
     """How many training images to average the statistics over."""
 
     def recalibrate(self, model: LCNet) -> None:
@@ -51,9 +53,13 @@ class Measurement:
         recalibrate(model, self.train, decide, device, precision=precision, images=self.images, prices=self.prices)
 
     def share(self, model: LCNet, threshold: float = 0.5) -> float:
-        """The mean share of dense MACs, gates included, that decisions at ``threshold`` spend."""
+        """The mean share of dense MACs, gates included, that decisions at ``threshold`` spend.
+
+        The main process's answer counts for all: those that round differently would end a search at another step.
+        """
         decide, device, precision = model.greedy(threshold), self.device, self.precision
-        return evaluate(model, self.val, decide, device, precision=precision, prices=self.prices).macs_ratio
+        results = evaluate(model, self.val, decide, device, precision=precision, prices=self.prices)
+        return from_main(lambda: results.macs_ratio)
 
 
 def calibrate_threshold(model: LCNet, measurement: Measurement, budget: float) -> float:

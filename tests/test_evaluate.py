@@ -15,8 +15,8 @@ from test_model import coins, replayed, undecided_lcnet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lcnet_rl import batchnorm, plots
 from lcnet_rl import evaluate as module
-from lcnet_rl import plots
 from lcnet_rl.data import Dataset
 from lcnet_rl.evaluate import evaluate, recalibrate, replay, spread_prices
 from lcnet_rl.model import LCNet
@@ -36,7 +36,7 @@ def tiny_set(count: int = 13) -> Dataset:
 def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three batches, the last one shorter, for thirteen images."""
     monkeypatch.setattr(module, "BATCH", 5)
-    monkeypatch.setattr(module, "CALIBRATION_BATCH", 5)
+    monkeypatch.setattr(batchnorm, "CALIBRATION_BATCH", 5)
 
 
 def norms(model: nn.Module) -> list[nn.BatchNorm2d]:
