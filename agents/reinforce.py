@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import time
 from contextlib import closing
-from pathlib import Path
 from shlex import quote
 from typing import Any
 
@@ -26,12 +25,9 @@ from agents.rollout import Rollout, mean_field, sample
 from agents.validation import Validation
 from agents.window import Window
 from lcnet_rl import distributed
-from lcnet_rl.backbones import Backbone
 from lcnet_rl.batchnorm import prepare
 from lcnet_rl.budget import Measurement
-from lcnet_rl.data import Dataset
-from lcnet_rl.data.sampler import TrainingBatches
-from lcnet_rl.device import Stream, autocast, step_generator
+from lcnet_rl.device import Stream, autocast
 from lcnet_rl.errors import UserError, diverged
 from lcnet_rl.evaluate import recalibrate
 from lcnet_rl.interrupt import Interrupted, deferred_interrupt
@@ -41,6 +37,7 @@ from lcnet_rl.optim import decayed, triangle
 from lcnet_rl.progress import Progress
 from lcnet_rl.rewards import create_reward, judge
 from lcnet_rl.runs import CHECKPOINT, MODEL, load_checkpoint, restoring
+from lcnet_rl.training_setup import TrainingSetup
 from lcnet_rl.tree import save_tree
 from lcnet_rl.weights import are_finite, save_model
 
@@ -53,42 +50,26 @@ class Reinforce:
 
     algo = "reinforce"
 
-    def __init__(
-        self,
-        model: LCNet,
-        config: ReinforceConfig,
-        train: Dataset,
-        val: Dataset,
-        run: Path,
-        seed: int,
-        device: torch.device,
-        teacher: Backbone | None = None,
-    ) -> None:
+    def __init__(self, model: LCNet, config: ReinforceConfig, setup: TrainingSetup) -> None:
         """Prepare to train ``model`` in place.
 
         Args:
             model: with the weights to start from.
             config: the settings.
-            train: training images.
-            val: validation images: they choose the best checkpoint and calibrate the polish phase's threshold.
-            run: an existing run folder.
-            seed: decides everything random.
-            device: where to compute.
-            teacher: the dense network whose soft labels are learned; None is the model's backbone as it is now.
+            setup: images, run folder, seed, device and teacher.
         """
-        self.model, self.config, self.train_set, self.val_set = model.to(device), config, train, val
-        self.run, self.seed, self.device = run, seed, device
+        self.model, self.config, self.setup = model.to(setup.device), config, setup
         prepare(model)
         self.reward = create_reward(config.reward)
-        self.batches = TrainingBatches(train, config.batch_size, seed, device, config.augmentation)
+        self.batches = setup.batches(config.batch_size, config.augmentation)
         self.schedule = Schedule.of(config, self.batches.steps_per_epoch)
-        self.finetuner = Finetuner(model, config, teacher)
+        self.finetuner = Finetuner(model, config, setup.teacher)
         policy = decayed(model.policy_parameters(), config.gate_weight_decay)
         self.gate_optimizer = torch.optim.Adam(policy, lr=config.gate_lr)
         self.pricing = Pricing(config, model, self.schedule.integral)
         self.held: float | None = None
         self.step, self.resumed = 0, False
-        self.validation = Validation(model, config, train, val, run, device)
+        self.validation = Validation(model, config, setup)
         self.window = Window()
 
     def train(self, on_validation: OnValidation | None = None) -> None:
@@ -103,15 +84,15 @@ class Reinforce:
         """
         config, schedule = self.config, self.schedule
         steps_per_row = config.batch_size * self.model.depth
-        log = MetricsLog(self.run, resume_at=self.step * steps_per_row if self.resumed else None)
+        log = MetricsLog(self.setup.run, resume_at=self.step * steps_per_row if self.resumed else None)
         eval_steps = {round(schedule.total * (i + 1) / config.evals) for i in range(config.evals - 1)}
         if self.step == 0:
             self.save()
         began, first = time.monotonic(), self.step
-        command = f"{distributed.launcher()} train --resume {quote(str(self.run))}"
+        command = f"{distributed.launcher()} train --resume {quote(str(self.setup.run))}"
         with (
             closing(log),
-            distributed.resumable(command, self.run / CHECKPOINT),
+            distributed.resumable(command, self.setup.run / CHECKPOINT),
             deferred_interrupt(twice_stops=distributed.world_size() == 1) as interrupt,
             Progress(self.algo, schedule.total, first) as bar,
         ):
@@ -143,7 +124,7 @@ class Reinforce:
                     raise Interrupted(command, self.step, schedule.total)
                 bar.advance()
             self.hold_to_target()
-            distributed.by_main(save_model)(self.model, self.run / MODEL)
+            distributed.by_main(save_model)(self.model, self.setup.run / MODEL)
             log.write(schedule.total * steps_per_row, scalars := self.validate(calibrated=True))
             if on_validation:
                 on_validation(1.0, scalars)
@@ -159,13 +140,13 @@ class Reinforce:
         learning = schedule.policy <= self.step < schedule.polish
         if learning:
             self.pricing.ramp(schedule.ramped(self.step))
-        prices = self.pricing.draw(len(images), step_generator(self.seed, self.step, self.device, Stream.PRICES))
+        prices = self.pricing.draw(len(images), self.setup.generator(self.step, Stream.PRICES))
         model.price.fill_(self.pricing.value)
         model.train()
         if model.policy and self.step >= schedule.polish:
             model.policy.eval()  # what it decides must not depend on the batch any more
 
-        with autocast(self.device, config.precision):
+        with autocast(self.setup.device, config.precision):
             rollout, policy_objective = self.collect(images, labels, prices, learning)
             task = self.finetuner.task_loss(images, labels, rollout)
         probe = self.finetuner.probe_loss(labels, rollout)
@@ -218,10 +199,10 @@ class Reinforce:
         Returns:
             The passes whose executed paths train the backbone, and the policy's loss (0 outside the policy phase).
         """
-        config, model, step = self.config, self.model, self.step
-        generator = step_generator(self.seed, step, self.device, Stream.DECISIONS)
-        zero = torch.zeros((), device=self.device)
-        if step < self.schedule.policy:
+        config, model = self.config, self.model
+        generator = self.setup.generator(self.step, Stream.DECISIONS)
+        zero = torch.zeros((), device=self.setup.device)
+        if self.step < self.schedule.policy:
             return self.roll(images, prices, 1, random_keeps(config.warmup_keep, generator)), zero
         if not learning:
             return self.roll(images, prices, 1, greedy_keeps), zero
@@ -260,10 +241,10 @@ class Reinforce:
         a target they are held to what they spent before polishing.
         BatchNorm is left with the statistics of the greedy policy.
         """
-        model, config, prices = self.model, self.config, self.pricing.now
+        model, setup, prices = self.model, self.setup, self.pricing.now
         model.price.fill_(self.pricing.value)
-        images = self.val_set.sample(IMAGES)
-        measurement = Measurement(self.train_set, images, self.device, config.precision, prices, IMAGES)
+        precision, val = self.config.precision, setup.val.sample(IMAGES)
+        measurement = Measurement(setup.train, val, setup.device, precision=precision, prices=prices, images=IMAGES)
         target = self.pricing.target
         if target is None:
             measurement.recalibrate(model)
@@ -272,8 +253,7 @@ class Reinforce:
             target = self.held if abs(share - self.held) > DRIFT else None
         if target is not None:
             center(model, measurement, target, rounds=3)
-        recalibrate(model, self.train_set, model.greedy(), self.device, prices=prices)
-        distributed.share_weights(model)
+        recalibrate(model, setup.train, model.greedy(), setup.device, prices=prices)
 
     def validate(self, calibrated: bool = False) -> dict[str, float]:
         """Scalars of a validation; see ``agents.validation``."""
@@ -298,7 +278,7 @@ class Reinforce:
             "best": self.validation.state(),
             "window": self.window.state(),
         }
-        save_tree(state, self.run / CHECKPOINT)
+        save_tree(state, self.setup.run / CHECKPOINT)
 
     def restore(self) -> None:
         """Take up the run's checkpoint.
@@ -306,8 +286,8 @@ class Reinforce:
         Raises:
             UserError: when it is missing, damaged, or of another network or version.
         """
-        state = load_checkpoint(self.run)
-        with restoring(self.run / CHECKPOINT):
+        state = load_checkpoint(self.setup.run)
+        with restoring(self.setup.run / CHECKPOINT):
             self.model.load_state_dict(state["model"])
             self.finetuner.restore(state["finetuner"])
             self.gate_optimizer.load_state_dict(state["gates"])

@@ -8,7 +8,6 @@ environment begin anew, as its features are stale.
 from __future__ import annotations
 
 from contextlib import closing
-from pathlib import Path
 from shlex import quote
 from typing import Any
 
@@ -25,9 +24,7 @@ from agents.sb3_config import A2CConfig, PPOConfig
 from agents.sb3_finetuning import JointFinetuning
 from envs.sb3 import SB3VecEnv
 from envs.vector import VECTOR_ENVS
-from lcnet_rl.backbones import Backbone
 from lcnet_rl.budget import Measurement
-from lcnet_rl.data import Dataset
 from lcnet_rl.errors import UserError
 from lcnet_rl.evaluate import recalibrate
 from lcnet_rl.interrupt import Interrupted, deferred_interrupt
@@ -35,34 +32,25 @@ from lcnet_rl.metrics_log import MetricsLog
 from lcnet_rl.model import LCNet
 from lcnet_rl.progress import Progress
 from lcnet_rl.runs import MODEL, load_checkpoint
+from lcnet_rl.training_setup import TrainingSetup
 from lcnet_rl.weights import save_model
 
 
 def train_sb3(
     model: LCNet,
     config: PPOConfig | A2CConfig,
-    train: Dataset,
-    val: Dataset,
-    run: Path,
-    seed: int,
-    device: torch.device,
+    setup: TrainingSetup,
     resume: bool = False,
     on_validation: OnValidation | None = None,
-    teacher: Backbone | None = None,
 ) -> None:
     """Train ``model`` in place with PPO or A2C; checkpoints, logs and the final model go to the run folder.
 
     Args:
         model: with the weights to start from.
         config: the settings; their type decides the algorithm.
-        train: training images, for episodes and fine-tuning.
-        val: validation images, which choose the best checkpoint.
-        run: an existing run folder.
-        seed: decides everything random.
-        device: where to compute.
+        setup: images (for training, of episodes and of fine-tuning), run folder, seed, device and teacher.
         resume: go on from the run's checkpoint.
         on_validation: called after every validation; what it raises ends the training.
-        teacher: the dense network whose soft labels are learned; None is the model's backbone as it is now.
 
     Raises:
         UserError: when the policy stops being a number; the checkpoint is then the last good one.
@@ -70,14 +58,14 @@ def train_sb3(
     """
     env = SB3VecEnv(
         VECTOR_ENVS[model.spec.decides](
-            config.num_envs, dataset=train, model=model, reward=config.reward, price=0.0, device=str(device)
+            config.num_envs, dataset=setup.train, model=model, reward=config.reward, price=0.0, device=str(setup.device)
         )
     )
-    algorithm = create_algorithm(env, model, config, seed, device)
-    joint = JointFinetuning(model, config, train, val, run, seed, device, teacher)
+    algorithm = create_algorithm(env, model, config, setup.seed, setup.device)
+    joint = JointFinetuning(model, config, setup)
     if resume:
-        joint.restore(algorithm, load_checkpoint(run))
-    log = MetricsLog(run, resume_at=algorithm.num_timesteps if resume else None)
+        joint.restore(algorithm, load_checkpoint(setup.run))
+    log = MetricsLog(setup.run, resume_at=algorithm.num_timesteps if resume else None)
     algorithm.set_logger(Logger(folder=None, output_formats=[_Writer(log, joint.rollouts_done)]))
     with (
         closing(log),
@@ -91,16 +79,17 @@ def train_sb3(
         if left > 0:
             algorithm.learn(left, callback=joint, log_interval=1, reset_num_timesteps=not resume)
         if joint.stopped:
-            raise Interrupted(f"lcnet-rl train --resume {quote(str(run))}", joint.saved_at, config.timesteps)
+            raise Interrupted(f"lcnet-rl train --resume {quote(str(setup.run))}", joint.saved_at, config.timesteps)
         if left > 0:
             algorithm.logger.dump(algorithm.num_timesteps)  # of the last update
         joint.save()  # of before the centring, so that to resume a finished run changes nothing
         model.price.fill_(joint.pricing.value)
         if joint.pricing.target is not None:  # met while sampling so far, which is not the greedy share
-            measurement = Measurement(train, val.sample(IMAGES), device, config.precision, images=IMAGES)
+            val, precision = setup.val.sample(IMAGES), config.precision
+            measurement = Measurement(setup.train, val, setup.device, precision=precision, images=IMAGES)
             center(model, measurement, joint.pricing.target)
-        recalibrate(model, train, model.greedy(), device, prices=joint.pricing.now)
-        save_model(model, run / MODEL)
+        recalibrate(model, setup.train, model.greedy(), setup.device, prices=joint.pricing.now)
+        save_model(model, setup.run / MODEL)
         joint.validate(calibrated=True)
 
 

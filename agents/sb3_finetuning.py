@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from shlex import quote
 from typing import Any
 
@@ -21,17 +20,15 @@ from agents.rollout import sample
 from agents.sb3_config import SB3Config
 from agents.validation import Validation
 from envs.sb3 import SB3VecEnv
-from lcnet_rl.backbones import Backbone
 from lcnet_rl.batchnorm import restored_statistics
-from lcnet_rl.data import Dataset
-from lcnet_rl.data.sampler import TrainingBatches
-from lcnet_rl.device import Stream, autocast, step_generator
+from lcnet_rl.device import Stream, autocast
 from lcnet_rl.errors import diverged
 from lcnet_rl.interrupt import Interrupt, Interrupted
 from lcnet_rl.metrics_log import MetricsLog
 from lcnet_rl.model import LCNet
 from lcnet_rl.progress import Progress
 from lcnet_rl.runs import CHECKPOINT, restoring
+from lcnet_rl.training_setup import TrainingSetup
 from lcnet_rl.tree import save_tree
 from lcnet_rl.weights import are_finite
 
@@ -39,26 +36,15 @@ from lcnet_rl.weights import are_finite
 class JointFinetuning(BaseCallback):
     """Between rollouts: fine-tune the backbone, begin new images, move the price, validate, save."""
 
-    def __init__(
-        self,
-        model: LCNet,
-        config: SB3Config,
-        train: Dataset,
-        val: Dataset,
-        run: Path,
-        seed: int,
-        device: torch.device,
-        teacher: Backbone | None = None,
-    ) -> None:
+    def __init__(self, model: LCNet, config: SB3Config, setup: TrainingSetup) -> None:
         super().__init__()
-        self.lcnet, self.config = model, config
-        self.run, self.seed, self.device = run, seed, device
-        self.finetuner = Finetuner(model, config, teacher)
-        self.batches = TrainingBatches(train, config.batch_size, seed, device, config.augmentation)
+        self.lcnet, self.config, self.setup = model, config, setup
+        self.finetuner = Finetuner(model, config, setup.teacher)
+        self.batches = setup.batches(config.batch_size, config.augmentation)
         self.rollout_timesteps = config.num_envs * config.episodes * model.depth
         self.pricing = Pricing(config, model, config.integral_share * config.timesteps / self.rollout_timesteps)
         self.step, self.rollouts_done = 0, 0
-        self.validation = Validation(model, config, train, val, run, device)
+        self.validation = Validation(model, config, setup)
         self.interrupt = Interrupt()
         self.log: MetricsLog | None = None
         self.bar: Progress | None = None
@@ -78,14 +64,14 @@ class JointFinetuning(BaseCallback):
         if self.step == self.rollouts_done == 0:
             self.save()
         while self.step < self.config.warmup_steps:
-            generator = step_generator(self.seed, self.step, self.device, Stream.DECISIONS)
+            generator = self.setup.generator(self.step, Stream.DECISIONS)
             self.finetune_step(generator, random_decisions=True)
             if self.bar:
                 self.bar.note(f"warm-up {self.step}/{self.config.warmup_steps}")
                 self.bar.advance(0)
             if self.interrupt.requested:
                 self.save()
-                raise Interrupted(f"lcnet-rl train --resume {quote(str(self.run))}", 0, self.config.timesteps)
+                raise Interrupted(f"lcnet-rl train --resume {quote(str(self.setup.run))}", 0, self.config.timesteps)
 
     def finetune_step(self, generator: torch.Generator, random_decisions: bool = False) -> None:
         """One step of backbone, scales and probes on decisions sampled from the policy, or at random in the warm-up.
@@ -94,10 +80,10 @@ class JointFinetuning(BaseCallback):
         """
         images, labels = self.batches(self.step)
         model, config = self.lcnet, self.config
-        prices = self.pricing.draw(len(images), step_generator(self.seed, self.step, self.device, Stream.PRICES))
+        prices = self.pricing.draw(len(images), self.setup.generator(self.step, Stream.PRICES))
         decide = random_keeps(config.warmup_keep, generator) if random_decisions else drawn(generator)
         model.train()
-        with autocast(self.device, config.precision):
+        with autocast(self.setup.device, config.precision):
             rollout = sample(model, images, prices, 1, 0.0, decide)
             loss = self.finetuner.task_loss(images, labels, rollout)
         loss = loss + self.finetuner.probe_loss(labels, rollout)
@@ -140,7 +126,7 @@ class JointFinetuning(BaseCallback):
                 self.save()
         if self.rollouts_done:
             for _ in range(self.config.finetune):
-                self.finetune_step(step_generator(self.seed, self.step, self.device, Stream.DECISIONS))
+                self.finetune_step(self.setup.generator(self.step, Stream.DECISIONS))
         # Every rollout begins with new images: the old ones' features, and their price, are out of date.
         env.env.process.prices = self.pricing.charged
         self.model._last_obs = env.reset()  # type: ignore[assignment]
@@ -209,7 +195,7 @@ class JointFinetuning(BaseCallback):
             "updates": self.model._n_updates,
             "pending": {name: float(value) for name, value in self.logger.name_to_value.items()},
         }
-        save_tree(state, self.run / CHECKPOINT)
+        save_tree(state, self.setup.run / CHECKPOINT)
         self.saved_at = self.num_timesteps
 
     def restore(self, algorithm: OnPolicyAlgorithm, state: dict[str, Any]) -> None:
@@ -218,7 +204,7 @@ class JointFinetuning(BaseCallback):
         Raises:
             UserError: when it is of another network or version.
         """
-        with restoring(self.run / CHECKPOINT):
+        with restoring(self.setup.run / CHECKPOINT):
             self.lcnet.load_state_dict(state["model"])
             algorithm.policy.load_state_dict(state["policy"])
             algorithm.policy.optimizer.load_state_dict(state["optimizer"])

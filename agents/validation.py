@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,32 +10,26 @@ import torch
 from agents.alarms import warn_if_collapsed
 from agents.pricing import PricingConfig
 from lcnet_rl import distributed
-from lcnet_rl.data import Dataset
 from lcnet_rl.evaluate import Results, evaluate, recalibrate, spread_prices
 from lcnet_rl.model import LCNet
 from lcnet_rl.rewards import PriceRange, create_reward, price_matters
 from lcnet_rl.runs import BEST
+from lcnet_rl.training_setup import TrainingSetup
 from lcnet_rl.weights import save_model
 
 
 class Validation:
     """All validations of one training run; its state is which was the best."""
 
-    def __init__(
-        self, model: LCNet, config: PricingConfig, train: Dataset, val: Dataset, run: Path, device: torch.device
-    ) -> None:
+    def __init__(self, model: LCNet, config: PricingConfig, setup: TrainingSetup) -> None:
         """Prepare to validate ``model``.
 
         Args:
             model: the network that is trained.
             config: the settings, for reward and precision.
-            train: training images, for BatchNorm's statistics.
-            val: validation images, which choose the best model.
-            run: an existing run folder, which gets the best model.
-            device: where to compute.
+            setup: of the training: its validation images choose the best model, which its run folder gets.
         """
-        self.model, self.config, self.train, self.val = model, config, train, val
-        self.run, self.device = run, device
+        self.model, self.config, self.setup = model, config, setup
         self.reward = create_reward(config.reward)
         self.priced = price_matters(self.reward)
         self.best: Results | None = None
@@ -55,21 +48,21 @@ class Validation:
         Returns:
             Scalars for the log.
         """
-        model, precision = self.model, self.config.precision
+        model, setup, device, precision = self.model, self.setup, self.setup.device, self.config.precision
+        decide = model.greedy()
         model.price.fill_(prices.middle)
         if not calibrated:
-            recalibrate(model, self.train, model.greedy(), self.device, precision, images=2000, prices=prices)
-            distributed.share_weights(model)
-        seen = spread_prices(prices, len(self.val))
-        results = evaluate(model, self.val, model.greedy(), self.device, precision, seen)
+            recalibrate(model, setup.train, decide, device, precision=precision, images=2000, prices=prices)
+        seen = spread_prices(prices, len(setup.val))
+        results = evaluate(model, setup.val, decide, device, precision=precision, prices=seen)
         reward = results.reward(self.reward, seen)
         if settled and (self.best is None or reward >= self.best.reward(self.reward, seen)):
             self.best = replace(results, actions=results.actions[:, :0])  # of which a checkpoint would be full
-            distributed.by_main(save_model)(model, self.run / BEST)
+            distributed.by_main(save_model)(model, setup.run / BEST)
         spread = results.spread
         if not prices.is_one:  # images that cost unlike because their prices are is not what is asked
-            middle = torch.full((len(self.val),), prices.middle)
-            spread = evaluate(model, self.val, model.greedy(), self.device, precision, middle).spread
+            middle = torch.full((len(setup.val),), prices.middle)
+            spread = evaluate(model, setup.val, decide, device, precision=precision, prices=middle).spread
         aim, known = self.config.aim, self.collapsed
         self.collapsed = settled and warn_if_collapsed(
             step, spread, results.macs_ratio, aim, known, self.priced, not prices.is_one

@@ -1,4 +1,4 @@
-"""BatchNorm's statistics: of a batch that several processes share, and running ones that are frozen, restored or fresh.
+"""BatchNorm's statistics: of a batch that several processes share, and running ones: frozen, restored, averaged anew.
 
 Ioffe and Szegedy, 2015, "Batch normalization". torch's SyncBatchNorm shares batches as ``GlobalBatchNorm2d`` does, on
 GPUs only.
@@ -6,7 +6,7 @@ GPUs only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -15,7 +15,12 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from lcnet_rl.distributed import global_moments, global_sum, shards, share_weights, world_size
+from lcnet_rl.distributed import alone, global_moments, global_sum, shards, share_weights, world_size
+
+CALIBRATION_IMAGES = 4000
+"""Training images that running statistics are averaged over, where not fewer are asked for."""
+CALIBRATION_BATCH = 500
+"""Batch size when BatchNorm is recalibrated."""
 
 
 class GlobalBatchNorm2d(nn.BatchNorm2d):
@@ -112,6 +117,28 @@ def fresh_statistics(norms: Sequence[nn.BatchNorm2d]) -> Iterator[None]:
         yield
 
 
+@torch.no_grad()
+def average_statistics(
+    module: nn.Module, norms: Sequence[nn.BatchNorm2d], forward: Callable[..., object], *rows: Tensor
+) -> None:
+    """Set running statistics to their means over batches, and give all processes the main one's ``module``.
+
+    Batches count equally, so they are of one size, give or take a row: the fewest of up to ``CALIBRATION_BATCH`` rows.
+
+    Args:
+        module: in train mode; left in eval mode.
+        norms: those of its BatchNorms that are meant.
+        forward: passes a batch of each of ``rows`` through ``module``.
+        rows: each (N, ...), the same in all processes.
+    """
+    count = -(-len(rows[0]) // CALIBRATION_BATCH)
+    with fresh_statistics(norms), alone():
+        for batch in zip(*(part.tensor_split(count) for part in rows), strict=True):
+            forward(*batch)
+    module.eval()
+    share_weights(module)
+
+
 @contextmanager
 def _momentum(norms: Sequence[nn.BatchNorm2d], momentum: float | None) -> Iterator[None]:
     """Another momentum for all ``norms`` inside, and each one's own when it ends."""
@@ -123,11 +150,3 @@ def _momentum(norms: Sequence[nn.BatchNorm2d], momentum: float | None) -> Iterat
     finally:
         for norm, own in zip(norms, before, strict=True):
             norm.momentum = own
-
-
-def even_batches(rows: Tensor, most: int) -> tuple[Tensor, ...]:
-    """``rows`` (N, ...) in the fewest batches of at most ``most`` rows, all of one size, give or take a row.
-
-    For ``fresh_statistics``: there a short last batch would count as much as a full one.
-    """
-    return rows.tensor_split(-(-len(rows) // most))

@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 
 import torch
 
+from lcnet_rl.batchnorm import CALIBRATION_IMAGES
 from lcnet_rl.data import Dataset
 from lcnet_rl.decisions import threshold_logit
 from lcnet_rl.device import Precision
+from lcnet_rl.distributed import from_main
 from lcnet_rl.errors import UserError
 from lcnet_rl.evaluate import evaluate, recalibrate
 from lcnet_rl.model import LCNet
@@ -29,7 +31,7 @@ class OutOfReachError(UserError):
 
 @dataclass(frozen=True)
 class Measurement:
-    """By which images, and how, it is found out what greedy decisions spend."""
+    """How to measure what greedy decisions spend: images, device, precision, prices."""
 
     train: Dataset
     """Training images, for BatchNorm's statistics."""
@@ -37,24 +39,30 @@ class Measurement:
     """Validation images, never test images."""
     device: torch.device
     """Where to compute."""
+    _: KW_ONLY
     precision: Precision = "fp32"
     """As for ``evaluate``."""
     prices: PriceRange | None = None
     """The prices that the policy sees, spread evenly over the images; None is the model's own."""
-    images: int = 4000
+    images: int = CALIBRATION_IMAGES
     """How many training images to average the statistics over."""
     each: Callable[[], object] = lambda: None
     """Called whenever it is known what a threshold spends."""
 
     def recalibrate(self, model: LCNet) -> None:
         """Give BatchNorm the statistics of the greedy decisions."""
-        recalibrate(model, self.train, model.greedy(), self.device, self.precision, self.images, self.prices)
+        decide, device, precision = model.greedy(), self.device, self.precision
+        recalibrate(model, self.train, decide, device, precision=precision, images=self.images, prices=self.prices)
 
     def share(self, model: LCNet, threshold: float = 0.5) -> float:
-        """The mean share of dense MACs, gates included, that decisions at ``threshold`` spend."""
-        spent = evaluate(model, self.val, model.greedy(threshold), self.device, self.precision, self.prices).macs_ratio
+        """The mean share of dense MACs, gates included, that decisions at ``threshold`` spend.
+
+        The main process's answer counts for all: those that round differently would end a search at another step.
+        """
+        decide, device, precision = model.greedy(threshold), self.device, self.precision
+        results = evaluate(model, self.val, decide, device, precision=precision, prices=self.prices)
         self.each()
-        return spent
+        return from_main(lambda: results.macs_ratio)
 
 
 def calibrate_threshold(model: LCNet, measurement: Measurement, budget: float) -> float:
@@ -122,27 +130,15 @@ def center_threshold(model: LCNet, measurement: Measurement, budget: float, roun
     return total
 
 
-def meet_budget(
-    model: LCNet,
-    train: Dataset,
-    val: Dataset,
-    budget: float,
-    prices: PriceRange,
-    device: torch.device,
-    each: Callable[[], object] = lambda: None,
-) -> tuple[str, float]:
+def meet_budget(model: LCNet, measurement: Measurement, budget: float) -> tuple[str, float]:
     """Change ``model``, in place, so that its greedy decisions stay within a budget on validation images.
 
     A policy for a range of prices is set to the price that does it; others are centred (``center_threshold``).
 
     Args:
         model: the network.
-        train: training images.
-        val: validation images.
+        measurement: of what decisions spend; its prices are the range that the policy was trained for, if it was.
         budget: mean share of dense MACs, gates included.
-        prices: those it was trained for.
-        device: where to compute.
-        each: called whenever a threshold or a price was tried.
 
     Returns:
         A sentence on what was found, and what was added to the keep logits that a threshold is for.
@@ -154,43 +150,32 @@ def meet_budget(
         raise UserError(f"budget is a share of dense MACs > 0, got {budget}")
     if budget > (most := model.costs.ceiling / model.costs.dense):
         raise UserError(f"budget is a share of dense MACs; keeping everything costs {most:.4g}, got {budget:g}")
-    if not prices.is_one:
-        model.price.fill_(calibrate_price(model, val, budget, prices, device, each))
+    if measurement.prices is not None and not measurement.prices.is_one:
+        model.price.fill_(calibrate_price(model, measurement, budget))
         return f"budget {budget:g}: met on validation images at price {float(model.price):.3g}", 0.0
-    shift = center_threshold(model, Measurement(train, val, device, each=each), budget)
+    shift = center_threshold(model, measurement, budget)
     threshold = 1 / (1 + math.exp(shift))
     said = f"budget {budget:g}: met on validation images with keep threshold {threshold:.3f}, BatchNorm recalibrated"
     return said, shift
 
 
-def calibrate_price(
-    model: LCNet,
-    val: Dataset,
-    budget: float,
-    prices: PriceRange,
-    device: torch.device,
-    each: Callable[[], object] = lambda: None,
-) -> float:
+def calibrate_price(model: LCNet, measurement: Measurement, budget: float) -> float:
     """The price of ``price_within`` for greedy decisions of a policy for a range of prices, on validation images.
 
     Args:
         model: the network; its own price is left as it was.
-        val: validation images, never test images.
+        measurement: of what decisions spend, with the range of prices that the policy was trained for.
         budget: mean share of dense MACs, gates included.
-        prices: the range it was trained for.
-        device: where to compute.
-        each: called whenever a price was tried.
 
     Raises:
         UserError: when even the highest price costs more than the budget.
     """
+    assert measurement.prices is not None
 
     def share(price: float) -> float:
-        spent = evaluate(model, val, model.greedy(), device, prices=torch.full((len(val),), price)).macs_ratio
-        each()
-        return spent
+        return replace(measurement, prices=PriceRange(price, price)).share(model)
 
-    return price_within(budget, share, prices)
+    return price_within(budget, share, measurement.prices)
 
 
 def price_within(budget: float, share: Callable[[float], float], prices: PriceRange) -> float:

@@ -7,19 +7,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lcnet_rl import distributed
 from lcnet_rl.backbones import Backbone
-from lcnet_rl.batchnorm import batch_norms, even_batches, fresh_statistics
+from lcnet_rl.batchnorm import CALIBRATION_IMAGES, average_statistics, batch_norms
 from lcnet_rl.data import Dataset
 from lcnet_rl.device import Precision, autocast
 
 BATCH = 500
-"""Images at once; BatchNorm's statistics are those of batches of about as many."""
-CALIBRATION_IMAGES = 4000
-"""Training images that they are averaged over."""
+"""Images at once."""
 
 
-@torch.no_grad()
 def recalibrate_dense(backbone: Backbone, train: Dataset, device: torch.device, precision: Precision = "fp32") -> None:
     """Set BatchNorm's running statistics to those of the whole network, on training images without augmentation.
 
@@ -31,12 +27,13 @@ def recalibrate_dense(backbone: Backbone, train: Dataset, device: torch.device, 
         device: where to compute.
         precision: of the passes.
     """
-    backbone.train()
-    with fresh_statistics(batch_norms(backbone)), distributed.alone(), autocast(device, precision):
-        for batch in even_batches(train.sample(CALIBRATION_IMAGES).images, BATCH):
+
+    def forward(batch: Tensor) -> None:
+        with autocast(device, precision):
             backbone(batch.to(device))
-    backbone.eval()
-    distributed.share_weights(backbone)
+
+    backbone.train()
+    average_statistics(backbone, batch_norms(backbone), forward, train.sample(CALIBRATION_IMAGES).images)
 
 
 @torch.no_grad()

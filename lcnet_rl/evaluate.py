@@ -8,18 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lcnet_rl.batchnorm import even_batches, fresh_statistics
+from lcnet_rl.batchnorm import CALIBRATION_IMAGES, average_statistics
 from lcnet_rl.data import Dataset
 from lcnet_rl.device import Precision, autocast
-from lcnet_rl.distributed import alone
 from lcnet_rl.model import LCNet
 from lcnet_rl.observation import Decider
 from lcnet_rl.rewards import Judgement, PriceRange, Reward, judge
 
 BATCH = 250
 """Images that are evaluated at once: of 125, 250 and 500 the fastest on a CPU, with the same results."""
-CALIBRATION_BATCH = 500
-"""Images that a batch's statistics are of when BatchNorm is recalibrated."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +66,7 @@ def evaluate(
     dataset: Dataset,
     decisions: Decider | Tensor,
     device: torch.device,
+    *,
     precision: Precision = "fp32",
     prices: PriceRange | Tensor | None = None,
     each: Callable[[int], object] = lambda images: None,
@@ -124,14 +122,14 @@ def spread_prices(prices: PriceRange, count: int) -> Tensor:
     return prices.at((torch.arange(count, dtype=torch.float64) * golden % 1).float())
 
 
-@torch.no_grad()
 def recalibrate(
     model: LCNet,
     training: Dataset,
     decisions: Decider | Tensor,
     device: torch.device,
+    *,
     precision: Precision = "fp32",
-    images: int = 4000,
+    images: int = CALIBRATION_IMAGES,
     prices: PriceRange | None = None,
 ) -> None:
     """Set BatchNorm's running statistics to those of the given decisions, on training images.
@@ -140,7 +138,7 @@ def recalibrate(
     collapse over it. Uses ``images`` of ``training``, without augmentation.
 
     Args:
-        model: changed in place and left in eval mode.
+        model: changed in place and left in eval mode, the same in all processes.
         training: never validation or test images.
         decisions: who decides, or one static action (depth, 1, action_size) for all images.
         device: where to compute.
@@ -148,16 +146,15 @@ def recalibrate(
         images: how many images to average over.
         prices: the prices that the policy sees, spread evenly over the images; None is the model's own.
     """
+
+    def forward(batch: Tensor, price: Tensor | None = None) -> None:
+        decide = decisions if callable(decisions) else replay(decisions.to(device).expand(-1, len(batch), -1))
+        with autocast(device, precision):
+            model.run(batch.to(device), decide, price)
+
+    chosen = training.sample(images).images
+    seen = () if prices is None else (spread_prices(prices, len(chosen)),)
     model.train()
     if model.policy:
         model.policy.eval()
-    chosen = training.sample(images).images
-    batches = even_batches(chosen, CALIBRATION_BATCH)
-    spread = None if prices is None else spread_prices(prices, len(chosen))
-    seen = [None] * len(batches) if spread is None else even_batches(spread, CALIBRATION_BATCH)
-    with fresh_statistics(model.norms()):
-        for batch, price in zip(batches, seen, strict=True):
-            decide = decisions if callable(decisions) else replay(decisions.to(device).expand(-1, len(batch), -1))
-            with alone(), autocast(device, precision):
-                model.run(batch.to(device), decide, price)
-    model.eval()
+    average_statistics(model, model.norms(), forward, chosen, *seen)

@@ -14,7 +14,6 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import closing
-from pathlib import Path
 from shlex import quote
 
 import torch
@@ -24,10 +23,8 @@ from torch.nn import functional as F
 from lcnet_rl import distributed, whitening
 from lcnet_rl.backbones import Backbone
 from lcnet_rl.batchnorm import prepare
-from lcnet_rl.data import Dataset
-from lcnet_rl.data.sampler import TrainingBatches
 from lcnet_rl.dense import dense_accuracy, recalibrate_dense, soft_labels
-from lcnet_rl.device import Stream, autocast, step_generator
+from lcnet_rl.device import Stream, autocast
 from lcnet_rl.errors import diverged
 from lcnet_rl.files import write_json
 from lcnet_rl.interrupt import Interrupted, deferred_interrupt
@@ -37,6 +34,7 @@ from lcnet_rl.optim import KernelMuon, decayed, triangle
 from lcnet_rl.progress import Progress, console
 from lcnet_rl.recipe import Recipe
 from lcnet_rl.runs import CHECKPOINT, METRICS, load_checkpoint, restoring
+from lcnet_rl.training_setup import TrainingSetup
 from lcnet_rl.tree import save_tree
 from lcnet_rl.weights import BACKBONE, are_finite, save_backbone
 
@@ -44,47 +42,30 @@ from lcnet_rl.weights import BACKBONE, are_finite, save_backbone
 class DenseTraining:
     """One training run of a dense backbone; its state is what a checkpoint holds."""
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        recipe: Recipe,
-        train: Dataset,
-        val: Dataset,
-        run: Path,
-        seed: int,
-        device: torch.device,
-        teacher: Backbone | None = None,
-    ) -> None:
+    def __init__(self, backbone: Backbone, recipe: Recipe, setup: TrainingSetup) -> None:
         """Prepare to train ``backbone`` in place.
 
         Args:
             backbone: fresh or pretrained.
             recipe: the settings.
-            train: training images.
-            val: validation images, for the log only: nothing is selected by them.
-            run: an existing run folder.
-            seed: decides the order and augmentation of the images.
-            device: where to compute.
-            teacher: a trained network whose probabilities are learned beside the labels, with weight
-                ``recipe.distill``.
+            setup: images, run folder, seed, device, and the teacher, if there is one; its weight is ``recipe.distill``.
         """
-        self.backbone, self.recipe, self.train_set, self.val_set = backbone, recipe, train, val
-        self.run, self.seed, self.device, self.teacher = run, seed, device, teacher
+        self.backbone, self.recipe, self.setup = backbone, recipe, setup
         if recipe.whiten:
-            whitening.whiten(backbone.stem, train.sample(whitening.IMAGES).images)
+            whitening.whiten(backbone.stem, setup.train.sample(whitening.IMAGES).images)
             backbone.stem.conv.requires_grad_(False)
-        backbone.to(device)
+        backbone.to(setup.device)
         prepare(backbone)
-        if teacher is not None:
-            teacher.to(device).eval()
-        self.batches = TrainingBatches(train, recipe.batch_size, seed, device, recipe.augmentation)
+        if setup.teacher is not None:
+            setup.teacher.to(setup.device).eval()
+        self.batches = setup.batches(recipe.batch_size, recipe.augmentation)
         self.total = recipe.epochs * self.batches.steps_per_epoch
         self.optimizers = create_optimizers(backbone, recipe)
         self.peaks = {name: optimizer.param_groups[0]["lr"] for name, optimizer in self.optimizers.items()}
         self.forward: Callable[..., Tensor] = torch.compile(backbone) if recipe.compile else backbone
         self.step, self.resumed = 0, False
         # Of the epoch so far: means over the processes, whose parts go on from there.
-        self.loss_sum, self.correct = torch.zeros((), device=device), torch.zeros((), device=device)
+        self.loss_sum, self.correct = (torch.zeros((), device=setup.device) for _ in range(2))
 
     def train(self) -> None:
         """Train from the current step to the end; checkpoints and logs go to the run folder after every epoch, then
@@ -96,14 +77,14 @@ class DenseTraining:
             Interrupted: after Ctrl-C, with the checkpoint saved.
         """
         images_a_step = self.recipe.batch_size
-        log = MetricsLog(self.run, resume_at=self.step * images_a_step if self.resumed else None)
+        log = MetricsLog(self.setup.run, resume_at=self.step * images_a_step if self.resumed else None)
         if not self.resumed:
             self.save()
         began, first = time.monotonic(), self.step
-        command = f"{distributed.launcher()} pretrain --resume {quote(str(self.run))}"
+        command = f"{distributed.launcher()} pretrain --resume {quote(str(self.setup.run))}"
         with (
             closing(log),
-            distributed.resumable(command, self.run / CHECKPOINT),
+            distributed.resumable(command, self.setup.run / CHECKPOINT),
             deferred_interrupt(twice_stops=distributed.world_size() == 1) as interrupt,
             Progress("pretraining", self.total, first) as bar,
         ):
@@ -123,7 +104,7 @@ class DenseTraining:
                     raise Interrupted(command, self.step, self.total)
                 bar.advance()
         if self.recipe.layer_drop:
-            recalibrate_dense(self.backbone, self.train_set, self.device)
+            recalibrate_dense(self.backbone, self.setup.train, self.setup.device)
         self.save_results()
 
     def learn(self) -> None:
@@ -135,9 +116,9 @@ class DenseTraining:
             for group in optimizer.param_groups:
                 group["lr"] = self.peaks[name] * factor
         backbone.train()
-        with autocast(self.device, recipe.precision):
+        with autocast(self.setup.device, recipe.precision):
             logits = self.forward(images, self.keeps(len(images)))
-            soft = None if self.teacher is None else soft_labels(self.teacher, images)
+            soft = None if self.setup.teacher is None else soft_labels(self.setup.teacher, images)
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
         if soft is not None:
             loss = (1 - recipe.distill) * loss + recipe.distill * F.cross_entropy(logits.float(), soft)
@@ -153,7 +134,7 @@ class DenseTraining:
         """Which blocks this step's images keep, (blocks, images); None for all."""
         if not self.recipe.layer_drop:
             return None
-        generator = step_generator(self.seed, self.step, self.device, Stream.LAYERS)
+        generator = self.setup.generator(self.step, Stream.LAYERS)
         return layer_drop_keeps(len(self.backbone.blocks), images, self.recipe.layer_drop, generator)
 
     def end_of_epoch(self) -> dict[str, float]:
@@ -163,8 +144,8 @@ class DenseTraining:
         self.loss_sum.zero_()
         self.correct.zero_()
         if self.recipe.layer_drop:
-            recalibrate_dense(self.backbone, self.train_set, self.device, self.recipe.precision)
-        on_validation = dense_accuracy(self.backbone, self.val_set, self.device, self.recipe.precision)
+            recalibrate_dense(self.backbone, self.setup.train, self.setup.device, self.recipe.precision)
+        on_validation = dense_accuracy(self.backbone, self.setup.val, self.setup.device, self.recipe.precision)
         return {"train/loss": loss, "train/accuracy": accuracy, "eval/accuracy": on_validation}
 
     def check(self) -> None:
@@ -180,24 +161,24 @@ class DenseTraining:
         sums = {"loss_sum": distributed.global_mean(self.loss_sum), "correct": distributed.global_mean(self.correct)}
         states = {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
         tree = {"backbone": self.backbone.state_dict(), **states, **sums, "step": self.step}
-        distributed.by_main(save_tree)(tree, self.run / CHECKPOINT)
+        distributed.by_main(save_tree)(tree, self.setup.run / CHECKPOINT)
 
     @distributed.by_main
     def save_results(self) -> None:
         """Write weights and final figures into the run folder, and print them; test images are for ``evaluate``."""
-        backbone, train, val = self.backbone, self.train_set, self.val_set
-        accuracy = dense_accuracy(backbone, val, self.device)
-        save_backbone(backbone, self.run / BACKBONE)
+        backbone, train, val = self.backbone, self.setup.train, self.setup.val
+        accuracy = dense_accuracy(backbone, val, self.setup.device)
+        save_backbone(backbone, self.setup.run / BACKBONE)
         metrics = {
             "val_accuracy": accuracy,
             "macs": dense_macs(backbone),
             "width": backbone.spec.width,
-            "seed": self.seed,
+            "seed": self.setup.seed,
             "train_images": len(train),
         }
-        write_json(self.run / METRICS, metrics)
+        write_json(self.setup.run / METRICS, metrics)
         console.print(f"{backbone.spec.name} on {train.name}: val {accuracy:.2%}")
-        console.print(f"weights: {self.run / BACKBONE}", soft_wrap=True)
+        console.print(f"weights: {self.setup.run / BACKBONE}", soft_wrap=True)
 
     def restore(self) -> None:
         """Take up the run's checkpoint.
@@ -205,12 +186,12 @@ class DenseTraining:
         Raises:
             UserError: when it is missing, damaged, or of another network or version.
         """
-        state = load_checkpoint(self.run)
-        with restoring(self.run / CHECKPOINT):
+        state = load_checkpoint(self.setup.run)
+        with restoring(self.setup.run / CHECKPOINT):
             self.backbone.load_state_dict(state["backbone"])
             for name, optimizer in self.optimizers.items():
                 optimizer.load_state_dict(state[name])
-            self.loss_sum, self.correct = (state[name].to(self.device) for name in ("loss_sum", "correct"))
+            self.loss_sum, self.correct = (state[name].to(self.setup.device) for name in ("loss_sum", "correct"))
             self.step, self.resumed = state["step"], True
 
 

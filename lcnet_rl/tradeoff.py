@@ -12,23 +12,20 @@ from lcnet_rl.evaluate import evaluate, recalibrate
 from lcnet_rl.model import LCNet
 from lcnet_rl.observation import Observation
 from lcnet_rl.progress import Progress
-from lcnet_rl.rewards import PriceRange
 
 CURVE = (0.05, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95)
 """Which quantiles of the keep probabilities are thresholds, or where in their range prices are."""
 
 
-def trade_off(
-    model: LCNet, train: Dataset, images: Dataset, prices: PriceRange, device: torch.device
-) -> list[tuple[float, float]]:
+def trade_off(model: LCNet, train: Dataset, images: Dataset, device: torch.device) -> list[tuple[float, float]]:
     """(MACs, accuracy) of the policy over its prices; of one for a single price, over keep thresholds.
 
     As with --budget, a threshold gets BatchNorm's statistics for what it keeps, on training images.
     """
-    curve = []
+    prices, curve = model.spec.prices, []
     with Progress("trade-off", len(CURVE)) as bar:
-        for other in thresholds(model, images, device) if prices.is_one else CURVE:
-            if prices.is_one:
+        for other in thresholds(model, images, device) if prices is None else CURVE:
+            if prices is None:
                 moved = copy.deepcopy(model)
                 recalibrate(moved, train, moved.greedy(other), device, images=2000)
                 point = evaluate(moved, images, moved.greedy(other), device)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from networks import lively
-from test_agents_runs import noise
+from test_agents_runs import noise, setup_in
 from torch import Tensor
 
 from agents.alarms import COLLAPSED, MISSED, warn_if_collapsed, warn_if_missed, warn_if_price_is_idle
@@ -67,10 +67,10 @@ def test_a_price_that_changes_nothing_is_told_before_training(
 
 def test_no_other_price_is_advised_where_it_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     register_reward("test-flat")(flat)
-    model, data = lively("resnet8", "layers"), (noise(64, "train"), noise(64, "val"))
+    model = lively("resnet8", "layers")
     for gate in model.l_nets:
         gate.keep.weight.data.zero_()
-    validation = Validation(model, PricingConfig(reward="test-flat"), *data, tmp_path, torch.device("cpu"))
+    validation = Validation(model, PricingConfig(reward="test-flat"), setup_in(tmp_path))
     validation.validate(PriceRange(0.3, 0.3), 1, settled=True)
     said = capsys.readouterr().out
     assert "collapsed" in said
@@ -103,7 +103,7 @@ def test_a_policy_that_looks_at_its_price_alone_has_collapsed(tmp_path: Path) ->
         gate.keep.weight.data[:, -1] = -1
     unlike = evaluate(model, val, model.greedy(), cpu, prices=spread_prices(prices, len(val)))
     assert unlike.spread > 0.1, "some images run all, others nothing"
-    validation = Validation(model, PricingConfig(price="0.1..0.9"), noise(64, "train"), val, tmp_path, cpu)
+    validation = Validation(model, PricingConfig(price="0.1..0.9"), setup_in(tmp_path))
     scalars = validation.validate(prices, 1, settled=True)
     assert (scalars["eval/macs_spread"], scalars["eval/collapsed"]) == (0, 1)
 
@@ -111,11 +111,10 @@ def test_a_policy_that_looks_at_its_price_alone_has_collapsed(tmp_path: Path) ->
 def test_that_decisions_have_collapsed_is_said_on_one_line_and_again_only_after_they_had_not(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cpu, data = torch.device("cpu"), (noise(64, "train"), noise(64, "val"))
     collapsed, varied = (lively("resnet8", "layers") for _ in range(2))
     for gate in collapsed.l_nets:
         gate.keep.weight.data.zero_()
-    validation = Validation(collapsed, PricingConfig(), *data, tmp_path, cpu)
+    validation = Validation(collapsed, PricingConfig(), setup_in(tmp_path))
     logged = []
     for step, model in enumerate((collapsed, collapsed, varied, collapsed)):
         validation.model = model

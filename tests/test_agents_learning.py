@@ -21,6 +21,7 @@ from lcnet_rl.data import Dataset
 from lcnet_rl.evaluate import evaluate
 from lcnet_rl.model import LCNet
 from lcnet_rl.policies import PolicyName
+from lcnet_rl.training_setup import TrainingSetup
 
 CPU = torch.device("cpu")
 FROZEN = {"lr": 1e-12, "weight_decay": 0.0, "distill": 0.0}
@@ -33,6 +34,10 @@ def bright_or_dark(count: int, split: str) -> Dataset:
     return Dataset(
         "brightness", split, (noise + 180 * labels[:, None, None, None]).to(torch.uint8), labels, ("dark", "bright")
     )
+
+
+def setup_in(run: Path) -> TrainingSetup:
+    return TrainingSetup(bright_or_dark(512, "train"), bright_or_dark(200, "val"), run, 0, CPU)
 
 
 def hand_built(policy: PolicyName = "lc") -> LCNet:
@@ -87,8 +92,7 @@ def test_reinforce_finds_the_best_decisions(tmp_path: Path, flags: dict) -> None
         evals=2,
     )
     model = hand_built()
-    train, val = bright_or_dark(512, "train"), bright_or_dark(200, "val")
-    Reinforce(model, config, train, val, tmp_path, 0, CPU).train()
+    Reinforce(model, config, setup_in(tmp_path)).train()
     assert_solved(model)
 
 
@@ -123,5 +127,5 @@ def test_reinforce_finds_the_best_decisions(tmp_path: Path, flags: dict) -> None
 def test_stable_baselines3_finds_the_best_decisions(tmp_path: Path, config: PPOConfig | A2CConfig) -> None:
     torch.manual_seed(0)
     model = hand_built()
-    train_sb3(model, config, bright_or_dark(512, "train"), bright_or_dark(200, "val"), tmp_path, 0, CPU)
+    train_sb3(model, config, setup_in(tmp_path))
     assert_solved(model)

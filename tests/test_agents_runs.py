@@ -24,6 +24,7 @@ from lcnet_rl.errors import UserError
 from lcnet_rl.interrupt import Interrupted
 from lcnet_rl.model import LCNet
 from lcnet_rl.runs import BEST, CHECKPOINT, MODEL, PROGRESS
+from lcnet_rl.training_setup import TrainingSetup
 from lcnet_rl.tree import load_tree, save_tree
 from lcnet_rl.weights import load_model
 
@@ -41,10 +42,15 @@ def small_model(confidence: bool = True) -> LCNet:
     return LCNet(create_backbone("resnet8", 4, 4), "both", groups=2, confidence=confidence)
 
 
+def setup_in(run: Path, seed: int = 7) -> TrainingSetup:
+    """A training on noise."""
+    return TrainingSetup(noise(256, "train"), noise(64, "val"), run, seed, CPU)
+
+
 def joint(run: Path, confidence: bool = True, **settings: object) -> Reinforce:
     run.mkdir(exist_ok=True)
     config = ReinforceConfig(**{"epochs": 3, "batch_size": 32, "target": 0.6, "save_every": 5, "evals": 3, **settings})
-    return Reinforce(small_model(confidence), config, noise(256, "train"), noise(64, "val"), run, 7, CPU)
+    return Reinforce(small_model(confidence), config, setup_in(run))
 
 
 def logged(run: Path) -> list[dict[str, str]]:
@@ -171,7 +177,7 @@ def test_another_seed_gives_another_run(tmp_path: Path) -> None:
         folder = tmp_path / str(seed)
         folder.mkdir()
         config = ReinforceConfig(epochs=1, batch_size=32)
-        agent = Reinforce(small_model(), config, noise(256, "train"), noise(64, "val"), folder, seed, CPU)
+        agent = Reinforce(small_model(), config, setup_in(folder, seed))
         agent.train()
         runs.append(agent.model.backbone.stem.conv.weight)
     assert not torch.equal(*runs)
@@ -213,7 +219,7 @@ def test_a_loss_that_is_no_number_stops_with_the_last_good_checkpoint(tmp_path: 
     ],
 )
 def test_nothing_is_saved_that_is_no_number(tmp_path: Path, config: ReinforceConfig | PPOConfig) -> None:
-    settings = small_model(), config, noise(256, "train"), noise(64, "val"), tmp_path, 7, CPU
+    settings = small_model(), config, setup_in(tmp_path)
     train = train_sb3 if isinstance(config, PPOConfig) else lambda *_: Reinforce(*settings).train()
     with pytest.raises(UserError, match=r"is not a number; stopped: train anew with a lower --lr"):
         train(*settings)
@@ -230,7 +236,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     torch.manual_seed(0)
     other = LCNet(create_backbone("resnet14", 4, 4), "both", groups=2)
     config = ReinforceConfig(batch_size=32)
-    wrong = Reinforce(other, config, noise(256, "train"), noise(64, "val"), tmp_path / "run", 0, CPU)
+    wrong = Reinforce(other, config, setup_in(tmp_path / "run"))
     with pytest.raises(UserError, match="another network"):
         wrong.restore()
 

@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from test_agents_runs import CPU, logged, noise, small_model
+from test_agents_runs import logged, setup_in, small_model
 
 from agents import sb3
 from agents.sb3 import largest_divisor, train_sb3
@@ -30,7 +30,7 @@ def interrupted_sb3(config: PPOConfig | A2CConfig, run: Path, at: int, monkeypat
     with monkeypatch.context() as patch:
         patch.setattr(sb3.JointFinetuning, "finetune_step", step)
         with pytest.raises(Interrupted):
-            train_sb3(small_model(), config, noise(256, "train"), noise(64, "val"), run, 7, CPU)
+            train_sb3(small_model(), config, setup_in(run))
 
 
 @pytest.mark.parametrize(("kind", "at", "every"), [(PPOConfig, 8, 100), (A2CConfig, 8, 3), (PPOConfig, 2, 1)])
@@ -43,14 +43,14 @@ def test_resumed_sb3_equals_an_uninterrupted_run_bit_for_bit(
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     for folder in (whole, parts):
         folder.mkdir()
-    train_sb3(small_model(), config, noise(256, "train"), noise(64, "val"), whole, 7, CPU)
+    train_sb3(small_model(), config, setup_in(whole))
     interrupted_sb3(config, parts, at, monkeypatch)
     reached = load_tree(parts / CHECKPOINT)
     if at < config.warmup_steps:
         assert (reached["step"], reached["timesteps"]) == (at + 1, 0)
     else:
         assert 0 < reached["timesteps"] < config.timesteps
-    train_sb3(small_model(), config, noise(256, "train"), noise(64, "val"), parts, 7, CPU, resume=True)
+    train_sb3(small_model(), config, setup_in(parts), resume=True)
     assert (whole / MODEL).read_bytes() == (parts / MODEL).read_bytes()
     assert logged(whole) == logged(parts)
 
@@ -59,7 +59,7 @@ def test_sb3s_log_has_every_rollout_every_update_and_every_validation_in_a_row_o
     config = PPOConfig(
         timesteps=32 * 3 * 4, num_envs=32, episodes=2, batch_size=32, warmup_steps=0, finetune=0, eval_every=1
     )
-    train_sb3(small_model(), config, noise(256, "train"), noise(64, "val"), tmp_path, 7, CPU)
+    train_sb3(small_model(), config, setup_in(tmp_path))
     groups = [{name.partition("/")[0] for name in row} - {"time"} for row in logged(tmp_path)]
     assert groups == [{"rollout", "train"}, {"eval"}, {"rollout", "train"}, {"train"}, {"eval"}]
     updates = [row["train/n_updates"] for row in logged(tmp_path) if "train/n_updates" in row]
@@ -80,7 +80,7 @@ def test_a_rollout_is_paid_for_at_the_price_that_the_ramp_reaches_with_it(
         prices.append(self.pricing.value)
 
     monkeypatch.setattr(sb3.JointFinetuning, "_on_rollout_start", recorded)
-    train_sb3(small_model(), config, noise(256, "train"), noise(64, "val"), tmp_path, 7, CPU)
+    train_sb3(small_model(), config, setup_in(tmp_path))
     assert prices == pytest.approx([0.2, 0.4, 0.6, 0.8])
 
 
@@ -96,7 +96,7 @@ def test_a_run_stopped_in_its_last_rollout_is_not_called_finished(
         sb3.JointFinetuning, "_on_rollout_end", lambda self: (end(self), signal.raise_signal(signal.SIGINT))
     )
     with pytest.raises(Interrupted):
-        train_sb3(small_model(), config, noise(256, "train"), noise(64, "val"), tmp_path, 7, CPU)
+        train_sb3(small_model(), config, setup_in(tmp_path))
     assert load_tree(tmp_path / CHECKPOINT)["timesteps"] == rollout
     assert not (tmp_path / MODEL).exists()
 
@@ -105,11 +105,11 @@ def test_sb3s_greedy_decisions_meet_a_target(tmp_path: Path) -> None:
     config = PPOConfig(
         timesteps=32 * 3 * 8, num_envs=32, episodes=1, batch_size=32, warmup_steps=2, finetune=1, target=0.6
     )
-    val = noise(64, "val")
-    train_sb3(small_model(), config, noise(256, "train"), val, tmp_path, 7, CPU)
+    setup = setup_in(tmp_path)
+    train_sb3(small_model(), config, setup)
     model, before, log = load_model(tmp_path), (tmp_path / MODEL).read_bytes(), logged(tmp_path)
-    assert evaluate(model, val, model.greedy(), CPU).macs_ratio == pytest.approx(0.6, abs=0.06)
-    train_sb3(small_model(), config, noise(256, "train"), val, tmp_path, 7, CPU, resume=True)
+    assert evaluate(model, setup.val, model.greedy(), setup.device).macs_ratio == pytest.approx(0.6, abs=0.06)
+    train_sb3(small_model(), config, setup, resume=True)
     assert (tmp_path / MODEL).read_bytes() == before, "there was nothing left to do"
     assert logged(tmp_path) == log
 

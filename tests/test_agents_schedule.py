@@ -18,7 +18,9 @@ from lcnet_rl.data import Dataset
 from lcnet_rl.data.augment import Augmentation
 from lcnet_rl.evaluate import evaluate, spread_prices
 from lcnet_rl.rewards import PriceRange
+from lcnet_rl.training_setup import TrainingSetup
 
+CPU = torch.device("cpu")
 SCHEDULE = Schedule.of(ReinforceConfig(epochs=10, warmup=0.1, polish=0.3, ramp=0.5), steps_per_epoch=100)
 
 
@@ -55,7 +57,7 @@ def test_a_ramp_as_long_as_the_policy_phase_leaves_no_time_to_settle() -> None:
 
 
 def small_agent(config: ReinforceConfig, run: Path) -> Reinforce:
-    return Reinforce(small_model(), config, noise(16, "train"), noise(8, "val"), run, 0, torch.device("cpu"))
+    return Reinforce(small_model(), config, TrainingSetup(noise(16, "train"), noise(8, "val"), run, 0, CPU))
 
 
 def test_reinforce_moves_its_policy_as_fast_as_the_schedule_says(tmp_path: Path) -> None:
@@ -113,7 +115,7 @@ def test_images_are_varied_as_the_settings_say(tmp_path: Path) -> None:
     plain = ReinforceConfig(batch_size=16, augmentation=Augmentation(padding=0, flips="none"))
     agent = small_agent(plain, tmp_path)
     batch, _ = agent.batches(0)
-    known = {image.numpy().tobytes() for image in agent.train_set.images}
+    known = {image.numpy().tobytes() for image in agent.setup.train.images}
     assert {image.numpy().tobytes() for image in batch} == known
 
 
@@ -175,12 +177,12 @@ def test_without_a_target_polishing_is_held_to_what_the_policy_spent(tmp_path: P
     config = ReinforceConfig(price="0.1..0.9", ramp=0.0)
     labels, classes = torch.arange(200) % 10, tuple("abcdefghij")
     train, val = (Dataset("", split, images(200), labels, classes) for split in ("train", "val"))
-    agent = Reinforce(lively(prices=prices), config, train, val, tmp_path, 0, torch.device("cpu"))
+    agent = Reinforce(lively(prices=prices), config, TrainingSetup(train, val, tmp_path, 0, CPU))
     agent.pricing.ramp(1.0)
     seen = spread_prices(prices, len(val))
 
     def share() -> float:
-        return evaluate(agent.model, val, agent.model.greedy(), agent.device, prices=seen).macs_ratio
+        return evaluate(agent.model, val, agent.model.greedy(), CPU, prices=seen).macs_ratio
 
     agent.hold_to_target()
     before, bias = share(), agent.model.l_nets[0].keep.bias.clone()
@@ -197,15 +199,15 @@ def test_without_a_target_polishing_is_held_to_what_the_policy_spent(tmp_path: P
 def test_what_keeps_everything_is_shifted_no_further_than_to_keep_everything(tmp_path: Path) -> None:
     labels, classes = torch.arange(200) % 10, tuple("abcdefghij")
     train, val = (Dataset("", split, images(200), labels, classes) for split in ("train", "val"))
-    agent = Reinforce(lively(), ReinforceConfig(target=None), train, val, tmp_path, 0, torch.device("cpu"))
+    agent = Reinforce(lively(), ReinforceConfig(target=None), TrainingSetup(train, val, tmp_path, 0, CPU))
     agent.model.shift_logits(100)
     agent.hold_to_target()
     assert agent.held == pytest.approx(agent.model.costs.ceiling / agent.model.costs.dense)
     agent.model.shift_logits(-99.5)
     agent.hold_to_target()
-    share = evaluate(agent.model, val, agent.model.greedy(), agent.device).macs_ratio
+    share = evaluate(agent.model, val, agent.model.greedy(), CPU).macs_ratio
     assert share == pytest.approx(agent.held, abs=0.01)
-    assert evaluate(agent.model, val, agent.model.greedy(0.9), agent.device).macs_ratio < agent.held
+    assert evaluate(agent.model, val, agent.model.greedy(0.9), CPU).macs_ratio < agent.held
 
 
 def test_a_target_below_what_the_first_of_two_networks_spends_is_told_and_ends_nothing(
@@ -216,7 +218,7 @@ def test_a_target_below_what_the_first_of_two_networks_spends_is_told_and_ends_n
         gate.keep.bias.data += 100
     data = [Dataset("", split, images(16), torch.arange(16) % 10, tuple("abcdefghij")) for split in ("train", "val")]
     config = ReinforceConfig(epochs=4, batch_size=16, target=0.2, warmup=0.0, polish=0.5, gate_lr=1e-9)
-    Reinforce(model, config, *data, tmp_path, 0, torch.device("cpu")).train()
+    Reinforce(model, config, TrainingSetup(*data, tmp_path, 0, CPU)).train()
     said = " ".join(capsys.readouterr().out.split())
     assert "without the last network it still costs" in said
     assert "decisions stay as they are" in said

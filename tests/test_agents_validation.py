@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from run_folders import write
-from test_agents_runs import noise, small_model
+from test_agents_runs import noise, setup_in, small_model
 
 from agents.pricing import PricingConfig
 from agents.sb3 import train_sb3
@@ -21,6 +21,7 @@ from lcnet_rl.data import Dataset
 from lcnet_rl.model import LCNet
 from lcnet_rl.rewards import PriceRange
 from lcnet_rl.runs import BEST, MODEL, START
+from lcnet_rl.training_setup import TrainingSetup
 from lcnet_rl.tree import load_tree, save_tree
 from lcnet_rl.weights import load_model, save_backbone, save_model
 
@@ -31,7 +32,7 @@ def validation(run: Path) -> Validation:
     """On ten images, of which so many are of each class: 1, 2, 3, 4. Rewards are accuracies."""
     labels = torch.tensor([0, 1, 1, 2, 2, 2, 3, 3, 3, 3])
     val = Dataset("noise", "val", noise(10, "val").images, labels, tuple("abcd"))
-    return Validation(small_model(), PricingConfig(reward="linear"), noise(8, "train"), val, run, CPU)
+    return Validation(small_model(), PricingConfig(reward="linear"), TrainingSetup(noise(8, "train"), val, run, 0, CPU))
 
 
 def validate(one: Validation, always: int, settled: bool = True) -> float:
@@ -99,5 +100,5 @@ def test_how_often_sb3s_training_is_validated_changes_nothing_in_it(tmp_path: Pa
     for every in (1, 100):
         (tmp_path / str(every)).mkdir()
         config = PPOConfig(timesteps=32 * 3 * 4, num_envs=32, episodes=1, batch_size=32, eval_every=every)
-        train_sb3(small_model(), config, noise(256, "train"), noise(64, "val"), tmp_path / str(every), 7, CPU)
+        train_sb3(small_model(), config, setup_in(tmp_path / str(every)))
     assert (tmp_path / "1" / MODEL).read_bytes() == (tmp_path / "100" / MODEL).read_bytes()

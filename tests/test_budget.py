@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -104,7 +105,7 @@ def test_the_price_is_the_smallest_that_meets_the_budget() -> None:
 
 
 def test_a_model_that_keeps_less_at_a_higher_price_meets_a_budget_by_it() -> None:
-    model, data, prices = undecided_lcnet(), tiny_set(), PriceRange(0.1, 1.6)
+    model, data = undecided_lcnet(), tiny_set()
     with torch.no_grad():
         for gate in model.gates():
             gate.keep.weight[:, -1] = -10.0
@@ -114,12 +115,12 @@ def test_a_model_that_keeps_less_at_a_higher_price_meets_a_budget_by_it() -> Non
     def share(price: float) -> float:
         return evaluate(model, data, model.greedy(), CPU, prices=torch.full((len(data),), price)).macs_ratio
 
-    budget = (share(0.1) + share(1.6)) / 2
-    price = calibrate_price(model, data, budget, prices, CPU)
+    budget, measurement = (share(0.1) + share(1.6)) / 2, Measurement(data, data, CPU, prices=PriceRange(0.1, 1.6))
+    price = calibrate_price(model, measurement, budget)
     assert share(price) <= budget < share(price / 1.03)
     assert torch.equal(model.price, before)
     with pytest.raises(UserError, match=r"no price in 0\.1\.\.1\.6 meets a budget of 0\.010: at 1\.6 it still"):
-        calibrate_price(model, data, 0.01, prices, CPU)
+        calibrate_price(model, measurement, 0.01)
 
 
 def test_every_round_of_centring_starts_from_statistics_of_the_decisions_so_far() -> None:
@@ -137,11 +138,11 @@ def test_every_round_of_centring_starts_from_statistics_of_the_decisions_so_far(
 
 
 def test_a_budget_beyond_everything_is_refused_as_percent_would_be() -> None:
-    model, data = undecided_lcnet(), tiny_set()
+    model, measurement = undecided_lcnet(), Measurement(tiny_set(), tiny_set(), CPU)
     most = model.costs.ceiling / model.costs.dense
-    meet_budget(model, data, data, most, PriceRange(0.3, 0.3), CPU)
+    meet_budget(model, measurement, most)
     with pytest.raises(UserError, match=rf"keeping everything costs {most:.4g}, got 50"):
-        meet_budget(model, data, data, 50, PriceRange(0.3, 0.3), CPU)
+        meet_budget(model, measurement, 50)
 
 
 @pytest.mark.parametrize("prices", [PriceRange(0.3, 0.3), PriceRange(0.01, 10)], ids=["thresholds", "prices"])
@@ -157,18 +158,19 @@ def test_every_try_is_told_to_who_asks(prices: PriceRange, monkeypatch: pytest.M
 
 def test_a_budget_that_is_met_stays_with_the_model() -> None:
     model, data = undecided_lcnet(), tiny_set()
+    measurement = Measurement(data, data, CPU)
     usual = evaluate(model, data, model.greedy(), CPU).macs_ratio
     before = model.gates()[0].keep.bias.clone()
-    said, shift = meet_budget(model, data, data, 0.8 * usual, PriceRange(0.3, 0.3), CPU)
+    said, shift = meet_budget(model, measurement, 0.8 * usual)
     torch.testing.assert_close(model.gates()[0].keep.bias, before + shift)
     assert shift < 0
     assert 0.4 * usual < evaluate(model, data, model.greedy(), CPU).macs_ratio <= 0.8 * usual
     assert "with keep threshold 0." in said
     for gate in model.gates():
         gate.keep.weight.data[:, -1] = -10.0
-    said, shift = meet_budget(model, data, data, 0.5 * usual, PriceRange(0.01, 10), CPU)
+    said, shift = meet_budget(model, replace(measurement, prices=PriceRange(0.01, 10)), 0.5 * usual)
     assert shift == 0
     assert evaluate(model, data, model.greedy(), CPU).macs_ratio <= 0.5 * usual
     assert f"at price {float(model.price):.3g}" in said
     with pytest.raises(UserError, match="budget is a share"):
-        meet_budget(model, data, data, 0.0, PriceRange(0.3, 0.3), CPU)
+        meet_budget(model, measurement, 0.0)

@@ -11,9 +11,10 @@ from typing import Any, cast
 
 import pytest
 import torch
+from networks import lively
 from processes import VARIABLES, together
 from test_agents_runs import joint, noise, stop_after
-from test_pretrain import CPU, coloured, fresh
+from test_pretrain import CPU, fresh, setup_in
 from test_rivals import agent as rival_agent
 from test_rivals import rival_model
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ from agents.estimators import batch_mean, decision_information, policy_entropy
 from agents.reinforce import Reinforce
 from agents.rollout import Rollout
 from lcnet_rl.batchnorm import GlobalBatchNorm2d, prepare
+from lcnet_rl.budget import Measurement
 from lcnet_rl.data.augment import Augmentation
 from lcnet_rl.data.sampler import TrainingBatches
 from lcnet_rl.distributed import (
@@ -41,6 +43,7 @@ from lcnet_rl.distributed import (
     shards,
 )
 from lcnet_rl.errors import UserError
+from lcnet_rl.evaluate import evaluate
 from lcnet_rl.gates import Standardize
 from lcnet_rl.interrupt import Interrupted
 from lcnet_rl.metrics_log import MetricsLog
@@ -170,6 +173,20 @@ def agree(folder: Path) -> None:
         assert shards() == 1
 
 
+def agree_on_what_is_spent() -> None:
+    """Of networks that differ, all processes get the main one's share of MACs, and its weights with the statistics."""
+    model, data = lively(width=4), noise(32, "train")
+    model.shift_logits(3.0 * rank())
+    measurement = Measurement(data, data, CPU)
+    own = evaluate(model, data, model.greedy(), CPU).macs_ratio
+    mains = from_main(lambda: own)
+    assert (own == mains) == is_main()
+    assert measurement.share(model) == mains
+    measurement.recalibrate(model)
+    theirs = from_main(model.state_dict)
+    assert all(value.equal(theirs[name]) for name, value in model.state_dict().items())
+
+
 def every_quantity(folder: Path) -> None:
     compare_draws()
     for momentum in (0.1, 0.0, None):
@@ -178,6 +195,7 @@ def every_quantity(folder: Path) -> None:
     compare_estimators()
     compare_gate_statistics()
     agree(folder)
+    agree_on_what_is_spent()
 
 
 @pytest.mark.slow
@@ -259,7 +277,7 @@ def train_joint(agent: Reinforce) -> None:
         patch.setattr(agent, "joint_step", step)
         patch.setattr(centering, "TRIES", 1)  # in noise no threshold meets a target, however long one is looked for
         agent.train()
-    save_tree({"steps": steps, "model": agent.model.state_dict()}, agent.run / f"trace{rank()}")
+    save_tree({"steps": steps, "model": agent.model.state_dict()}, agent.setup.run / f"trace{rank()}")
 
 
 def train_backbone(run: Path) -> None:
@@ -270,7 +288,7 @@ def train_backbone(run: Path) -> None:
         epochs=10, batch_size=24, lr=0.1, precision="fp32", augmentation=augmentation, layer_drop=LAYER_DROP[run.name]
     )
     backbone = fresh()
-    DenseTraining(backbone, recipe, coloured(), coloured(12, "val"), run, 0, CPU).train()
+    DenseTraining(backbone, recipe, setup_in(run)).train()
     steps = [{"loss": float(row["train/loss"]), "accuracy": float(row["eval/accuracy"])} for row in logged(run)]
     save_tree({"steps": steps, "model": backbone.state_dict()}, run / f"trace{rank()}")
 

@@ -15,7 +15,7 @@ from test_model import coins, replayed, undecided_lcnet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lcnet_rl import dense, plots
+from lcnet_rl import batchnorm, dense, plots
 from lcnet_rl import evaluate as module
 from lcnet_rl.data import Dataset
 from lcnet_rl.evaluate import evaluate, recalibrate, replay, spread_prices
@@ -36,7 +36,7 @@ def tiny_set(count: int = 13) -> Dataset:
 def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three batches, the last one shorter, for thirteen images."""
     monkeypatch.setattr(module, "BATCH", 5)
-    monkeypatch.setattr(module, "CALIBRATION_BATCH", 5)
+    monkeypatch.setattr(batchnorm, "CALIBRATION_BATCH", 5)
 
 
 def norms(model: nn.Module) -> list[nn.BatchNorm2d]:
@@ -182,7 +182,7 @@ def test_prices_cover_their_range_evenly_in_every_batch(batch: int) -> None:
 def test_bf16_changes_logits_but_no_bill_of_fixed_decisions() -> None:
     model: LCNet = undecided_lcnet()
     actions: Tensor = coins(model, 13)
-    exact, rough = (evaluate(model, tiny_set(), actions, CPU, precision) for precision in ("fp32", "bf16"))
+    exact, rough = (evaluate(model, tiny_set(), actions, CPU, precision=precision) for precision in ("fp32", "bf16"))
     assert torch.equal(exact.macs, rough.macs)
     assert not torch.equal(exact.log_prob, rough.log_prob)
     torch.testing.assert_close(exact.log_prob, rough.log_prob, rtol=0.1, atol=0.1)

@@ -12,7 +12,7 @@ from networks import balance, lively
 from run_folders import pretrained, trained
 
 from lcnet_rl.backbones import create_backbone
-from lcnet_rl.budget import meet_budget
+from lcnet_rl.budget import Measurement, meet_budget
 from lcnet_rl.commands import export, main
 from lcnet_rl.data import Dataset, Split, load_dataset
 from lcnet_rl.export import OnnxNetwork, blocked_size, dense_model, dynamic_model, open_session
@@ -85,7 +85,7 @@ def test_the_defaults_of_a_file_for_a_budget_meet_it_on_validation_images(
     assert BUILT_IN in capsys.readouterr().out
     train, val = (load_dataset(images, split) for split in ("train", "val"))
     model = load_model(run / MODEL)
-    meet_budget(model, train, val, 0.6, PriceRange(0.3, 0.3), torch.device("cpu"))
+    meet_budget(model, Measurement(train, val, torch.device("cpu")), 0.6)
     assert_does_what(model, run / "model-budget0.6.onnx", load_dataset(images, "test").images)
     spent = OnnxNetwork(run / "model-budget0.6.onnx").run(val.images).macs.mean()
     assert spent <= 0.6 * model.costs.dense

@@ -33,6 +33,7 @@ from lcnet_rl.pretrain import DenseTraining, layer_drop_keeps
 from lcnet_rl.recipe import Recipe
 from lcnet_rl.runs import CHECKPOINT, PROGRESS, START
 from lcnet_rl.starting import for_classes
+from lcnet_rl.training_setup import TrainingSetup
 from lcnet_rl.tree import load_tree, save_tree
 from lcnet_rl.weights import load_backbone, save_backbone
 
@@ -52,13 +53,16 @@ def coloured(count: int = 24, split: str = "train") -> Dataset:
     return Dataset("colours", split, images, labels, ("red", "green", "blue"))
 
 
+def setup_in(run: Path, train: Dataset | None = None, teacher: Backbone | None = None) -> TrainingSetup:
+    return TrainingSetup(train or coloured(), coloured(12, "val"), run, 0, CPU, teacher)
+
+
 def train(backbone: Backbone, run: Path, recipe: Recipe = RECIPE, resume: bool = False) -> float:
-    val = coloured(12, "val")
-    training = DenseTraining(backbone, recipe, coloured(), val, run, 0, CPU)
+    training = DenseTraining(backbone, recipe, setup_in(run))
     if resume:
         training.restore()
     training.train()
-    return dense_accuracy(backbone, val, CPU)
+    return dense_accuracy(backbone, training.setup.val, CPU)
 
 
 def fresh(seed: int = 0) -> Backbone:
@@ -218,7 +222,7 @@ def test_with_all_weight_on_the_teacher_labels_do_not_matter(tmp_path: Path) -> 
     for index, (data, guide) in enumerate([(true, teacher), (false, teacher), (true, fresh(seed=3))]):
         student = fresh()
         run = tmp_path / str(index)
-        DenseTraining(student, recipe, data, coloured(12, "val"), run, 0, CPU, guide).train()
+        DenseTraining(student, recipe, setup_in(run, data, guide)).train()
         students.append(student.state_dict())
     assert_same_state(students[0], students[1])
     assert not torch.equal(students[0]["head.weight"], students[2]["head.weight"])

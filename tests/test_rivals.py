@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import torch
 from networks import images as noisy
-from test_agents_learning import FROZEN, assert_solved, bright_or_dark, hand_built
-from test_agents_runs import noise, stop_after
+from test_agents_learning import FROZEN, assert_solved, hand_built
+from test_agents_learning import setup_in as solvable
+from test_agents_runs import setup_in, stop_after
 from test_commands import failing
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -59,7 +60,7 @@ def agent(rival: PolicyName, run: Path, model: LCNet, **settings: Any) -> Reinfo
     run.mkdir(exist_ok=True)
     trainer, kind = AGENTS[rival]
     config = kind(**{"epochs": 3, "batch_size": 32, "target": 0.6, "save_every": 5, "evals": 3, **settings})
-    return trainer(model, config, noise(256, "train"), noise(64, "val"), run, 7, CPU)
+    return trainer(model, config, setup_in(run))
 
 
 @every_rival
@@ -173,7 +174,7 @@ def test_policy_gradients_find_the_best_decisions(tmp_path: Path, rival: PolicyN
     trainer, kind = AGENTS[rival]
     config = kind(**{**FROZEN, "epochs": 14, "batch_size": 64, "warmup": 0.05, "polish": 0.05, "evals": 2, **settings})
     model = hand_built(rival)
-    trainer(model, config, bright_or_dark(512, "train"), bright_or_dark(200, "val"), tmp_path, 0, CPU).train()
+    trainer(model, config, solvable(tmp_path)).train()
     assert_solved(model)
 
 
@@ -184,8 +185,8 @@ def test_convnet_aig_meets_its_rates_where_the_task_does_not_suffer(tmp_path: Pa
     costs = model.costs
     half = (costs.floor + costs.ceiling) / 2 / costs.dense
     config = ConvNetAIGConfig(**FROZEN, epochs=14, batch_size=64, target=half, gate_lr=0.02, polish=0.05, evals=2)
-    train, val = bright_or_dark(512, "train"), bright_or_dark(200, "val")
-    trainer = ConvNetAIG(model, config, train, val, tmp_path, 0, CPU)
+    setup = solvable(tmp_path)
+    trainer = ConvNetAIG(model, config, setup)
     assert trainer.rate() > 0.98
     trainer.train()
     assert trainer.rate() == pytest.approx(0.5)
@@ -193,10 +194,10 @@ def test_convnet_aig_meets_its_rates_where_the_task_does_not_suffer(tmp_path: Pa
     assert costs.stem + costs.start + spent + costs.head == pytest.approx(half * costs.dense)
     with torch.no_grad():
         model.eval()
-        outcome = model.run(val.images, model.greedy())
-        rates = model.policy_logits(model.observe(model.begin(val.images))).sigmoid()[:, 0]
-    assert outcome.logits.argmax(1).equal(val.labels)
-    bright = val.labels == 1
+        outcome = model.run(setup.val.images, model.greedy())
+        rates = model.policy_logits(model.observe(model.begin(setup.val.images))).sigmoid()[:, 0]
+    assert outcome.logits.argmax(1).equal(setup.val.labels)
+    bright = setup.val.labels == 1
     assert rates[bright].min() > rates[~bright].max(), "block 0 is kept for bright images, which need it"
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from image_folders import dark_and_bright
+from test_agents_runs import setup_in, small_model
 
 from agents.reinforce import Reinforce
 from agents.reinforce_config import ReinforceConfig
@@ -25,11 +26,10 @@ from lcnet_rl.commands import main, sweep
 from lcnet_rl.commands.sweep import prepare
 from lcnet_rl.commands.sweep_settings import Sweep, parse, settings_of, starting_settings
 from lcnet_rl.commands.train_settings import ALGOS
-from lcnet_rl.data import Dataset, load_dataset
+from lcnet_rl.data import load_dataset
 from lcnet_rl.dense import dense_accuracy
 from lcnet_rl.errors import UserError
 from lcnet_rl.interrupt import Interrupted
-from lcnet_rl.model import LCNet
 from lcnet_rl.pretrained import REFERENCE, pretrained
 from lcnet_rl.progress import console
 from lcnet_rl.provenance import command_line
@@ -342,23 +342,14 @@ def test_the_smoke_presets_run(tmp_path: Path) -> None:
     assert len(figures["settings"]) == 4
 
 
-def noise(count: int, split: str) -> Dataset:
-    generator = torch.Generator().manual_seed(count)
-    pixels = torch.randint(0, 256, (count, 3, 32, 32), generator=generator, dtype=torch.uint8)
-    return Dataset("noise", split, pixels, torch.arange(count) % 4, tuple("abcd"))
-
-
 def train(algo: str, run: Path, on_validation: Any) -> None:
-    torch.manual_seed(0)
-    model = LCNet(create_backbone("resnet8", 4, 4), "both", groups=2)
-    data = noise(256, "train"), noise(64, "val")
     run.mkdir()
     if algo == "reinforce":
         config = ReinforceConfig(epochs=2, batch_size=32, evals=4)
-        Reinforce(model, config, *data, run, 0, CPU).train(on_validation)
+        Reinforce(small_model(), config, setup_in(run)).train(on_validation)
     else:
         ppo = PPOConfig(timesteps=32 * 3 * 4, num_envs=32, episodes=1, batch_size=32, warmup_steps=2, eval_every=1)
-        train_sb3(model, ppo, *data, run, 0, CPU, on_validation=on_validation)
+        train_sb3(small_model(), ppo, setup_in(run), on_validation=on_validation)
 
 
 @pytest.mark.parametrize("algo", ["reinforce", "ppo"])

@@ -41,9 +41,9 @@ def test_however_sure_a_policy_is_each_threshold_drops_more_of_its_decisions(fac
 
 
 def test_a_range_of_prices_is_walked_through() -> None:
-    model = lively(prices=PriceRange(0.1, 1.6))
     prices, data = PriceRange(0.1, 1.6), tiny_set()
-    points = trade_off(model, data, data, prices, CPU)
+    model = lively(prices=prices)
+    points = trade_off(model, data, data, CPU)
     assert len({macs for macs, _ in points}) > 1, "not all at one price"
     for place, (macs, accuracy) in zip(CURVE, points, strict=True):
         price = prices.at(torch.full((len(data),), place))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from test_commands import failing
-from test_pretrain import CPU, RECIPE, coloured, fresh
+from test_pretrain import RECIPE, fresh, setup_in
 from torch import nn
 
 from lcnet_rl import whitening
@@ -23,7 +23,7 @@ def test_a_whitening_stem_makes_the_patches_of_an_image_white_and_stays(tmp_path
     data = Dataset("noise", "train", smooth(200), torch.arange(200) % 3, ("a", "b", "c"))
     backbone = create_backbone("resnet11-pool", classes=3, width=16)
     recipe = replace(RECIPE, epochs=1, batch_size=100, whiten=True)
-    DenseTraining(backbone, recipe, data, coloured(12, "val"), tmp_path, 0, CPU).train()
+    DenseTraining(backbone, recipe, setup_in(tmp_path, data)).train()
     conv, x = backbone.stem.conv, backbone.stem.normalised(data.images)
     with torch.no_grad():
         seen = nn.functional.conv2d(x, conv.weight).transpose(0, 1).flatten(1)
@@ -41,7 +41,7 @@ def test_a_stem_whitens_what_all_classes_show(tmp_path: Path, monkeypatch: pytes
     data = Dataset("levels", "train", images, labels, ("a", "b", "c"))
     recipe = replace(RECIPE, epochs=1, batch_size=100, whiten=True)
     backbone = create_backbone("resnet11-pool", 3, 16)
-    DenseTraining(backbone, recipe, data, coloured(12, "val"), tmp_path, 0, CPU).train()
+    DenseTraining(backbone, recipe, setup_in(tmp_path, data)).train()
     assert len(seen[0]) == 60
     assert set(seen[0].flatten().tolist()) == {0, 1, 2}
 

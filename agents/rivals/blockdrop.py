@@ -66,7 +66,7 @@ class BlockDrop(Reinforce):
             return torch.ones_like(p) if observation.block < first else decide(p, observation)
 
         rollout = super().roll(images, prices, rollouts, constrained, bound)
-        free = torch.arange(self.model.depth, device=self.device) >= first
+        free = torch.arange(self.model.depth, device=self.setup.device) >= first
         return replace(rollout, consulted=rollout.consulted * free[:, None, None, None])
 
     def learn_price(self, share: float) -> None:

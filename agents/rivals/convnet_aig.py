@@ -18,7 +18,7 @@ from agents.deciders import gumbel
 from agents.reinforce import Reinforce
 from agents.reinforce_config import ReinforceConfig, refuse_unused
 from agents.rollout import Rollout
-from lcnet_rl.device import Stream, step_generator
+from lcnet_rl.device import Stream
 from lcnet_rl.distributed import global_mean
 from lcnet_rl.errors import UserError
 from lcnet_rl.rewards import Lagrangian, create_reward, price_matters, price_range
@@ -73,7 +73,7 @@ class ConvNetAIG(Reinforce):
         """As ``Reinforce.collect``; the loss is that of the rates."""
         if not learning:
             return super().collect(images, labels, prices, learning)
-        generator = step_generator(self.seed, self.step, self.device, Stream.DECISIONS)
+        generator = self.setup.generator(self.step, Stream.DECISIONS)
         rollout = self.roll(images, prices, 1, gumbel(generator, self.config.temperature))
         rates = global_mean(rollout.actions.mean((1, 2, 3)))
         return rollout, self.config.rate_weight * (rates - self.rate()).square().mean()

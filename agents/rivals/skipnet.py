@@ -50,4 +50,4 @@ class SkipNet(Reinforce):
         """As ``Reinforce.collect``, but in the warm-up the gates decide, and learn from the task's loss."""
         if self.step >= self.schedule.policy:
             return super().collect(images, labels, prices, learning)
-        return self.roll(images, prices, 1, rounded), torch.zeros((), device=self.device)
+        return self.roll(images, prices, 1, rounded), torch.zeros((), device=self.setup.device)

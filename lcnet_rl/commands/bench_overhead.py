@@ -24,6 +24,7 @@ from lcnet_rl.optim import decayed
 from lcnet_rl.progress import Progress, console
 from lcnet_rl.spec import DEFAULT_GROUPS
 from lcnet_rl.timing import Comparison, compare
+from lcnet_rl.training_setup import TrainingSetup
 
 Timed = tuple[Comparison, str, str]
 """A comparison and the names of its two sides."""
@@ -91,7 +92,7 @@ def bench_train(config: Overhead, device: torch.device) -> Timed:
     dense = create_backbone(config.backbone, 10, config.width).to(device).train()
     with tempfile.TemporaryDirectory() as folder:
         model = network(config)
-        agent = Reinforce(model, settings, dataset, dataset, Path(folder), 0, device)
+        agent = Reinforce(model, settings, TrainingSetup(dataset, dataset, Path(folder), 0, device))
         optimizer = torch.optim.SGD(decayed(dense.parameters(), 5e-4), lr=0.01, momentum=0.9, nesterov=True)
         step = dense_step(agent, dense, optimizer, config.precision)
         with Progress("trials", config.trials, between=True) as bar:
@@ -107,7 +108,7 @@ def dense_step(
 
     def step() -> None:
         images, labels = agent.batches(0)
-        with autocast(agent.device, precision):
+        with autocast(agent.setup.device, precision):
             logits = dense(images)
         loss = F.cross_entropy(logits.float(), labels)
         optimizer.zero_grad()

@@ -20,6 +20,7 @@ from lcnet_rl.progress import console
 from lcnet_rl.recipe import Recipe
 from lcnet_rl.runs import START, check_free, create_run
 from lcnet_rl.settings import from_dict, read_preset
+from lcnet_rl.training_setup import TrainingSetup
 from lcnet_rl.weights import save_backbone
 
 
@@ -60,7 +61,7 @@ def run(config: Demo) -> None:
     torch.manual_seed(config.seed)
     backbone = create_backbone(training.backbone, len(train.classes), training.width)
     save_backbone(backbone, pretrained / START)  # as pretrain --resume needs it
-    DenseTraining(backbone, RECIPE, train, val, pretrained, config.seed, device).train()
+    DenseTraining(backbone, RECIPE, TrainingSetup(train, val, pretrained, config.seed, device)).train()
     console.print("3/4 training backbone and policy together", style="bold")
     folder = start_run(replace(training, init=str(pretrained)), backbone, train, val, device)
     console.print("4/4 evaluating, with controls", style="bold")

@@ -10,7 +10,7 @@ import torch
 import tyro
 
 from agents.controls import run_controls
-from lcnet_rl.budget import meet_budget
+from lcnet_rl.budget import Measurement, meet_budget
 from lcnet_rl.commands.trained import refuse_policy_options, variant
 from lcnet_rl.data import Dataset, load_dataset
 from lcnet_rl.decisions import decision_names
@@ -151,7 +151,8 @@ def evaluate_run(config: Evaluate, model: LCNet, train: Dataset, val: Dataset, d
         model.price.fill_(prices.checked(config.price))
     elif config.budget is not None:
         with Progress(f"tries for budget {config.budget:g}", None) as bar:
-            said, _ = meet_budget(model, train, val, config.budget, prices, device, bar.advance)
+            measurement = Measurement(train, val, device, prices=model.spec.prices, each=bar.advance)
+            said, _ = meet_budget(model, measurement, config.budget)
         console.print(said, soft_wrap=True)
     start = load_backbone(str(config.run / START), classes=model.classes).to(device)
     with Progress("images, by policy and dense network", 2 * len(dataset)) as bar:
@@ -171,7 +172,7 @@ def evaluate_run(config: Evaluate, model: LCNet, train: Dataset, val: Dataset, d
     write_json(figures_of(config), summary)
     few = dataset.sample(2000)
     line = ("other thresholds" if prices.is_one else f"prices {prices}") + f", {len(few):,} images"
-    curve = trade_off(model, train, few, prices, device)
+    curve = trade_off(model, train, few, device)
     name = config.run.resolve().name
     plot_tradeoff(summary, curve, line, name, picture_of(config, "tradeoff"))
     picture_paths(model, dataset, policy, controls["keep-all"], name, picture_of(config, "paths"))

@@ -12,7 +12,7 @@ import tyro
 from torch import Tensor
 
 from lcnet_rl.backbones import Backbone
-from lcnet_rl.budget import meet_budget
+from lcnet_rl.budget import Measurement, meet_budget
 from lcnet_rl.commands.trained import load_dense, variant
 from lcnet_rl.data import load_dataset
 from lcnet_rl.errors import UserError
@@ -21,8 +21,7 @@ from lcnet_rl.export.layout import Blocked, Layout, Standard
 from lcnet_rl.files import check_target, replacing
 from lcnet_rl.model import LCNet
 from lcnet_rl.progress import Progress, console
-from lcnet_rl.rewards import price_range
-from lcnet_rl.runs import WEIGHTS, classes_of, data_root, has_agent, of_agent, read_config
+from lcnet_rl.runs import WEIGHTS, classes_of, data_root, has_agent, read_config
 from lcnet_rl.unchanged import check_classes, warn_if_changed
 from lcnet_rl.weights import load_model
 
@@ -76,11 +75,11 @@ def run(config: Export) -> None:
         if val is not None and config.budget is not None:
             dynamic_model(model, layout)  # what cannot be exported is refused before the search for a budget
             train = load_dataset(settings["dataset"], "train", root)
-            prices = price_range(of_agent(config.run, settings, "price"))
             warn_if_changed(config.run, train)
             with Progress(f"tries for budget {config.budget:g}", None) as bar:
-                said, shift = meet_budget(model, train, val, config.budget, prices, torch.device("cpu"), bar.advance)
-            if prices.is_one:
+                measurement = Measurement(train, val, torch.device("cpu"), prices=model.spec.prices, each=bar.advance)
+                said, shift = meet_budget(model, measurement, config.budget)
+            if model.spec.prices is None:
                 said += "; both are built into the file: leave its input threshold at 0.5, the default"
             console.print(said, soft_wrap=True)
             origin |= {"budget": f"{config.budget:g}", "shift": f"{shift:.6g}"}

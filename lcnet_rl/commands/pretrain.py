@@ -18,6 +18,7 @@ from lcnet_rl.progress import console
 from lcnet_rl.prune import prune
 from lcnet_rl.runs import METRICS, START, TEACHER, check_free, create_run
 from lcnet_rl.starting import for_classes
+from lcnet_rl.training_setup import TrainingSetup
 from lcnet_rl.unchanged import check_same_data, warn_if_changed
 from lcnet_rl.weights import load_backbone, save_backbone
 
@@ -67,7 +68,8 @@ def run_on(config: Pretrain, device: torch.device) -> None:
         by_main(save_backbone)(backbone, folder / START)
         if teacher is not None:
             by_main(save_backbone)(teacher, folder / TEACHER)
-    training = DenseTraining(backbone, config.recipe, train, val, folder, config.seed, device, teacher)
+    setup = TrainingSetup(train, val, folder, config.seed, device, teacher)
+    training = DenseTraining(backbone, config.recipe, setup)
     if config.resume is not None:
         training.restore()
     training.train()

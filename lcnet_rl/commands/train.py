@@ -15,6 +15,7 @@ from lcnet_rl.distributed import by_main, joined, main_first, world_size
 from lcnet_rl.errors import UserError
 from lcnet_rl.progress import console
 from lcnet_rl.runs import START, TEACHER, check_free
+from lcnet_rl.training_setup import TrainingSetup
 from lcnet_rl.unchanged import check_same_data, warn_if_edited
 from lcnet_rl.weights import load_backbone
 
@@ -46,7 +47,7 @@ def run_on(config: AnyTrain, device: torch.device) -> None:
     if folder is not None:
         by_main(warn_if_edited)(folder, config)
         teacher = load_backbone(str(folder / TEACHER), classes=classes) if config.teacher else backbone
-        train_agent(config, backbone, teacher, train, val, folder, device)
+        train_agent(config, backbone, TrainingSetup(train, val, folder, config.seed, device, teacher))
     else:
         folder = start_run(config, backbone, train, val, device)
     evaluation = f"lcnet-rl evaluate {quote(str(folder))}"

@@ -24,6 +24,7 @@ from lcnet_rl.distributed import by_main, from_main
 from lcnet_rl.metrics_log import last_validation
 from lcnet_rl.progress import console
 from lcnet_rl.runs import MODEL, START, TEACHER, create_run, load_checkpoint
+from lcnet_rl.training_setup import TrainingSetup
 from lcnet_rl.unchanged import warn_if_changed
 from lcnet_rl.weights import load_backbone, save_backbone
 
@@ -56,37 +57,30 @@ def start_run(
     by_main(warn_if_price_is_idle)(config.agent.reward)
     if steps is not None:
         by_main(warn_if_few)(steps, an_epoch, "--batch-size, --epochs")
-    train_agent(config, backbone, teacher, train, val, folder, device, on_validation)
+    train_agent(config, backbone, TrainingSetup(train, val, folder, config.seed, device, teacher), on_validation)
     return folder
 
 
 def train_agent(
-    config: AnyTrain,
-    backbone: Backbone,
-    teacher: Backbone,
-    train: Dataset,
-    val: Dataset,
-    folder: Path,
-    device: torch.device,
-    on_validation: OnValidation | None = None,
+    config: AnyTrain, backbone: Backbone, setup: TrainingSetup, on_validation: OnValidation | None = None
 ) -> None:
     """Train ``config.agent`` around ``backbone`` in an existing run folder, from its checkpoint where it has one."""
     resume = config.resume is not None
     model = put_gates(config, backbone) if resume else starting_agent(config, backbone)
     if isinstance(config, TrainReinforce):
-        agent = AGENTS[config.algo](model, config.agent, train, val, folder, config.seed, device, teacher)
+        agent = AGENTS[config.algo](model, config.agent, setup)
         if resume:
             agent.restore()
             total = agent.schedule.total
             decisions = total * config.agent.batch_size * model.depth
-            if not goes_on(folder, agent.step, total, "steps", decisions):
+            if not goes_on(setup.run, agent.step, total, "steps", decisions):
                 return
         agent.train(on_validation)
     else:
         total = config.agent.timesteps
-        if resume and not goes_on(folder, load_checkpoint(folder).get("timesteps", 0), total, "timesteps", total):
+        if resume and not goes_on(setup.run, load_checkpoint(setup.run).get("timesteps", 0), total, "timesteps", total):
             return
-        train_sb3(model, config.agent, train, val, folder, config.seed, device, resume, on_validation, teacher)
+        train_sb3(model, config.agent, setup, resume, on_validation)
 
 
 def goes_on(folder: Path, at: int, total: int, unit: str, decisions: int) -> bool:
