@@ -152,7 +152,7 @@ def test_every_try_is_told_to_who_asks(prices: PriceRange, monkeypatch: pytest.M
     monkeypatch.setattr(
         "lcnet_rl.budget.evaluate", lambda *given, **more: tries.append(given) or evaluate(*given, **more)
     )
-    meet_budget(model, data, data, 1.0, prices, CPU, lambda: told.append(len(tries)))
+    meet_budget(model, Measurement(data, data, CPU, prices=prices, each=lambda: told.append(len(tries))), 1.0)
     assert told == list(range(1, len(tries) + 1))
 
 
