@@ -30,7 +30,11 @@ def unknown_name(kind: str, name: str, known: Iterable[str], listed: str | None 
     return UserError(f"unknown {kind} {name!r}; {' '.join(hints)}")
 
 
-def diverged(what: str, *rates: str) -> UserError:
+class DivergedError(UserError):
+    """A training that stopped as its loss, a gradient or a weight is not a number."""
+
+
+def diverged(what: str, *rates: str) -> DivergedError:
     """An error for a training that stops before ``what``, which is not a number, is saved.
 
     Going on from the last checkpoint would end there again.
@@ -39,4 +43,4 @@ def diverged(what: str, *rates: str) -> UserError:
         what: the loss, for instance, and of which step.
         rates: the options, with their values, of which one is too high.
     """
-    return UserError(f"{what} is not a number; stopped: train anew with a lower {' or '.join(rates)}")
+    return DivergedError(f"{what} is not a number; stopped: train anew with a lower {' or '.join(rates)}")

@@ -159,6 +159,28 @@ def test_a_folder_that_holds_a_run_is_refused_before_the_data_are_read_and_a_net
     assert "already holds a run" in failing(capsys, command, "--run", str(REFERENCE / "resnet20"))
 
 
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [
+        (["pretrain", "--recipe.lr", "1e12", "--recipe.epochs", "3", "--recipe.batch-size", "8"], "step"),
+        (["train", "--lr", "1e12", "--epochs", "9", "--batch-size", "8", "--save-every", "1", "--evals", "3"], "step"),
+        (
+            ["train", "--algo", "ppo", "--lr", "1e12", "--timesteps", "300", "--num-envs", "10", "--batch-size", "8"],
+            "timesteps",
+        ),
+    ],
+    ids=["pretrain", "reinforce", "ppo"],
+)
+def test_where_a_training_diverges_its_last_good_checkpoint_is_named(
+    capsys: pytest.CaptureFixture[str], images: str, tmp_path: Path, options: list[str], count: str
+) -> None:
+    run, network = tmp_path / "run", ["--dataset", images, "--backbone", "resnet8", "--width", "4"]
+    start = ["--init", "scratch"] if "train" in options else []
+    said = failing(capsys, *options, *network, *start, "--run", str(run))
+    at = f"{count.rstrip('s')} {load_tree(run / CHECKPOINT)[count]}"
+    assert said.endswith(f"; the last good checkpoint is {run / CHECKPOINT}, of {at}\n")
+
+
 @pytest.mark.parametrize("command", ["pretrain", "train"])
 def test_a_run_can_go_on_elsewhere_but_not_otherwise(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, images: str, tmp_path: Path, command: str

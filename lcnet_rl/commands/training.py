@@ -17,6 +17,7 @@ from agents.sb3 import train_sb3
 from lcnet_rl import ENVIRONMENTS
 from lcnet_rl.backbones import Backbone
 from lcnet_rl.commands.building import check, put_gates, starting_agent
+from lcnet_rl.commands.last_good import naming_checkpoint
 from lcnet_rl.commands.train_settings import AnyTrain, TrainReinforce
 from lcnet_rl.data import Dataset
 from lcnet_rl.data.sampler import full_batches, warn_if_few
@@ -75,12 +76,14 @@ def train_agent(
             decisions = total * config.agent.batch_size * model.depth
             if not goes_on(setup.run, agent.step, total, "steps", decisions):
                 return
-        agent.train(on_validation)
+        with naming_checkpoint(setup.run):
+            agent.train(on_validation)
     else:
         total = config.agent.timesteps
         if resume and not goes_on(setup.run, load_checkpoint(setup.run).get("timesteps", 0), total, "timesteps", total):
             return
-        train_sb3(model, config.agent, setup, resume, on_validation)
+        with naming_checkpoint(setup.run):
+            train_sb3(model, config.agent, setup, resume, on_validation)
 
 
 def goes_on(folder: Path, at: int, total: int, unit: str, decisions: int) -> bool:
