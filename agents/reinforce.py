@@ -82,17 +82,16 @@ class Reinforce:
             UserError: when a loss, gradient or weight is no number (what is saved is), or a process is lost.
             Interrupted: after Ctrl-C, with the checkpoint saved.
         """
-        config, schedule = self.config, self.schedule
-        steps_per_row = config.batch_size * self.model.depth
-        log = MetricsLog(self.setup.run, resume_at=self.step * steps_per_row if self.resumed else None)
+        config, schedule, run = self.config, self.schedule, self.setup.run
+        log = MetricsLog(run, resume_at=self.decisions if self.resumed else None)
         eval_steps = {round(schedule.total * (i + 1) / config.evals) for i in range(config.evals - 1)}
         if self.step == 0:
             self.save()
-        began, first = time.monotonic(), self.step
-        command = f"{distributed.launcher()} train --resume {quote(str(self.setup.run))}"
+        began, first, decided = time.monotonic(), self.step, self.decisions
+        command = f"{distributed.launcher()} train --resume {quote(str(run))}"
         with (
             closing(log),
-            distributed.resumable(command, self.setup.run / CHECKPOINT),
+            distributed.resumable(command, run / CHECKPOINT),
             deferred_interrupt(twice_stops=distributed.world_size() == 1) as interrupt,
             Progress(self.algo, schedule.total, first) as bar,
         ):
@@ -109,25 +108,26 @@ class Reinforce:
                     self.check_weights()
                 self.window.add(scalars)
                 if self.step % config.log_every == 0 or self.step == schedule.total:
-                    rate = (self.step - first) * steps_per_row / (time.monotonic() - began)
-                    log.write(self.step * steps_per_row, {**self.window.means(), "time/fps": rate})
+                    rate = (self.decisions - decided) / (time.monotonic() - began)
+                    log.write(self.decisions, {**self.window.means(), "time/fps": rate})
                     bar.note(f"{scalars['rollout/macs_ratio']:.1%} of MACs, price {self.pricing.now}")
                 if self.step in eval_steps:
                     if self.step > schedule.middle_of_polish:
                         self.hold_to_target()
-                    log.write(self.step * steps_per_row, scalars := self.validate())
-                    if on_validation:
-                        on_validation(self.step / schedule.total, scalars)
+                    self.validate(log, on_validation)
                 if due:
                     self.save()
                 if stop:
                     raise Interrupted(command, self.step, schedule.total)
                 bar.advance()
             self.hold_to_target()
-            distributed.by_main(save_model)(self.model, self.setup.run / MODEL)
-            log.write(schedule.total * steps_per_row, scalars := self.validate(calibrated=True))
-            if on_validation:
-                on_validation(1.0, scalars)
+            distributed.by_main(save_model)(self.model, run / MODEL)
+            self.validate(log, on_validation, calibrated=True)
+
+    @property
+    def decisions(self) -> int:
+        """Blocks decided so far, as the log counts them: of one rollout an image."""
+        return self.step * self.config.batch_size * self.model.depth
 
     def joint_step(self) -> dict[str, float]:
         """Sample, score, update: one batch through policy, backbone, scales and probes.
@@ -154,9 +154,32 @@ class Reinforce:
         if self.step < schedule.polish:
             # Later the decisions have to stay what the backbone settles on, so the probes, which gates read, stay too.
             loss = loss + probe
+        updated = self.update(loss)
+
+        outcome = self.outcome(rollout, labels, prices + self.pricing.push)
+        if learning:
+            self.learn_price(outcome["rollout/macs_ratio"])
+        scalars = {
+            **outcome,
+            "train/task_loss": float(task.detach()),
+            "train/policy_loss": float(policy_objective.detach()) if learning else 0.0,
+            "train/probe_loss": float(probe.detach()) / model.depth,
+            "train/entropy": float(policy_entropy(rollout).detach()),
+            "train/information": float(decision_information(rollout).detach()),
+            **updated,
+            "train/price": self.pricing.value,
+        }
+        return distributed.mean_scalars(scalars)
+
+    def update(self, loss: Tensor) -> dict[str, float]:
+        """One step of all optimisers down the gradient of ``loss``, clipped; returns scalars of it.
+
+        Raises:
+            UserError: when the loss or a gradient is no number.
+        """
+        config, model = self.config, self.model
         if not math.isfinite(float(distributed.global_mean(loss.detach()))):
             raise self.diverged("the loss")
-
         self.finetuner.zero_grad()
         self.gate_optimizer.zero_grad()
         if loss.requires_grad:  # unless it is polishing, and nothing but the policy was to learn
@@ -166,32 +189,26 @@ class Reinforce:
         policy_norm = float(torch.nn.utils.clip_grad_norm_(model.policy_parameters(), config.max_grad_norm))
         if not math.isfinite(task_norm + policy_norm):
             raise self.diverged("the gradient")
-        factor = triangle(self.step, schedule.total, 0.1)
+        factor = triangle(self.step, self.schedule.total, 0.1)
         self.finetuner.step(factor)
         for group in self.gate_optimizer.param_groups:
-            group["lr"] = config.gate_lr * schedule.settling(self.step)
+            group["lr"] = config.gate_lr * self.schedule.settling(self.step)
         self.gate_optimizer.step()
-
-        judged, charged = judge(rollout.logits.detach(), labels), prices + self.pricing.push
-        share = float(distributed.global_mean(rollout.shares.mean()))
-        if learning:
-            self.learn_price(share)
-        scalars = {
-            "rollout/ep_rew_mean": float(self.reward(judged, rollout.shares, charged.expand_as(rollout.shares)).mean()),
-            "rollout/ep_len_mean": float(model.depth),
-            "rollout/success_rate": float(judged.correct.mean()),
-            "rollout/macs_ratio": share,
-            "train/task_loss": float(task.detach()),
-            "train/policy_loss": float(policy_objective.detach()) if learning else 0.0,
-            "train/probe_loss": float(probe.detach()) / model.depth,
-            "train/entropy": float(policy_entropy(rollout).detach()),
-            "train/information": float(decision_information(rollout).detach()),
+        return {
             "train/task_grad_norm": task_norm,
             "train/policy_grad_norm": policy_norm,
             "train/learning_rate": config.lr * factor,
-            "train/price": self.pricing.value,
         }
-        return distributed.mean_scalars(scalars)
+
+    def outcome(self, rollout: Rollout, labels: Tensor, charged: Tensor) -> dict[str, float]:
+        """Scalars of what came of the batch's episodes, rewarded at the prices ``charged`` (B,)."""
+        judged = judge(rollout.logits.detach(), labels)
+        return {
+            "rollout/ep_rew_mean": float(self.reward(judged, rollout.shares, charged.expand_as(rollout.shares)).mean()),
+            "rollout/ep_len_mean": float(self.model.depth),
+            "rollout/success_rate": float(judged.correct.mean()),
+            "rollout/macs_ratio": float(distributed.global_mean(rollout.shares.mean())),
+        }
 
     def collect(self, images: Tensor, labels: Tensor, prices: Tensor, learning: bool) -> tuple[Rollout, Tensor]:
         """Run the batch as this phase runs it; ``prices`` (B,) are those that the gates read.
@@ -255,10 +272,13 @@ class Reinforce:
             center(model, measurement, target, rounds=3)
         recalibrate(model, setup.train, model.greedy(), setup.device, prices=prices)
 
-    def validate(self, calibrated: bool = False) -> dict[str, float]:
-        """Scalars of a validation; see ``agents.validation``."""
+    def validate(self, log: MetricsLog, on_validation: OnValidation | None, calibrated: bool = False) -> None:
+        """Log a validation, and tell of it; see ``agents.validation``."""
         settled = self.step - self.schedule.policy >= self.schedule.ramp
-        return self.validation.validate(self.pricing.now, self.step, settled, calibrated)
+        scalars = self.validation.validate(self.pricing.now, self.step, settled, calibrated)
+        log.write(self.decisions, scalars)
+        if on_validation:
+            on_validation(self.step / self.schedule.total, scalars)
 
     def check_weights(self) -> None:
         """Raise UserError if a weight is not a number: it is neither to be saved nor to be called the best."""
