@@ -21,7 +21,7 @@ from lcnet_rl.spec import ModelSpec
 
 
 class Gated(Decisions):
-    """The part of an ``LCNet`` that its gates are: L-Net and C-Net, or a rival's policy, and what they read."""
+    """The gates of an ``LCNet`` (L-Net and C-Net, or a rival's policy) and what they read."""
 
     price: Tensor
     """Reward lost by spending the dense MACs once, that the policy was trained at; no shape."""
@@ -90,7 +90,7 @@ class Gated(Decisions):
         return self.keep_logits(observation.block, observation.gate_input)
 
     def keep_logits(self, block: int, features: Tensor) -> Tensor:
-        """The same of L-Net and C-Net, from a gate input (standardised here).
+        """Keep logits of L-Net and C-Net from their raw input, which is standardised here.
 
         Args:
             block: which block.
@@ -141,7 +141,7 @@ class Gated(Decisions):
         return self.backbone.second is None or block == self.depth - 1
 
     def cut(self, block: int, threshold: float) -> float:
-        """The logit that a block's must exceed where the network's ``threshold`` is that, in (0, 1)."""
+        """The keep logit that ``block`` must exceed; 0 where ``threshold``, in (0, 1), does not apply."""
         return threshold_logit(threshold) if self.has_threshold(block) else 0.0
 
     @torch.no_grad()

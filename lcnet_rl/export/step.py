@@ -74,7 +74,7 @@ class Step:
         return isinstance(self.block.exit, ConvPool)
 
     def _skip(self, graph: Graph, beside: str) -> list[str]:
-        """Features, their average unless the block leads on, and the row of decisions, without the block's own work."""
+        """Features, their average unless the block leads on, and the row of decisions, when the block is skipped."""
         none = graph.constant(torch.zeros(1, self.model.action_size))
         if beside == self.place.x:  # a ReLU's output
             after = graph.op("Identity", beside)
@@ -85,7 +85,7 @@ class Step:
         return [after, row] if self.leads_on else [after, self.layout.pool(graph, after), row]
 
     def _keep(self, graph: Graph, beside: str, gate_input: str) -> list[str]:
-        """The same with it."""
+        """Features, their average unless the block leads on, and the row of decisions, when the block runs."""
         model, t = self.model, self.t
         scales = [self._folded(nets, "scale") for nets in (model.l_nets, model.c_nets)]
         residual = Residual(self.layout, self.block, self.place.x, beside, gate_input, *scales)
