@@ -24,8 +24,9 @@ from lcnet_rl.errors import UserError
 class SB3VecEnv(VecEnv):
     """Wraps a ``LayerSkipVectorEnv`` or one of its siblings, which stays reachable as ``env``.
 
-    Attributes and methods are those of the one environment behind all images: ``get_attr`` repeats a value for each
-    index, ``set_attr("price", 0.5)`` holds for all, and ``env_method`` calls once.
+    Attributes and methods are those of the one environment behind all images, as its own ``get_attr``, ``set_attr`` and
+    ``call`` have them: a value is repeated for each index, ``set_attr("price", 0.5)`` holds for all, and ``env_method``
+    calls once.
     """
 
     def __init__(self, env: SkipVectorEnv) -> None:
@@ -96,22 +97,33 @@ class SB3VecEnv(VecEnv):
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """An attribute of the environment, once an index; a space is that of one image."""
-        owner = self if attr_name in ("observation_space", "action_space") else self.env
-        return [getattr(owner, attr_name)] * self._count(indices)
+        value = getattr(self.env, attr_name)
+        # The environment's own would call a method, where stable-baselines3 may only ask whether there is one.
+        values = [value] * self.num_envs if callable(value) else self.env.get_attr(attr_name)
+        return [values[index] for index in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
-        """Set an attribute of the environment, for all images whatever ``indices`` says."""
-        setattr(self.env, attr_name, value)
+        """Set an attribute of the environment, for all images whatever ``indices`` says.
+
+        Raises:
+            UserError: for an attribute that there is not.
+        """
+        self.env.set_attr(attr_name, [value] * self.num_envs)  # there, a list has a value for each image
 
     def env_method(
         self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
     ) -> list:
-        """Call a method of the environment once, and return its result once an index."""
-        return [getattr(self.env, method_name)(*method_args, **method_kwargs)] * self._count(indices)
+        """Call a method of the environment once, and return its result once an index; ``render`` has one for each.
+
+        Raises:
+            UserError: for ``reset``, ``step``, ``refresh`` and ``close``, which are of all images together.
+        """
+        results = self.env.call(method_name, *method_args, **method_kwargs)
+        return [results[index] for index in self._get_indices(indices)]
 
     def env_is_wrapped(self, wrapper_class: type[gymnasium.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
         """True of ``Monitor``, whose episode reports this environment makes itself."""
-        return [issubclass(wrapper_class, Monitor)] * self._count(indices)
+        return [issubclass(wrapper_class, Monitor) for _ in self._get_indices(indices)]
 
     def _shared_options(self) -> dict[str, Any]:
         """The options of all images as the vector environment takes them."""
@@ -127,9 +139,6 @@ class SB3VecEnv(VecEnv):
                 f"and price in each; got {options!r}"
             )
         return options[0]
-
-    def _count(self, indices: VecEnvIndices) -> int:
-        return len(list(self._get_indices(indices)))
 
     def _split(self, infos: dict[str, Any]) -> list[dict[str, Any]]:
         """Arrays with masks to one dictionary of Python numbers an image."""

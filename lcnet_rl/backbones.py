@@ -268,11 +268,9 @@ def create_backbone(
     """Build a backbone with fresh weights.
 
     Args:
-        name: ``resnet8/14/20/32/44/56/110`` (He's CIFAR networks), ``resnet18``, ``resnet16-late``,
-            ``resnet14-wide`` or ``resnet11-pool``; or a user's own, see ``lcnet_rl.families``.
+        name: a name in ``families.BACKBONES``, or ``MODULE:FAMILY``.
         classes: number of classes of the head.
-        width: filters of the stem; None is the usual width (16 for He's networks, 64 for ``resnet18`` and
-            ``resnet14-wide``, 24 for ``resnet16-late``, 32 for ``resnet11-pool``).
+        width: filters of the stem; None is the family's usual width.
         filters: of each block's first convolution, for a pruned network.
         second: of the network that is one more layer behind this one.
 

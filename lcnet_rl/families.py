@@ -71,8 +71,10 @@ class Family:
         growth = self.growth[: len(self.stages)]
         if not self.stages or len(growth) < len(self.stages) or min(*self.stages, *growth) < 1:
             raise UserError(f"a family needs stages of 1 block or more, and a growth of 1 or more for each; got {self}")
-        if not self.projection and list(growth) != sorted(growth):
-            raise UserError(f"without projections a network cannot get narrower from stage to stage, got {growth}")
+        if not self.projection and not self.pooled and list(growth) != sorted(growth):
+            raise UserError(
+                f"without projections or pooled stages a network cannot get narrower from stage to stage, got {growth}"
+            )
         if self.stem_stride not in (1, 2):
             raise UserError(f"stem_stride must be 1 or 2, got {self.stem_stride}")
         if self.halvings > MOST_HALVINGS:

@@ -21,7 +21,7 @@ from lcnet_rl.spec import ModelSpec
 
 
 class Gated(Decisions):
-    """The part of an ``LCNet`` that its gates are: L-Net and C-Net, or a rival's policy, and what they read."""
+    """The gates of an ``LCNet`` (L-Net and C-Net, or a rival's policy) and what they read."""
 
     price: Tensor
     """Reward lost by spending the dense MACs once, that the policy was trained at; no shape."""
@@ -70,16 +70,18 @@ class Gated(Decisions):
             if self.has_c_net
         )
         for t in range(len(blocks), self.depth):  # what the networks before know is what the head reads of them
-            cast(Probe, self.probes[t]).start_as(backbone.head)
+            self.probe(t).start_as(backbone.head)
         self.costs = self._cost_table()
 
     def _cost_table(self) -> CostTable:
-        rival, billed = self.policy, [self.l_nets, *([self.probes] if self.has_confidence else [])]
-        always = [
-            sum(linear_macs(gates[t : t + 1]) for gates in billed) + (rival.macs(t) if rival else 0)
-            for t in range(self.depth)
-        ]
-        if_kept = [linear_macs(self.c_nets[t : t + 1]) for t in range(self.depth)]
+        def macs(part: nn.Module | None) -> int:
+            return linear_macs(part) if part else 0
+
+        rival, always = self.policy, []
+        for t in range(self.depth):
+            probe = self.probe(t) if self.has_confidence else None
+            always.append(macs(self.l_net(t)) + macs(probe) + (rival.macs(t) if rival else 0))
+        if_kept = [macs(self.c_net(t)) for t in range(self.depth)]
         table = cost_table(self.backbone, always, if_kept, rival.start_macs if rival else 0)
         return replace(table, skips_blocks=self.has_l_net)
 
@@ -90,7 +92,7 @@ class Gated(Decisions):
         return self.keep_logits(observation.block, observation.gate_input)
 
     def keep_logits(self, block: int, features: Tensor) -> Tensor:
-        """The same of L-Net and C-Net, from a gate input (standardised here).
+        """Keep logits of L-Net and C-Net from their raw input, which is standardised here.
 
         Args:
             block: which block.
@@ -107,13 +109,24 @@ class Gated(Decisions):
                 f"{self.spec.policy} decides by more than a gate's input: use reinforce's kind of policy here"
             )
         features = self._standardized(block, features)
-        parts = []
-        if self.has_l_net:
-            parts.append(self._l_net(block).logits(features))
-        if self.decides_filters(block):
-            parts.append(self._c_net(block).logits(features))
-        logits = torch.cat(parts, 1)
+        logits = torch.cat([gate.logits(features) for gate in self.gates_of(block)], 1)
         return F.pad(logits, (0, self.action_size - logits.shape[1]))
+
+    def l_net(self, block: int) -> LNet | None:
+        """The block's L-Net; None where only filters are decided about, or a rival's policy decides."""
+        return cast(LNet, self.l_nets[block]) if self.l_nets else None
+
+    def c_net(self, block: int) -> CNet | None:
+        """The block's C-Net; None where only layers are decided about, and of a network behind the first one."""
+        return cast(CNet, self.c_nets[block]) if block < len(self.c_nets) else None
+
+    def probe(self, block: int) -> Probe:
+        """The probe on the block's pooled input."""
+        return cast(Probe, self.probes[block])
+
+    def standardizer(self, block: int) -> Standardize:
+        """What the input of the block's gates is standardised by."""
+        return cast(Standardize, self.standardizers[block])
 
     def gates(self) -> list[Gate]:
         """All L-Nets, then all C-Nets, in the order of the blocks."""
@@ -121,7 +134,7 @@ class Gated(Decisions):
 
     def gates_of(self, block: int) -> list[Gate]:
         """L-Net and C-Net of a block, as far as there are such."""
-        return [cast(Gate, gate) for gates in (self.l_nets, self.c_nets) for gate in gates[block : block + 1]]
+        return [gate for gate in (self.l_net(block), self.c_net(block)) if gate]
 
     def policy_parameters(self) -> list[nn.Parameter]:
         """What policy gradients train: the keep layers of the gates, or a rival's policy."""
@@ -141,7 +154,7 @@ class Gated(Decisions):
         return self.backbone.second is None or block == self.depth - 1
 
     def cut(self, block: int, threshold: float) -> float:
-        """The logit that a block's must exceed where the network's ``threshold`` is that, in (0, 1)."""
+        """The keep logit that ``block`` must exceed; 0 where ``threshold``, in (0, 1), does not apply."""
         return threshold_logit(threshold) if self.has_threshold(block) else 0.0
 
     @torch.no_grad()
@@ -168,10 +181,4 @@ class Gated(Decisions):
     def _count_in(self, block: int, features: Tensor) -> None:
         """Let a training pass's gate input (B, I) move the running statistics that it is standardised by."""
         if self.training and torch.is_grad_enabled() and self.counts_in:
-            cast(Standardize, self.standardizers[block]).update(features[:, :-1])
-
-    def _l_net(self, block: int) -> LNet:
-        return cast(LNet, self.l_nets[block])
-
-    def _c_net(self, block: int) -> CNet:
-        return cast(CNet, self.c_nets[block])
+            self.standardizer(block).update(features[:, :-1])

@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +26,6 @@ from lcnet_rl.batchnorm import batch_norms, frozen_statistics
 from lcnet_rl.device import no_autocast
 from lcnet_rl.errors import UserError
 from lcnet_rl.gated import Gated
-from lcnet_rl.gates import Probe
 from lcnet_rl.observation import Decider, Observation
 from lcnet_rl.policies import PolicyName
 from lcnet_rl.rewards.price import PriceRange, prices_of
@@ -97,7 +95,7 @@ class LCNet(Gated):
             spent=(state.spent.detach() / self.costs.dense).float(),
             price=state.price,
             block=state.block,
-            probe=cast(Probe, self.probes[state.block]),
+            probe=self.probe(state.block),
             has_confidence=self.has_confidence,
             policy=self.policy,
             memory=state.memory,
@@ -122,11 +120,11 @@ class LCNet(Gated):
         self._count_in(t, raw)
         features = self._standardized(t, raw)
         scale = keep * (filters.detach().amax(1) > 0)
-        if self.l_nets:
-            scale = scale * self._l_net(t).scales(features)[:, 0]
+        if l_net := self.l_net(t):
+            scale = scale * l_net.scales(features)[:, 0]
         if t >= len(self.backbone.blocks):
             return self.ask_network(state, action, keep, scale)
-        filter_scale = filters * self._c_net(t).scales(features) if self.has_c_net else None
+        filter_scale = filters * c_net.scales(features) if (c_net := self.c_net(t)) else None
         block = self.backbone.block(t)
         residual = scale_channels(block.residual(state.features, filter_scale), scale[:, None])
         x = block.exit(F.relu(block.shortcut(state.features) + residual))

@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import cast
 
 import torch
 
 from lcnet_rl.backbones import Backbone, BackboneSpec, build
 from lcnet_rl.errors import UserError
-from lcnet_rl.gates import LNet
 from lcnet_rl.model import LCNet
 
 UNSURE = 2.0
@@ -71,7 +69,9 @@ def start_unsure(model: LCNet) -> None:
     """
     first = len(model.backbone.blocks)
     for t in range(first, model.depth if model.has_confidence else first):
-        weight, confidence = cast(LNet, model.l_nets[t]).keep.weight[0], model.input_channels[t]
+        l_net, confidence = model.l_net(t), model.input_channels[t]
+        assert l_net is not None
+        weight = l_net.keep.weight[0]
         weight[confidence] = -UNSURE
         weight[confidence + 1] = UNSURE
         if t > first:

@@ -49,8 +49,8 @@ class ModelSpec:
 
         Raises:
             UserError: for what is no ``Backbone``, an unknown ``decides`` or ``policy``, groups that do not divide a
-                block's filters, a rival's policy for several networks, prices, more than layers, or with confidence;
-                or several without L-Net.
+                block's filters, a rival's policy with several networks, a range of prices, filter decisions or
+                confidence; or several networks without an L-Net.
         """
         if not isinstance(backbone, Backbone):
             raise UserError(

@@ -69,7 +69,7 @@ def balance(model: LCNet, images: torch.Tensor) -> LCNet:
     for t in range(model.depth):
         observation = model.observe(state)
         middles = model.keep_logits(t, observation.gate_input).quantile(0.5, 0)[: model.bits[t]]
-        gates = [gates[t] for gates in (model.l_nets, model.c_nets) if t < len(gates)]
+        gates = model.gates_of(t)
         for gate, middle in zip(gates, middles.split([gate.keep.out_features for gate in gates]), strict=True):
             gate.keep.bias -= middle
         state = model.advance(state, greedy(observation))

@@ -111,8 +111,9 @@ def test_attributes_and_methods_are_those_of_the_environment_behind() -> None:
     assert env.get_attr("process") == [env.env.process] * 4
     env.set_attr("price", 0.9)
     assert env.get_attr("price", indices=[0, 2]) == [0.9, 0.9]
-    assert len(env.env_method("refresh", indices=1)) == 1
+    assert env.get_attr("action_space", indices=3) == [env.action_space], "of one image"
     assert env.env_is_wrapped(Monitor) == [True] * 4
+    assert env.has_attr("reset")
     assert not env.has_attr("no_such_thing")
     with pytest.raises(AssertionError, match="step_async"):
         env.step_wait()
@@ -127,6 +128,34 @@ def test_attributes_are_read_as_those_of_single_environments(name: str) -> None:
     ours = SB3VecEnv(LayerChannelSkipVectorEnv(4, **same))
     assert ours.get_attr(name) == theirs.get_attr(name)
     assert ours.get_attr(name, indices=[0, 2]) == theirs.get_attr(name, indices=[0, 2])
+
+
+def test_an_attribute_may_be_a_list() -> None:
+    env = make()
+    vars(env.env)["weights"] = None
+    env.set_attr("weights", [1, 2, 3, 4])
+    assert env.get_attr("weights", indices=1) == [[1, 2, 3, 4]]
+
+
+def test_methods_are_called_once_and_pictures_are_of_each_image() -> None:
+    env = SB3VecEnv(LayerChannelSkipVectorEnv(4, render_mode="ansi", **tiny()))
+    env.set_options({"indices": [3, 0, 11, 3]})
+    env.reset()
+    assert [text.split()[1] for text in env.env_method("render", indices=[2, 1])] == ["11", "0"]
+    calls = []
+    vars(env.env)["count"] = lambda *args, **kwargs: calls.append((args, kwargs)) or 7
+    assert env.env_method("count", 1, two=2, indices=1) == [7]
+    assert calls == [((1,), {"two": 2})]
+
+
+def test_what_is_of_all_images_or_there_is_not_is_refused() -> None:
+    env = make()
+    env.reset()
+    for name in ("reset", "step", "refresh", "close"):
+        with pytest.raises(UserError, match=f"use {name} itself"):
+            env.env_method(name)
+    with pytest.raises(UserError, match="no attribute 'prise' to set; price is one"):
+        env.set_attr("prise", 5.0)
 
 
 def test_frames_are_tiled() -> None:

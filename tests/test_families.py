@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from networks import images, lively
 from torch.utils.flop_counter import FlopCounterMode
@@ -22,6 +22,7 @@ from lcnet_rl.errors import UserError
 from lcnet_rl.export import OnnxNetwork, compare, dynamic_model, layouts_here
 from lcnet_rl.families import BACKBONES, Family, family
 from lcnet_rl.macs import dense_macs
+from lcnet_rl.prune import prune
 from lcnet_rl.runs import MODEL
 from lcnet_rl.weights import load_model
 
@@ -39,11 +40,16 @@ def families(draw: st.DrawFn) -> Family:
     stages = draw(st.lists(st.integers(1, 2), min_size=1, max_size=3))
     projection, pooled = draw(st.booleans()), draw(st.booleans())
     growth = draw(st.lists(st.integers(1, 3), min_size=len(stages), max_size=len(stages)))
-    growth = growth if projection else sorted(growth)
+    growth = growth if projection or pooled else sorted(growth)
     return Family(tuple(stages), projection, 4, tuple(growth), draw(st.sampled_from([1, 2])), pooled)
 
 
+NARROWER = Family((1, 1), False, 8, (4, 2), pooled=True)
+"""Only where a stage begins with a convolution can it be narrower without projections."""
+
+
 @settings(max_examples=15)
+@example(shape=NARROWER, groups=2)
 @given(shape=families(), groups=st.sampled_from([0, 1, 2]))
 def test_any_family_is_billed_and_skips_like_the_built_in_ones(
     shape: Family, groups: int, tmp_path_factory: pytest.TempPathFactory
@@ -64,6 +70,15 @@ def test_any_family_is_billed_and_skips_like_the_built_in_ones(
             ours, theirs = (net.run(images(8), lambda seen: actions[seen.block]) for net in (engine, model))
         torch.testing.assert_close(ours.logits, theirs.logits, rtol=1e-4, atol=1e-4 * float(theirs.logits.abs().max()))
         assert ours.macs.equal(theirs.macs)
+
+
+def test_a_network_that_gets_narrower_is_pruned_like_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BACKBONES, "drawn", NARROWER)
+    backbone = lively("drawn", width=None).backbone
+    assert backbone.feature_channels() == [8, 32, 16]
+    narrow = prune(backbone, 0.8)
+    assert 0.75 < dense_macs(narrow) / dense_macs(backbone) <= 0.8
+    assert narrow.feature_channels() == backbone.feature_channels()
 
 
 @pytest.fixture

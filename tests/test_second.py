@@ -49,6 +49,20 @@ def keep_first_only(model: LCNet, count: int) -> torch.Tensor:
     return actions
 
 
+@pytest.mark.parametrize(
+    ("decides", "second", "l_nets", "c_nets"),
+    [("both", BEHIND, "11111", "11100"), ("layers", BEHIND, "11111", "00000"), ("channels", None, "000", "111")],
+)
+def test_every_block_has_the_gates_that_decide_about_it(
+    decides: Decides, second: BackboneSpec | None, l_nets: str, c_nets: str
+) -> None:
+    model, gates = lively(decides=decides, second=second), []
+    for found, expected in ((model.l_net, l_nets), (model.c_net, c_nets)):
+        assert "".join("01"[found(t) is not None] for t in range(model.depth)) == expected
+        gates += [gate for t in range(model.depth) if (gate := found(t))]
+    assert gates == model.gates()
+
+
 @pytest.mark.parametrize("weight", [1.0, 2.5])
 def test_both_networks_together_give_the_weighted_sum_of_their_logits(weight: float) -> None:
     first, second = pair()

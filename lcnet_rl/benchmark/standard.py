@@ -18,7 +18,6 @@ from torch import Tensor
 from lcnet_rl.backbones import create_backbone
 from lcnet_rl.benchmark.contestants import Contestant, dense_contestants, engine_contestants, onnx_contestants
 from lcnet_rl.benchmark.record import case, figures
-from lcnet_rl.gates import Gate
 from lcnet_rl.model import LCNet
 from lcnet_rl.progress import Progress, console
 from lcnet_rl.state import Outcome
@@ -141,12 +140,10 @@ def force(model: LCNet, actions: Tensor) -> LCNet:
     """A copy of ``model`` whose gates run and then decide ``actions`` (depth, action_size), whatever they see."""
     model = copy.deepcopy(model)
     for t, row in enumerate(actions):
-        wanted = [(model.l_nets, row[:1])] if model.has_l_net else []
-        wanted += [(model.c_nets, row[model.group_bits(t)])] if model.has_c_net else []
-        for gates, bits in wanted:
-            gate = cast(Gate, gates[t])
-            gate.keep.weight.data.zero_()
-            gate.keep.bias.data.copy_(FORCED * (2 * bits - 1))
+        for gate, bits in ((model.l_net(t), row[:1]), (model.c_net(t), row[model.group_bits(t)])):
+            if gate is not None:
+                gate.keep.weight.data.zero_()
+                gate.keep.bias.data.copy_(FORCED * (2 * bits - 1))
     return model
 
 

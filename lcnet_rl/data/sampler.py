@@ -55,12 +55,17 @@ class TrainingBatches:
         chosen = self._order[position * self._batch_size : (position + 1) * self._batch_size]
         # All of the batch: draws must not depend on the number of processes. Beside a step, the rest costs little.
         how = self._augmentation
-        flips = None
-        if how.flips != "random":
-            flips = (self._mirrored[chosen] ^ bool(epoch % 2)) & (how.flips == "alternating")
         generator = step_generator(self._seed, step, self._device)
-        images = augment(self._images[chosen], generator, how.padding, flips, how.cutout)
+        images = augment(self._images[chosen], generator, how.padding, self._flips(chosen, epoch), how.cutout)
         return images[self._rows], self._labels[chosen[self._rows]]
+
+    def _flips(self, chosen: Tensor, epoch: int) -> Tensor | None:
+        """Which of the ``chosen`` images (B,) to mirror, bool (B,), or None where ``augment`` draws them."""
+        if self._augmentation.flips == "random":
+            return None
+        if self._augmentation.flips == "alternating":
+            return self._mirrored[chosen] ^ bool(epoch % 2)
+        return torch.zeros_like(chosen, dtype=torch.bool)
 
 
 def full_batches(dataset: Dataset, batch_size: int) -> int:

@@ -21,7 +21,7 @@ from lcnet_rl.engine.packed import Chunk, PackedBlock, as_rows, count, take
 
 REPEATS = 5
 PART = 8
-"""Images that keep the same groups are about such a part of a batch."""
+"""Times are fitted at a full batch and at a batch divided by this, the usual size of a chunk."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +25,6 @@ from lcnet_rl.engine.fused import fuse
 from lcnet_rl.engine.gates import BlockGates
 from lcnet_rl.engine.packed import Chunk, PackedBlock, as_rows, count, take
 from lcnet_rl.errors import UserError
-from lcnet_rl.gates import Gate, Standardize
 from lcnet_rl.model import LCNet
 from lcnet_rl.observation import Decider, Observation
 from lcnet_rl.state import State
@@ -83,8 +82,8 @@ class Engine(LCNet):
         self.take_gates(model)
         self.to(model.price.device).eval().requires_grad_(False)
         self._fold_standardizers()
-        pairs = itertools.zip_longest(self.l_nets, self.c_nets)
-        self.block_gates = [BlockGates(*cast("tuple[Gate | None, Gate | None]", pair)) for pair in pairs]
+        decided = range(0 if self.policy else self.depth)
+        self.block_gates = [BlockGates(self.l_net(t), self.c_net(t)) for t in decided]
         self.dtype = dtype
         set_type(self.backbone, dtype)
         fuse(self.backbone)
@@ -210,10 +209,10 @@ class Engine(LCNet):
         return features if self.spec.prices is None else super()._standardized(block, features)
 
     def _fold_standardizers(self) -> None:
-        for t, standardize in enumerate(self.standardizers):
+        for t in range(self.depth):
             for gate in self.gates_of(t):
                 for layer in (gate.keep, gate.scale):
-                    weight, bias = cast(Standardize, standardize).folded(layer)
+                    weight, bias = self.standardizer(t).folded(layer)
                     layer.weight.copy_(weight)
                     layer.bias.copy_(bias)
             self.standardizers[t] = nn.Identity()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from lcnet_rl.export.builder import Graph
-from lcnet_rl.gates import PRICE_REACH, Probe, Standardize
+from lcnet_rl.gates import PRICE_REACH
 from lcnet_rl.model import LCNet
 
 
@@ -31,7 +30,7 @@ def gate_input(graph: Graph, model: LCNet, block: int, pooled: str, above: str, 
     """
     if not model.has_confidence:
         return graph.op("Concat", pooled, above, price, axis=1)
-    probe = cast(Probe, model.probes[block]).classifier
+    probe = model.probe(block).classifier
     log_p = graph.op("LogSoftmax", linear(graph, pooled, probe.weight, probe.bias), axis=1)
     p, axes = graph.op("Exp", log_p), graph.constant([1])
     entropy = graph.op("Gemm", p, log_p, transB=1)
@@ -57,7 +56,7 @@ def price_input(graph: Graph, model: LCNet, price: str) -> str:
 
 def for_gate_input(model: LCNet, block: int, layer: nn.Linear) -> tuple[Tensor, Tensor]:
     """A gate's layer for ``gate_input``: weight (O, I) and bias (O,)."""
-    weight, bias = cast(Standardize, model.standardizers[block]).folded(layer)
+    weight, bias = model.standardizer(block).folded(layer)
     bias += weight[:, -2] * (model.costs.floor_before(block) / model.costs.dense)
     if model.has_confidence:
         # The probe's entropy comes as sum(p * log p): its normalised entropy times -log(classes).

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import cast
 
 import onnx
 import torch
@@ -24,7 +23,6 @@ from lcnet_rl.export import gates
 from lcnet_rl.export.builder import BOOL, DOUBLE, FLOAT, Graph, Type
 from lcnet_rl.export.layout import BLOCKED_DOMAIN, Layout, Standard
 from lcnet_rl.export.step import Place, Step, shortcut, write_exit
-from lcnet_rl.gates import LNet
 from lcnet_rl.macs import dense_macs
 from lcnet_rl.model import LCNet
 
@@ -172,7 +170,8 @@ def write_network(
         cut: (1, 1), the logit that a keep logit must exceed.
     """
     gate_input = gates.gate_input(graph, model, t, place.pooled, place.above, price)
-    l_net = cast(LNet, model.l_nets[t])
+    l_net = model.l_net(t)
+    assert l_net is not None
     keep = gates.linear(graph, gate_input, *gates.for_gate_input(model, t, l_net.keep))
 
     def run(branch: Graph) -> list[str]:

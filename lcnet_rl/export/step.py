@@ -14,6 +14,7 @@ from lcnet_rl.export import gates
 from lcnet_rl.export.builder import FLOAT, Graph, Type
 from lcnet_rl.export.filters import Layer, Residual, run_filters
 from lcnet_rl.export.layout import Layout
+from lcnet_rl.gates import Gate
 from lcnet_rl.model import LCNet
 
 
@@ -51,7 +52,7 @@ class Step:
         model, place = self.model, self.place
         gate_input = gates.gate_input(graph, model, self.t, place.pooled, place.above, self.price)
         beside = shortcut(graph, self.layout, self.block, place.x)
-        if l_net := self._folded(model.l_nets, "keep"):
+        if l_net := self._folded(model.l_net(self.t), "keep"):
             keep = gates.linear(graph, gate_input, *l_net)
             pooled_types: list[Type] = [] if self.leads_on else [(FLOAT, [1, self.block.out_channels])]
             types: list[Type] = [(FLOAT, None), *pooled_types, (FLOAT, [1, model.action_size])]
@@ -74,7 +75,7 @@ class Step:
         return isinstance(self.block.exit, ConvPool)
 
     def _skip(self, graph: Graph, beside: str) -> list[str]:
-        """Features, their average unless the block leads on, and the row of decisions, without the block's own work."""
+        """Features, their average unless the block leads on, and the row of decisions, when the block is skipped."""
         none = graph.constant(torch.zeros(1, self.model.action_size))
         if beside == self.place.x:  # a ReLU's output
             after = graph.op("Identity", beside)
@@ -85,16 +86,16 @@ class Step:
         return [after, row] if self.leads_on else [after, self.layout.pool(graph, after), row]
 
     def _keep(self, graph: Graph, beside: str, gate_input: str) -> list[str]:
-        """The same with it."""
+        """Features, their average unless the block leads on, and the row of decisions, when the block runs."""
         model, t = self.model, self.t
-        scales = [self._folded(nets, "scale") for nets in (model.l_nets, model.c_nets)]
+        scales = [self._folded(gate, "scale") for gate in (model.l_net(t), model.c_net(t))]
         residual = Residual(self.layout, self.block, self.place.x, beside, gate_input, *scales)
         everything = self.model.action_mask[t : t + 1].float()
 
         def run_all(branch: Graph) -> list[str]:
             return [residual.whole(branch), branch.constant(everything)]
 
-        keep = self._folded(model.c_nets, "keep")
+        keep = self._folded(model.c_net(t), "keep")
         if keep is None:
             return self._averaged(graph, *run_all(graph))
         logits = gates.linear(graph, gate_input, *keep)
@@ -112,9 +113,9 @@ class Step:
         types: list[Type] = [(FLOAT, None), (FLOAT, [1, model.action_size])]
         return self._averaged(graph, *graph.branch(graph.op("Greater", least, self.cut), run_all, run_some, types))
 
-    def _folded(self, nets: nn.ModuleList, layer: Literal["keep", "scale"]) -> Layer | None:
-        """A layer of the block's gate among ``nets``, if there are any."""
-        return gates.for_gate_input(self.model, self.t, getattr(nets[self.t], layer)) if nets else None
+    def _folded(self, gate: Gate | None, layer: Literal["keep", "scale"]) -> Layer | None:
+        """A layer of one of the block's gates, if there is that gate."""
+        return gates.for_gate_input(self.model, self.t, getattr(gate, layer)) if gate else None
 
 
 def shortcut(graph: Graph, layout: Layout, block: Block, x: str) -> str:
