@@ -6,11 +6,13 @@ Each is a set of actions (depth, N, action_size) to run through the same model, 
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from lcnet_rl.data import Dataset
+from lcnet_rl.decisions import Decisions
 from lcnet_rl.evaluate import Results, evaluate, recalibrate
 from lcnet_rl.macs import cost_table
 from lcnet_rl.model import LCNet
@@ -23,16 +25,16 @@ def keep_all(actions: Tensor) -> Tensor:
     return torch.ones_like(actions)
 
 
-def random(model: LCNet, actions: Tensor, seed: int) -> Tensor:
+def random(decisions: Decisions, actions: Tensor, seed: int) -> Tensor:
     """Every decision drawn by itself, at the rate at which the policy keeps it, C-Net's where the block is kept."""
     generator = torch.Generator().manual_seed(seed)
-    draws = torch.bernoulli(keep_rates(model, actions)[:, None].expand_as(actions), generator=generator)
-    return model.executed(draws)
+    draws = torch.bernoulli(keep_rates(decisions, actions)[:, None].expand_as(actions), generator=generator)
+    return decisions.executed(draws)
 
 
-def keep_rates(model: LCNet, actions: Tensor) -> Tensor:
+def keep_rates(decisions: Decisions, actions: Tensor) -> Tensor:
     """How often the policy keeps each bit when its gate is asked, (depth, action_size), from executed actions."""
-    asked = torch.stack([model.consulted(action, t) for t, action in enumerate(actions)]).sum(1)
+    asked = torch.stack([decisions.consulted(action, t) for t, action in enumerate(actions)]).sum(1)
     return actions.sum(1) / asked.clamp(min=1)
 
 
@@ -46,14 +48,14 @@ def shuffled(actions: Tensor, seed: int) -> Tensor:
     return actions[:, partner]
 
 
-def static_paths(model: LCNet, actions: Tensor, budget: float, candidates: int, seed: int) -> list[Tensor]:
+def static_paths(decisions: Decisions, actions: Tensor, budget: float, candidates: int, seed: int) -> list[Tensor]:
     """Single paths for all images that cost at most ``budget`` MACs, made from the policy's keep rates.
 
     The first is the policy's commonest path, if it fits. The second keeps the bits that the policy keeps most often,
     in that order, as far as the budget allows. The others add noise to the rates before ordering.
 
     Args:
-        model: its cost table decides what fits.
+        decisions: their cost table decides what fits.
         actions: the policy's, (depth, N, action_size).
         budget: MACs of a whole image.
         candidates: how many paths to order bits for.
@@ -67,29 +69,29 @@ def static_paths(model: LCNet, actions: Tensor, budget: float, candidates: int, 
     noise = 0.15 * torch.randn((candidates, *rates.shape), generator=generator)
     noise[0] = 0
     every, counts = torch.unique(actions.transpose(0, 1).flatten(1), dim=0, return_counts=True)
-    commonest = every[counts.argmax()].view(model.depth, 1, model.action_size)
-    paths = [commonest] if model.path_bill(commonest) <= budget else []
+    commonest = every[counts.argmax()].view(decisions.depth, 1, decisions.action_size)
+    paths = [commonest] if decisions.path_bill(commonest) <= budget else []
     for jitter in noise:
-        path = fill(model, rates + jitter, budget)
+        path = fill(decisions, rates + jitter, budget)
         if not any(torch.equal(path, other) for other in paths):
             paths.append(path)
     return paths
 
 
-def fill(model: LCNet, priority: Tensor, budget: float) -> Tensor:
+def fill(decisions: Decisions, priority: Tensor, budget: float) -> Tensor:
     """The path (depth, 1, action_size) that keeps bits by ``priority`` (depth, action_size) within ``budget`` MACs."""
-    path = torch.zeros(model.depth, 1, model.action_size)
+    path = torch.zeros(decisions.depth, 1, decisions.action_size)
     for index in priority.flatten().argsort(descending=True, stable=True).tolist():
-        block, bit = divmod(index, model.action_size)
-        if bit >= model.bits[block]:
+        block, bit = divmod(index, decisions.action_size)
+        if bit >= decisions.bits[block]:
             continue
-        if model.has_l_net and model.decides_filters(block) and bit < model.first_group:
+        if decisions.has_l_net and decisions.decides_filters(block) and bit < decisions.first_group:
             continue  # a block comes with its first filter group; without any it would do nothing and still ask C-Net
         trial = path.clone()
         trial[block, 0, bit] = 1
-        if model.has_l_net and bit >= model.first_group:
+        if decisions.has_l_net and bit >= decisions.first_group:
             trial[block, 0, 0] = 1
-        if model.path_bill(trial) <= budget:
+        if decisions.path_bill(trial) <= budget:
             path = trial
     return path
 
@@ -98,7 +100,8 @@ def without_policy(model: LCNet) -> LCNet:
     """A copy of ``model`` whose bill leaves out a rival's policy, which fixed decisions do not need."""
     fixed = copy.deepcopy(model)
     if fixed.policy is not None:
-        fixed.costs = cost_table(fixed.backbone, [0] * fixed.depth, [0] * fixed.depth)
+        costs = cost_table(fixed.backbone, [0] * fixed.depth, [0] * fixed.depth)
+        fixed.decisions = replace(fixed.decisions, costs=costs)
     return fixed
 
 
@@ -122,7 +125,7 @@ def run_controls(
     """
     actions = policy.actions
     results = {}
-    rates = keep_rates(model, actions)
+    rates = keep_rates(model.decisions, actions)
     generator = torch.Generator(device=device).manual_seed(seed)
 
     def draw(observation: Observation) -> Tensor:
@@ -131,13 +134,13 @@ def run_controls(
 
     judges = val.sample(1000)
     bare = without_policy(model)
-    paths = static_paths(bare, actions, 1.02 * float(policy.macs.mean()), candidates, seed)
+    paths = static_paths(bare.decisions, actions, 1.02 * float(policy.macs.mean()), candidates, seed)
     best: tuple[float, Tensor, LCNet] | None = None
     with Progress("controls", len(paths) + 4) as bar:
         # Decisions of another distribution get BatchNorm statistics of their own; shuffled ones have the policy's.
         for name, decide, fixed in (
             ("keep-all", model.keep_everything, keep_all(actions)),
-            ("random", draw, random(model, actions, seed)),
+            ("random", draw, random(model.decisions, actions, seed)),
         ):
             control = copy.deepcopy(model)
             recalibrate(control, train, decide, device, images=2000)

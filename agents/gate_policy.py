@@ -74,7 +74,7 @@ class GatePolicy(MultiInputActorCriticPolicy):
         asked = torch.zeros_like(actions)
         for block in blocks.unique().tolist():
             rows = (blocks == block).nonzero()[:, 0]
-            asked[rows] = lcnet.consulted(actions[rows], block)
+            asked[rows] = lcnet.decisions.consulted(actions[rows], block)
         return asked
 
     def get_distribution(self, obs: PyTorchObs) -> Distribution:

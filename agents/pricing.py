@@ -135,7 +135,8 @@ class Pricing:
         self._final = price_range(config.price)
         self._dual = isinstance(create_reward(config.reward), Lagrangian)
         kept = config.always_kept
-        least = float(model.path_bill(torch.full((model.depth, 1, model.action_size), kept))) / model.costs.dense
+        everywhere = torch.full((model.depth, 1, model.action_size), kept)
+        least = float(model.decisions.path_bill(everywhere)) / model.costs.dense
         if self.target is not None and self.target <= least:
             what = f"with --bound {kept:g} rollouts cost" if kept else "keeping nothing costs"
             raise UserError(f"target {self.target} is out of reach: {what} at least {least:.3f} of dense MACs")

@@ -79,9 +79,9 @@ def sample(
         probe_logits.append(observation.probe_logits)
         actions.append(action)
         probabilities.append(p)
-        consulted.append(model.consulted(action, t))
-        costs.append((model.bill(action.detach(), t) / model.costs.dense).float())
-        expected.append((model.bill(p, t) / model.costs.dense).float())
+        consulted.append(model.decisions.consulted(action, t))
+        costs.append((model.decisions.bill(action.detach(), t) / model.costs.dense).float())
+        expected.append((model.decisions.bill(p, t) / model.costs.dense).float())
 
     def folded(parts: list[Tensor]) -> Tensor:
         return torch.stack(parts).unflatten(1, (rollouts, -1))
@@ -147,13 +147,13 @@ def mean_field(
             p = keep_probabilities(model, observation, bound).detach().requires_grad_()
             probabilities.append(p)
             potentials.append(potential(reward, observation.probe_logits, labels))
-            costs.append((model.bill(p.detach(), t) / model.costs.dense).float())
+            costs.append((model.decisions.bill(p.detach(), t) / model.costs.dense).float())
             state = model.advance(state, p)
         judged = smoothed(judge(model.classify(state), labels))
         task = free_reward(reward, judged)
         check_slopes(reward, task, judged)
         slopes = torch.stack(torch.autograd.grad(task.sum(), probabilities))
-    if model.has_l_net and model.has_c_net:
+    if model.decisions.has_l_net and model.decisions.has_c_net:
         # A filter's slope on this path is scaled by its block's keep probability; where C-Net is asked, that is 1.
         keep = torch.stack(probabilities).detach()[..., :1].clamp(min=0.05)
         slopes = torch.cat((slopes[..., :1], slopes[..., 1:] / keep), -1)

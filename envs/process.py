@@ -191,7 +191,7 @@ class Process:
             raise ResetNeeded("every block has run: call reset() for the next image")
         self._eval()
         action = self._check_actions(actions)
-        keep, filters = self.model.split(action, state.block)
+        keep, filters = self.model.decisions.split(action, state.block)
         episode.ran = episode.ran + (keep * filters.amax(1) > 0)
         episode.state = state = self.model.advance(state, action)
         episode.actions.append(action)
@@ -228,7 +228,7 @@ class Process:
 
     def trace(self, index: int) -> list[tuple[bool, list[bool]]]:
         """What ran of image ``index`` of the batch: for each block so far, whether it did, and which filter groups."""
-        return trace(self.model, (action[index] for action in self.episode.actions))
+        return trace(self.model.decisions, (action[index] for action in self.episode.actions))
 
     def macs(self, index: int) -> int:
         """MACs billed for image ``index`` of the batch so far, with the head once it is classified."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lcnet_rl.errors import UserError
 from lcnet_rl.macs import CostTable
@@ -30,31 +32,53 @@ def decision_names(depth: int, networks: int) -> list[str]:
     return [*map(str, range(blocks)), *(f"network {number}" for number in range(2, networks + 1))]
 
 
-class Decisions(nn.Module):
-    """The part of an ``LCNet`` that knows its actions: L-Net's bit, then C-Net's, one a group, as far as there are any.
+@dataclass(frozen=True)
+class Decisions:
+    """What is decided about an image, block by block: L-Net's bit, then C-Net's, one a group, as far as there are any.
 
     An action is a row of ``action_size`` numbers, 1 = keep, as long as the block with the most bits needs; others
-    ignore the rest. ``action_mask`` says which bits a block has.
+    ignore the rest. Each network behind the first one is one more block.
     """
 
     costs: CostTable
-    depth: int
-    """How many blocks are decided; each network behind the first one is one more."""
-    has_l_net: bool
-    has_c_net: bool
-    filter_counts: tuple[int, ...]
-    """Filters of every block; a network behind counts as one."""
+    """Of all blocks, and what is no block's."""
     group_counts: tuple[int, ...]
-    """Filter groups of every block; a network behind has none."""
-    action_size: int
-    bits: tuple[int, ...]
-    """How many bits of an action every block has."""
-    action_mask: Tensor
+    """Filter groups of every block that C-Net decides about; 0 where it decides nothing."""
+
+    @property
+    def depth(self) -> int:
+        """How many blocks are decided about."""
+        return len(self.costs.blocks)
+
+    @property
+    def has_l_net(self) -> bool:
+        """Whether blocks are decided about, by L-Net or by a rival's policy."""
+        return self.costs.skips_blocks
+
+    @property
+    def has_c_net(self) -> bool:
+        """Whether filters are decided about."""
+        return any(self.group_counts)
 
     @property
     def first_group(self) -> int:
         """Where C-Net's bits begin in an action: behind L-Net's, if there is one."""
         return int(self.has_l_net)
+
+    @cached_property
+    def bits(self) -> tuple[int, ...]:
+        """How many bits of an action every block has."""
+        return tuple(self.first_group + count for count in self.group_counts)
+
+    @cached_property
+    def action_size(self) -> int:
+        """How many bits the block with the most has."""
+        return max(self.bits)
+
+    @property
+    def action_mask(self) -> Tensor:
+        """Which bits of an action every block has: bool (depth, action_size), on the CPU."""
+        return torch.arange(self.action_size) < torch.tensor(self.bits)[:, None]
 
     def group_bits(self, block: int) -> slice:
         """Which columns of an action (B, action_size) are C-Net's bits for a block; none where it has no C-Net."""
@@ -82,7 +106,7 @@ class Decisions(nn.Module):
         Returns:
             L-Net's bit (B,) and the filters' bits (B, filters).
         """
-        filters = self.filter_counts[block]
+        filters = self.costs.blocks[block].filters
         keep = action[:, 0] if self.has_l_net else action.new_ones(action.shape[0])
         if not self.decides_filters(block):
             return keep, action.new_ones(action.shape[0], filters)
@@ -91,7 +115,7 @@ class Decisions(nn.Module):
 
     def decides_filters(self, block: int) -> bool:
         """Whether there is a C-Net for the block."""
-        return self.bits[block] > self.first_group
+        return self.group_counts[block] > 0
 
     def bill(self, action: Tensor, block: int) -> Tensor:
         """MACs that ``action`` costs in ``block``: (B, action_size) to (B,), float64.
@@ -101,10 +125,10 @@ class Decisions(nn.Module):
         """
         action, cost = action.double(), self.costs.blocks[block]
         keep = action[:, 0] if self.has_l_net else action.new_ones(len(action))
-        filters: Tensor | int = self.filter_counts[block]
+        filters: Tensor | int = cost.filters
         if self.decides_filters(block):
             groups = action[:, self.group_bits(block)]
-            filters = groups.sum(1) * (filters // self.group_counts[block])
+            filters = groups.sum(1) * (cost.filters // self.group_counts[block])
         return cost.shortcut + cost.always + keep * (cost.if_kept + cost.filter * filters)
 
     def path_bill(self, actions: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from lcnet_rl.model import LCNet
+from lcnet_rl.decisions import Decisions
 
 PAPER, INK, PALE, LINE = (255, 255, 255), (43, 52, 69), (226, 230, 236), (200, 206, 215)
 RAN, NETWORK, RIGHT, WRONG = (47, 111, 178), (214, 128, 40), (46, 139, 87), (200, 64, 48)
@@ -40,12 +40,12 @@ Trace = Sequence[tuple[bool, Sequence[bool]]]
 """One entry a block that was decided: whether it ran, and which of its filter groups did."""
 
 
-def trace(model: LCNet, rows: Iterable[Tensor]) -> list[tuple[bool, list[bool]]]:
+def trace(decisions: Decisions, rows: Iterable[Tensor]) -> list[tuple[bool, list[bool]]]:
     """What ran of one image, from the rows of its actions, (action_size,) for each block so far."""
     kept = []
     for block, row in enumerate(rows):
-        bits = [bool(bit) for bit in row[: model.bits[block]]]
-        keep = bits.pop(0) if model.has_l_net else True
+        bits = [bool(bit) for bit in row[: decisions.bits[block]]]
+        keep = bits.pop(0) if decisions.has_l_net else True
         groups = bits or [True]
         kept.append((keep and any(groups), [keep and bit for bit in groups]))
     return kept

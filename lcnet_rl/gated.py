@@ -20,7 +20,7 @@ from lcnet_rl.policies import LAYER_POLICIES
 from lcnet_rl.spec import ModelSpec
 
 
-class Gated(Decisions):
+class Gated(nn.Module):
     """The gates of an ``LCNet`` (L-Net and C-Net, or a rival's policy) and what they read."""
 
     price: Tensor
@@ -40,19 +40,13 @@ class Gated(Decisions):
         self.counts_in = True
         self.backbone = backbone
         self.classes = backbone.spec.classes
-        blocks, behind = backbone.own_blocks, backbone.networks[1:]
-        self.depth = len(blocks) + len(behind)
+        self.has_confidence = spec.confidence
+        blocks = backbone.own_blocks
         seen = accumulate(network.channels for network in backbone.networks[:-1])
         self.input_channels = (*(block.in_channels for block in blocks), *seen)
-        self.filter_counts = (*(block.filters for block in blocks), *[1] * len(behind))
-        self.group_counts = (*(spec.groups or block.filters for block in blocks), *[0] * len(behind))
-        self.has_l_net, self.has_c_net = spec.decides != "channels", spec.decides != "layers"
-        self.has_confidence = spec.confidence
-        self.action_size = self.first_group + (max(self.group_counts) if self.has_c_net else 0)
-        self.bits = tuple(self.first_group + count * self.has_c_net for count in self.group_counts)
-        mask = torch.arange(self.action_size) < torch.tensor(self.bits)[:, None]
+        has_l_net, has_c_net = spec.decides != "channels", spec.decides != "layers"
+        groups = [spec.groups or block.filters for block in blocks] if has_c_net else [0] * len(blocks)
         self.register_buffer("price", torch.zeros(()))
-        self.register_buffer("action_mask", mask, persistent=False)
         # Seeds mean what they do by the order in which these draw their weights.
         self.probes = nn.ModuleList(Probe(channels, self.classes) for channels in self.input_channels)
         extras = 2 + (Probe.measures if self.has_confidence else 0)
@@ -60,30 +54,44 @@ class Gated(Decisions):
         self.standardizers = nn.ModuleList(Standardize(channels + extras - 1) for channels in self.input_channels)
         self.policy = None if spec.policy == "lc" else LAYER_POLICIES[spec.policy](backbone, keep_bias)
         self.l_nets = nn.ModuleList(
-            LNet(channels + extras, keep_bias)
-            for channels in self.input_channels
-            if self.has_l_net and self.policy is None
+            LNet(channels + extras, keep_bias) for channels in self.input_channels if has_l_net and self.policy is None
         )
         self.c_nets = nn.ModuleList(
             CNet(block.in_channels + extras, count, block.filters, keep_bias)
-            for block, count in zip(blocks, self.group_counts[: len(blocks)], strict=True)
-            if self.has_c_net
+            for block, count in zip(blocks, groups, strict=True)
+            if has_c_net
         )
-        for t in range(len(blocks), self.depth):  # what the networks before know is what the head reads of them
+        depth = len(self.input_channels)
+        for t in range(len(blocks), depth):  # what the networks before know is what the head reads of them
             self.probe(t).start_as(backbone.head)
-        self.costs = self._cost_table()
+        costs = replace(self._cost_table(depth), skips_blocks=has_l_net)
+        self.decisions = Decisions(costs, (*groups, *[0] * (depth - len(blocks))))
 
-    def _cost_table(self) -> CostTable:
+    def _cost_table(self, depth: int) -> CostTable:
         def macs(part: nn.Module | None) -> int:
             return linear_macs(part) if part else 0
 
         rival, always = self.policy, []
-        for t in range(self.depth):
+        for t in range(depth):
             probe = self.probe(t) if self.has_confidence else None
             always.append(macs(self.l_net(t)) + macs(probe) + (rival.macs(t) if rival else 0))
-        if_kept = [macs(self.c_net(t)) for t in range(self.depth)]
-        table = cost_table(self.backbone, always, if_kept, rival.start_macs if rival else 0)
-        return replace(table, skips_blocks=self.has_l_net)
+        if_kept = [macs(self.c_net(t)) for t in range(depth)]
+        return cost_table(self.backbone, always, if_kept, rival.start_macs if rival else 0)
+
+    @property
+    def depth(self) -> int:
+        """How many blocks are decided about; each network behind the first one is one more."""
+        return self.decisions.depth
+
+    @property
+    def action_size(self) -> int:
+        """How many numbers an action has for an image."""
+        return self.decisions.action_size
+
+    @property
+    def costs(self) -> CostTable:
+        """What every part costs, in MACs."""
+        return self.decisions.costs
 
     def policy_logits(self, observation: Observation) -> Tensor:
         """The policy: Bernoulli logits of the keep decisions, (B, action_size); 0 for bits that the block lacks."""

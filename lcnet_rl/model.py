@@ -114,8 +114,8 @@ class LCNet(Gated):
             UserError: for an action of another shape, and after the last block.
         """
         t = state.block
-        self.check_action(action, t, len(state.spent))
-        keep, filters = self.split(action, t)
+        self.decisions.check_action(action, t, len(state.spent))
+        keep, filters = self.decisions.split(action, t)
         raw = self.observe(state).gate_input
         self._count_in(t, raw)
         features = self._standardized(t, raw)
@@ -160,7 +160,7 @@ class LCNet(Gated):
             features=features,
             pooled=pooled,
             block=state.block + 1,
-            spent=state.spent + self.bill(action, state.block),
+            spent=state.spent + self.decisions.bill(action, state.block),
             memory=self.remember(state),
             excess=state.excess + excess,
         )

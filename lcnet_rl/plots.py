@@ -122,7 +122,7 @@ def picture_paths(
         pictures.append(
             draw_trace(
                 dataset.images[index].numpy(),
-                trace(model, policy.actions[:, index]),
+                trace(model.decisions, policy.actions[:, index]),
                 model.depth,
                 caption,
                 bool(policy.correct[index]),

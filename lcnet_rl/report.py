@@ -43,7 +43,7 @@ def summarize(
         Accuracies in [0, 1]; MACs per image with gates, and as shares ("ratio") of the dense backbone's; kept blocks
         and filters as shares; plain numbers, lists and dictionaries.
     """
-    blocks, filters = model.kept(policy.actions)
+    blocks, filters = model.decisions.kept(policy.actions)
     paths = torch.unique(policy.actions.transpose(0, 1).flatten(1), dim=0)
     quantiles = policy.macs.quantile(torch.tensor(PERCENTILES, dtype=torch.float64))
     summary: dict[str, Any] = {

@@ -47,7 +47,7 @@ def thresholds(model: LCNet, images: Dataset, device: torch.device) -> list[floa
     def decide(observation: Observation) -> torch.Tensor:
         logits, block = model.policy_logits(observation), observation.block
         if model.has_threshold(block):
-            seen.append(logits[:, : model.bits[block]].flatten().cpu())
+            seen.append(logits[:, : model.decisions.bits[block]].flatten().cpu())
         return (logits > 0).float()
 
     evaluate(model, images, decide, device)

@@ -68,7 +68,7 @@ def balance(model: LCNet, images: torch.Tensor) -> LCNet:
     state, greedy = model.begin(images), model.greedy()
     for t in range(model.depth):
         observation = model.observe(state)
-        middles = model.keep_logits(t, observation.gate_input).quantile(0.5, 0)[: model.bits[t]]
+        middles = model.keep_logits(t, observation.gate_input).quantile(0.5, 0)[: model.decisions.bits[t]]
         gates = model.gates_of(t)
         for gate, middle in zip(gates, middles.split([gate.keep.out_features for gate in gates]), strict=True):
             gate.keep.bias -= middle

@@ -9,6 +9,7 @@ import pytest
 import torch
 from networks import balance, lively
 from networks import images as noise
+from test_decisions import small
 
 from agents import controls
 from agents.controls import fill, keep_all, random, run_controls, shuffled, static_paths, without_policy
@@ -16,7 +17,6 @@ from lcnet_rl.backbones import create_backbone
 from lcnet_rl.data import Dataset
 from lcnet_rl.evaluate import evaluate, recalibrate
 from lcnet_rl.model import LCNet
-from lcnet_rl.spec import Decides
 
 CPU = torch.device("cpu")
 
@@ -26,7 +26,7 @@ def actions(images: int = 400) -> torch.Tensor:
     return torch.bernoulli(rates, generator=torch.Generator().manual_seed(0))
 
 
-def small() -> LCNet:
+def network() -> LCNet:
     return LCNet(create_backbone("resnet8", 4, 4), "both", groups=2).eval()
 
 
@@ -35,41 +35,32 @@ def test_keep_all_keeps_everything() -> None:
 
 
 def test_random_keeps_every_bit_at_the_policys_rate_but_for_other_images() -> None:
-    model = small()
+    decisions = small()
     policy = actions(4000)
     policy[1, :, 1:] = policy[1, :, :1]  # C-Net of block 1 keeps all where L-Net keeps the block
-    policy = model.executed(policy)
-    drawn = random(model, policy, seed=1)
+    policy = decisions.executed(policy)
+    drawn = random(decisions, policy, seed=1)
     assert torch.allclose(drawn.mean(1), policy.mean(1), atol=0.04)
     assert not torch.equal(drawn, policy)
-    assert torch.equal(drawn, random(model, policy, seed=1))
-    bills = [sum(float(model.bill(a, t).mean()) for t, a in enumerate(path)) for path in (policy, drawn)]
+    assert torch.equal(drawn, random(decisions, policy, seed=1))
+    bills = [sum(float(decisions.bill(a, t).mean()) for t, a in enumerate(path)) for path in (policy, drawn)]
     assert abs(bills[1] / bills[0] - 1) < 0.05, "the same cost"
 
 
-@pytest.mark.parametrize("decides", ["layers", "channels", "both"])
-def test_controls_of_a_model_on_another_device_are_made_on_the_cpu(decides: Decides) -> None:
-    model = LCNet(create_backbone("resnet8", 4, 4), decides, groups=2)
-    policy = model.executed(actions()[..., : model.action_size])
-    expected = [random(model, policy, seed=1), *static_paths(model, policy, 0.7 * model.costs.dense, 4, seed=0)]
-    model.to("meta")
-    found = [random(model, policy, seed=1), *static_paths(model, policy, 0.7 * model.costs.dense, 4, seed=0)]
-    assert all(map(torch.equal, found, expected))
-
-
 def test_executed_actions_run_the_same_path() -> None:
-    model = small()
+    model = network()
     images = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     raw = actions(6)
-    one, other = (model.run(images, lambda seen, path=path: path[seen.block]) for path in (raw, model.executed(raw)))
-    assert not torch.equal(raw, model.executed(raw))
+    executed = model.decisions.executed(raw)
+    one, other = (model.run(images, lambda seen, path=path: path[seen.block]) for path in (raw, executed))
+    assert not torch.equal(raw, executed)
     assert torch.equal(one.logits, other.logits)
     assert torch.equal(one.macs, other.macs)
 
 
 def test_no_block_of_a_filled_path_runs_without_a_filter() -> None:
-    model = small()
-    path = fill(model, actions().mean(1), 0.5 * model.costs.dense)
+    decisions = small()
+    path = fill(decisions, actions().mean(1), 0.5 * decisions.costs.dense)
     assert ((path[..., 1:].sum(-1) > 0) == (path[..., 0] > 0)).all()
 
 
@@ -82,22 +73,22 @@ def test_shuffled_gives_every_image_the_whole_path_of_another() -> None:
 
 
 def test_static_paths_stay_within_the_budget_and_use_it() -> None:
-    model = small()
-    budget = 0.6 * model.costs.dense
-    paths = static_paths(model, actions(), budget, candidates=6, seed=0)
+    decisions = small()
+    budget = 0.6 * decisions.costs.dense
+    paths = static_paths(decisions, actions(), budget, candidates=6, seed=0)
     assert len(paths) > 1
-    assert all(model.path_bill(path) <= budget for path in paths)
-    dearest_filter = max(cost.filter * cost.filters // 2 + cost.if_kept for cost in model.costs.blocks)
-    filled = fill(model, actions().mean(1), budget)
-    assert model.path_bill(filled) > budget - dearest_filter
+    assert all(decisions.path_bill(path) <= budget for path in paths)
+    dearest_filter = max(cost.filter * cost.filters // 2 + cost.if_kept for cost in decisions.costs.blocks)
+    filled = fill(decisions, actions().mean(1), budget)
+    assert decisions.path_bill(filled) > budget - dearest_filter
 
 
 def test_the_bill_of_a_static_path_is_what_running_it_costs() -> None:
-    model = small()
-    path = fill(model, actions().mean(1), 0.7 * model.costs.dense)
+    model = network()
+    path = fill(model.decisions, actions().mean(1), 0.7 * model.costs.dense)
     images = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
     outcome = model.run(images, lambda seen: path[seen.block].expand(2, -1))
-    assert outcome.macs.tolist() == model.path_bill(path).tolist() * 2
+    assert outcome.macs.tolist() == model.decisions.path_bill(path).tolist() * 2
 
 
 def test_a_fixed_path_needs_no_rivals_policy_and_is_not_billed_for_it() -> None:
@@ -105,30 +96,31 @@ def test_a_fixed_path_needs_no_rivals_policy_and_is_not_billed_for_it() -> None:
     bare, path = without_policy(model), torch.tensor([1.0, 0, 1]).view(3, 1, 1)
     costs = model.costs
     kept = sum(block.filter * block.filters for block in (costs.blocks[0], costs.blocks[2]))
-    assert bare.path_bill(path) == costs.stem + kept + costs.head == model.path_bill(path) - costs.start
+    bill = bare.decisions.path_bill(path)
+    assert bill == costs.stem + kept + costs.head == model.decisions.path_bill(path) - costs.start
     images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     outcomes = [net.run(images, lambda seen: path[seen.block].expand(2, -1)) for net in (bare, model)]
-    assert (outcomes[0].macs == bare.path_bill(path)).all()
+    assert (outcomes[0].macs == bill).all()
     assert torch.equal(outcomes[0].logits, outcomes[1].logits)
-    assert without_policy(small()).costs == small().costs, "ours runs its gates for their scales"
+    assert without_policy(network()).costs == network().costs, "ours runs its gates for their scales"
 
 
 def test_a_filter_in_a_static_path_brings_its_block_along() -> None:
-    model = small()
+    decisions = small()
     priority = torch.zeros(3, 3)
     priority[1, 2] = 1.0
-    path = fill(model, priority, model.costs.stem + model.costs.head + 0.4 * model.costs.dense)
+    path = fill(decisions, priority, decisions.costs.stem + decisions.costs.head + 0.4 * decisions.costs.dense)
     assert path[1, 0].tolist()[0] == 1
     assert path[1, 0].tolist()[2] == 1
 
 
 def test_the_commonest_path_is_the_first_static_one_where_it_fits() -> None:
     # Of the last block's two filter groups the first is kept more often, so no order of rates leads to this path.
-    model, common = small(), torch.tensor([[0.0, 0, 0], [0, 0, 0], [1, 0, 1]])[:, None]
-    policy = torch.cat((common.expand(-1, 60, -1), model.executed(actions(200))), 1)
-    budget = float(model.path_bill(common))
+    decisions, common = small(), torch.tensor([[0.0, 0, 0], [0, 0, 0], [1, 0, 1]])[:, None]
+    policy = torch.cat((common.expand(-1, 60, -1), decisions.executed(actions(200))), 1)
+    budget = float(decisions.path_bill(common))
     for few, first in ((budget, True), (budget - 1, False)):
-        paths = static_paths(model, policy, few, candidates=1, seed=0)
+        paths = static_paths(decisions, policy, few, candidates=1, seed=0)
         assert torch.equal(paths[0], common) == first
         assert sum(torch.equal(path, common) for path in paths) == first
 
@@ -158,11 +150,12 @@ def test_controls_run_what_they_say_with_statistics_of_their_own() -> None:
     model, data = balance(lively(width=4, groups=0), noise(40)), some(40, "test")
     policy, before = evaluate(model, data, model.greedy(), CPU), copy.deepcopy(model.state_dict())
     results = run_controls(model, data, policy, some(100, "train"), some(30, "val"), CPU, seed=3, candidates=1)
-    assert torch.equal(results["keep-all"].actions, model.action_mask[:, None].expand_as(policy.actions).float())
+    everything = model.decisions.action_mask[:, None].expand_as(policy.actions).float()
+    assert torch.equal(results["keep-all"].actions, everything)
     whole = evaluate(recalibrated(model, model.keep_everything, 40), data, model.keep_everything, CPU)
     assert torch.equal(results["keep-all"].log_prob, whole.log_prob)
-    assert torch.equal(results["random"].actions, random(model, policy.actions, 3))
-    assert torch.equal(results["shuffled"].actions, model.executed(shuffled(policy.actions, 3)))
+    assert torch.equal(results["random"].actions, random(model.decisions, policy.actions, 3))
+    assert torch.equal(results["shuffled"].actions, model.decisions.executed(shuffled(policy.actions, 3)))
     assert not torch.equal(results["shuffled"].actions, policy.actions)
     assert torch.equal(results["shuffled"].macs.sort().values, policy.macs.sort().values)
     mixed = evaluate(model, data, shuffled(policy.actions, 3), CPU)
@@ -175,11 +168,11 @@ def test_controls_run_what_they_say_with_statistics_of_their_own() -> None:
 def test_the_static_control_is_the_path_that_does_best_on_validation_images(winner: int) -> None:
     model, data = balance(lively(width=4), noise(60)), some(60, "test")
     policy = evaluate(model, data, model.greedy(), CPU)
-    paths = static_paths(model, policy.actions, 1.02 * float(policy.macs.mean()), 3, seed=0)
+    paths = static_paths(model.decisions, policy.actions, 1.02 * float(policy.macs.mean()), 3, seed=0)
     found = [evaluate(recalibrated(model, path, 20), data, path.expand(-1, 60, -1), CPU).predictions for path in paths]
     val = some(60, "val", found[winner])
     assert sum(torch.equal(val.labels, predictions) for predictions in found) == 1, "the others do worse"
     result = run_controls(model, data, policy, some(100, "train"), val, CPU, seed=0, candidates=3)["static"]
     path = paths[winner].expand(-1, 60, -1)
-    assert torch.equal(result.actions, model.executed(path))
+    assert torch.equal(result.actions, model.decisions.executed(path))
     assert torch.equal(result.log_prob, evaluate(recalibrated(model, path[:, :1], 80), data, path, CPU).log_prob)

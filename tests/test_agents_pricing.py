@@ -154,7 +154,7 @@ def test_rollouts_that_are_bounded_must_be_able_to_meet_a_target() -> None:
     for block in range(model.depth):
         for bits in itertools.product((0.0, 1.0), repeat=model.action_size):
             chance = math.prod(bound if bit else 1 - bound for bit in bits)
-            least += chance * float(model.bill(torch.tensor([bits]), block)) / model.costs.dense
+            least += chance * float(model.decisions.bill(torch.tensor([bits]), block)) / model.costs.dense
     Pricing(ReinforceConfig(target=least + 0.001, bound=bound), model, updates=4)
     with pytest.raises(UserError, match=f"with --bound 0.2 rollouts cost at least {least:.3f} of dense MACs"):
         Pricing(ReinforceConfig(target=least - 0.001, bound=bound), model, updates=4)

@@ -57,7 +57,7 @@ def test_an_engine_for_a_range_reads_the_price_as_the_model_does() -> None:
         with torch.no_grad():
             expected = model.run(images(9), model.greedy(), price)
             got = engine.run(images(9), engine.greedy(), price)
-        assert torch.equal(got.actions, model.executed(expected.actions))
+        assert torch.equal(got.actions, model.decisions.executed(expected.actions))
         torch.testing.assert_close(got.logits, expected.logits, atol=1e-4, rtol=1e-4)
         decided.append(got.actions)
     assert not torch.equal(decided[0], decided[2])
@@ -194,7 +194,7 @@ def test_greedy_decides_as_the_model_does(confidence: bool) -> None:
     with torch.no_grad():
         expected = model.run(images(32), model.greedy(0.6)).actions
         got = engine.run(images(32), engine.greedy(0.6)).actions
-    assert torch.equal(got, model.executed(expected))
+    assert torch.equal(got, model.decisions.executed(expected))
 
 
 def test_a_skipped_block_runs_no_convolution() -> None:

@@ -37,7 +37,7 @@ def test_asking_together_decides_and_scales_as_the_model_does(
     with torch.no_grad():
         expected = model.run(images(32), model.greedy(0.6), 0.5)
         got = engine.run(images(32), engine.greedy(0.6), 0.5)
-    executed = model.executed(expected.actions)
+    executed = model.decisions.executed(expected.actions)
     assert torch.equal(got.actions, executed)
     assert len(executed.unique(dim=1)[0]) > 1
     torch.testing.assert_close(got.logits, expected.logits, atol=1e-4, rtol=1e-4)

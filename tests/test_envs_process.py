@@ -94,7 +94,7 @@ def test_stepping_with_forced_actions_equals_one_call_of_the_model(decides: Deci
     share = outcome.macs / process.model.costs.dense
     judged, price = judge(outcome.logits, labels).double(), torch.full_like(share, 0.7)
     expected = create_reward(reward)(judged, share, price) - first_potential(process, reward)
-    ran, _ = process.model.kept(outcome.actions)
+    ran, _ = process.model.decisions.kept(outcome.actions)
 
     assert process.episode.logits is not None
     assert torch.equal(process.episode.logits, outcome.logits)

@@ -40,7 +40,7 @@ def assert_same(model: LCNet, expected: Outcome, got: Outcome) -> None:
     # In float32 both are up to 1.5e-4 of the largest logit off what float64 gives.
     torch.testing.assert_close(got.logits, expected.logits, atol=3e-4 * max(1, largest), rtol=0)
     assert torch.equal(got.macs, expected.macs)
-    assert torch.equal(got.actions, model.executed(expected.actions))
+    assert torch.equal(got.actions, model.decisions.executed(expected.actions))
 
 
 @settings(max_examples=12)

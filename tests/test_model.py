@@ -83,13 +83,15 @@ def test_all_keeps_and_unit_scales_give_the_plain_backbones_logits_exactly(
 def test_bits_beyond_a_blocks_own_filters_are_ignored() -> None:
     model = undecided_lcnet("both", 0)
     assert model.action_size == 1 + 16
-    assert model.action_mask.sum(1).tolist() == [5, 9, 17]
+    mask = model.decisions.action_mask
+    assert mask.sum(1).tolist() == [5, 9, 17]
     actions = coins(model, 3)
-    other = torch.where(model.action_mask[:, None], actions, 1 - actions)
+    other = torch.where(mask[:, None], actions, 1 - actions)
     a, b = model.run(noise(), replayed(actions)), model.run(noise(), replayed(other))
     assert torch.equal(a.logits, b.logits)
     assert torch.equal(a.macs, b.macs)
-    assert all(torch.equal(x, y) for x, y in zip(model.kept(actions), model.kept(other), strict=True))
+    kept = zip(model.decisions.kept(actions), model.decisions.kept(other), strict=True)
+    assert all(torch.equal(x, y) for x, y in kept)
     state = model.begin(noise())
     assert not model.keep_logits(0, model.observe(state).gate_input)[:, 5:].any()
 
@@ -109,7 +111,7 @@ def test_run_equals_the_four_calls_by_hand(decides: Decides, groups: int) -> Non
     for t in range(model.depth):
         observation = model.observe(state)
         assert torch.equal(observation.gate_input, seen[t].gate_input)
-        bills += model.bill(actions[t], t)
+        bills += model.decisions.bill(actions[t], t)
         state = model.advance(state, actions[t])
     assert state.block == model.depth
     assert torch.equal(outcome.logits, model.classify(state))
@@ -212,7 +214,7 @@ def test_greedy_decisions_are_deterministic_and_follow_the_threshold(decides: De
     state = model.begin(noise(16))
     for t in range(model.depth):
         probabilities = model.keep_logits(t, model.observe(state).gate_input).sigmoid()
-        has = model.action_mask[t]
+        has = model.decisions.action_mask[t]
         assert torch.equal(first.actions[t][:, has], (probabilities > 0.7).float()[:, has])
         state = model.advance(state, first.actions[t])
     assert first.actions.std(1).any(), "this test needs images that are treated differently"
@@ -311,15 +313,6 @@ def test_an_unknown_kind_of_decision_is_refused() -> None:
 )
 def test_an_action_has_a_bit_for_every_decision(decides: Decides, groups: int, size: int) -> None:
     assert tiny_lcnet(decides, groups).action_size == size
-
-
-@torch.no_grad()
-def test_kept_reports_blocks_and_shares_of_filters() -> None:
-    model = tiny_lcnet("both", 2)
-    actions = torch.tensor([[[1.0, 1, 0]], [[0, 1, 1]], [[1, 1, 1]]])
-    ran, shares = model.kept(actions)
-    assert ran[:, 0].tolist() == [1, 0, 1]
-    assert shares[:, 0].tolist() == [0.5, 0, 1]
 
 
 @pytest.mark.parametrize("confidence", [True, False])

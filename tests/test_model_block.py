@@ -91,11 +91,11 @@ def test_a_block_without_a_filter_counts_as_skipped(decides: Decides, groups: in
     for t in range(model.depth):
         state = before_block(model, t)
         action = torch.zeros(3, model.action_size)
-        action[:, 0] = float(model.has_l_net)
+        action[:, 0] = float(model.decisions.has_l_net)
         block = model.backbone.blocks[t]
         assert torch.equal(model.advance(state, action).features, block.shortcut(state.features).relu())
         # BatchNorm's shift alone would have moved the features.
         assert not torch.equal(block.forward(state.features), block.shortcut(state.features).relu())
-        ran, shares = model.kept(action[None].expand(model.depth, -1, -1))
+        ran, shares = model.decisions.kept(action[None].expand(model.depth, -1, -1))
         assert not ran.any()
         assert not shares.any()

@@ -65,7 +65,7 @@ def test_files_get_the_class_and_the_bill_that_the_model_gives_their_pixels(
     probabilities = torch.tensor([list(row["probabilities"].values()) for row in rows])
     torch.testing.assert_close(probabilities, expected.logits.softmax(1), atol=1e-4, rtol=0)
     assert all(row["probabilities"][row["class"]] == row["probability"] for row in rows)
-    filters = model.kept(expected.actions)[1]
+    filters = model.decisions.kept(expected.actions)[1]
     assert torch.allclose(torch.tensor([row["blocks"] for row in rows]), filters.T.float())
     assert len({tuple(row["blocks"]) for row in rows}) > 1
     shown = capsys.readouterr().out

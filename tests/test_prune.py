@@ -45,7 +45,7 @@ def test_filters_left_in_multiples_can_be_grouped(multiple: int) -> None:
     assert 0.45 < dense_macs(narrow) / dense_macs(backbone) <= 0.5
     assert narrow.spec.filters is not None
     assert all(left % multiple == 0 for left in narrow.spec.filters)
-    assert LCNet(narrow, "both", groups=multiple).group_counts == (multiple,) * 6
+    assert LCNet(narrow, "both", groups=multiple).decisions.group_counts == (multiple,) * 6
     with pytest.raises(UserError, match="no multiples of 5"):
         prune(backbone, 0.5, 5)
 
@@ -85,7 +85,7 @@ def test_pruned_networks_are_saved_and_carry_gates_like_others(tmp_path: Path) -
     again = load_backbone(str(tmp_path / "narrow.safetensors"))
     assert again.spec == narrow.spec
     model = LCNet(again, "channels", groups=0)
-    assert model.group_counts == narrow.spec.filters
+    assert model.decisions.group_counts == narrow.spec.filters
     assert model.costs.dense == dense_macs(narrow)
     save_model(model, tmp_path / "model.safetensors")
     assert load_model(tmp_path / "model.safetensors").spec == model.spec

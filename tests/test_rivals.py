@@ -190,7 +190,7 @@ def test_convnet_aig_meets_its_rates_where_the_task_does_not_suffer(tmp_path: Pa
     assert trainer.rate() > 0.98
     trainer.train()
     assert trainer.rate() == pytest.approx(0.5)
-    spent = sum(float(model.bill(torch.full((1, 1), trainer.rate()), t)) for t in range(model.depth))
+    spent = sum(float(model.decisions.bill(torch.full((1, 1), trainer.rate()), t)) for t in range(model.depth))
     assert costs.stem + costs.start + spent + costs.head == pytest.approx(half * costs.dense)
     with torch.no_grad():
         model.eval()
@@ -226,7 +226,7 @@ def test_blockdrops_price_follows_the_policy_without_its_bound(tmp_path: Path, g
     assert isinstance(trainer, BlockDrop)
     share = {}
     for name, rate in (("sampled", 0.2 + 0.6 * greedy_rate), ("unbounded", greedy_rate)):
-        blocks = sum(float(model.bill(torch.full((1, 1), rate), t)) for t in range(model.depth))
+        blocks = sum(float(model.decisions.bill(torch.full((1, 1), rate), t)) for t in range(model.depth))
         share[name] = (costs.stem + costs.start + blocks + costs.head) / costs.dense
     assert trainer.policy_share(share["sampled"]) == pytest.approx(share["unbounded"])
     trainer.step = 0
@@ -347,7 +347,7 @@ def test_a_target_below_what_rollouts_have_to_spend_is_out_of_reach(
     tmp_path: Path, rival: PolicyName, refused: bool
 ) -> None:
     model = rival_model(rival)
-    blocks = sum(float(model.bill(torch.full((1, 1), 0.1), t)) for t in range(model.depth))
+    blocks = sum(float(model.decisions.bill(torch.full((1, 1), 0.1), t)) for t in range(model.depth))
     least = (model.costs.stem + model.costs.start + blocks + model.costs.head) / model.costs.dense
     agent(rival, tmp_path, model, target=least + 1e-3)
     reached = pytest.raises(UserError, match=f"rollouts cost at least {least:.3f} of dense MACs")

@@ -149,7 +149,7 @@ def test_the_engine_executes_what_is_billed_and_decides_as_the_model_does(
     assert counter.get_total_flops() == 2 * outcome.macs.sum()
     with torch.no_grad():
         expected = model.run(images(16), model.greedy())
-    assert torch.equal(outcome.actions, model.executed(expected.actions))
+    assert torch.equal(outcome.actions, model.decisions.executed(expected.actions))
 
 
 def test_the_engine_computes_both_networks_in_the_precision_asked_for() -> None:
@@ -217,7 +217,7 @@ def test_exported_files_decide_and_classify_as_the_model_does(
             here = slice(index, index + 1)
             torch.testing.assert_close(logits, expected.logits[here], atol=1e-3, rtol=1e-3)
             assert torch.equal(macs[0], expected.macs[here])
-            assert torch.equal(decisions.float()[:, None], model.executed(expected.actions)[:, here])
+            assert torch.equal(decisions.float()[:, None], model.decisions.executed(expected.actions)[:, here])
     dense = open_session(dense_model(model.backbone)).run(None, {"image": images(1).numpy()})[0]
     with torch.no_grad():
         torch.testing.assert_close(torch.from_numpy(dense), model.backbone(images(1)), atol=1e-4, rtol=1e-4)
@@ -227,15 +227,15 @@ def test_a_threshold_moves_the_decision_about_it_alone() -> None:
     model = balance(lively("resnet8", width=16, second="resnet8"), images(16))
     session = open_session(dynamic_model(model, layouts_here(model.backbone)[0]))
     with torch.no_grad():
-        usual = model.executed(model.run(images(16), model.greedy()).actions)
-        strict = model.executed(model.run(images(16), model.greedy(0.9)).actions)
+        usual = model.decisions.executed(model.run(images(16), model.greedy()).actions)
+        strict = model.decisions.executed(model.run(images(16), model.greedy(0.9)).actions)
         fast = Engine(model)
         assert torch.equal(fast.run(images(16), fast.greedy(0.9)).actions, strict)
         for index, image in enumerate(images(16).split(1)):
             inputs = {"image": image.numpy(), "threshold": np.array([[0.9]], np.float32)}
             assert torch.equal(torch.from_numpy(session.run(None, inputs)[2]).float(), strict[:, index])
         model.shift_logits(-math.log(9))
-        assert torch.equal(model.executed(model.run(images(16), model.greedy()).actions), strict)
+        assert torch.equal(model.decisions.executed(model.run(images(16), model.greedy()).actions), strict)
     assert torch.equal(strict[:-1], usual[:-1])
     assert 0 < strict[-1, :, 0].sum() < usual[-1, :, 0].sum()
 
@@ -296,9 +296,9 @@ def test_a_static_path_may_keep_it() -> None:
     model = lively(second="resnet11-pool")
     priority = torch.zeros(model.depth, model.action_size)
     priority[-1, 0] = 1
-    least = float(model.path_bill(torch.zeros(model.depth, 1, model.action_size)))
-    assert fill(model, priority, least + model.costs.blocks[-1].filter)[-1, 0, 0] == 1
-    assert fill(model, priority, least + model.costs.blocks[-1].filter - 1)[-1, 0, 0] == 0
+    least = float(model.decisions.path_bill(torch.zeros(model.depth, 1, model.action_size)))
+    assert fill(model.decisions, priority, least + model.costs.blocks[-1].filter)[-1, 0, 0] == 1
+    assert fill(model.decisions, priority, least + model.costs.blocks[-1].filter - 1)[-1, 0, 0] == 0
 
 
 def test_a_pair_is_named_with_the_width_of_a_second_network_that_is_not_as_usual() -> None:

@@ -113,7 +113,7 @@ def test_exported_files_decide_and_classify_as_the_model_does() -> None:
     settle(model)
     with torch.no_grad():
         expected = {threshold: model.run(images(16), model.greedy(threshold)) for threshold in (0.5, 0.9)}
-    usual, strict = (model.executed(outcome.actions) for outcome in expected.values())
+    usual, strict = (model.decisions.executed(outcome.actions) for outcome in expected.values())
     assert torch.equal(strict[:-1], usual[:-1]), "a threshold moves the last network's decision alone"
     assert 0 < strict[-1, :, 0].sum() < usual[-1, :, 0].sum()
     assert len({tuple(bits) for bits in usual[-2:, :, 0].T.tolist()}) == 4, "every combination of networks"
@@ -125,7 +125,7 @@ def test_exported_files_decide_and_classify_as_the_model_does() -> None:
                 logits, macs, decisions = map(torch.from_numpy, session.run(None, inputs))
                 torch.testing.assert_close(logits[0], outcome.logits[index], atol=1e-3, rtol=1e-3)
                 assert macs.item() == outcome.macs[index]
-                assert torch.equal(decisions.float(), model.executed(outcome.actions)[:, index])
+                assert torch.equal(decisions.float(), model.decisions.executed(outcome.actions)[:, index])
     dense = open_session(dense_model(model.backbone)).run(None, {"image": images(1).numpy()})[0]
     with torch.no_grad():
         torch.testing.assert_close(torch.from_numpy(dense), model.backbone(images(1)), atol=1e-4, rtol=1e-4)
@@ -161,10 +161,10 @@ def test_budgets_are_met_by_the_last_decision() -> None:
     model = three()
     settle(model)
     with torch.no_grad():
-        usual = model.executed(model.run(images(16), model.greedy()).actions)
-        strict = model.executed(model.run(images(16), model.greedy(0.9)).actions)
+        usual = model.decisions.executed(model.run(images(16), model.greedy()).actions)
+        strict = model.decisions.executed(model.run(images(16), model.greedy(0.9)).actions)
         model.shift_logits(-math.log(9))
-        assert torch.equal(model.executed(model.run(images(16), model.greedy()).actions), strict)
+        assert torch.equal(model.decisions.executed(model.run(images(16), model.greedy()).actions), strict)
     assert torch.equal(strict[:-1], usual[:-1])
     assert 0 < strict[-1, :, 0].sum() < usual[-1, :, 0].sum()
 

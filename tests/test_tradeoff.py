@@ -34,7 +34,8 @@ def test_however_sure_a_policy_is_each_threshold_drops_more_of_its_decisions(fac
         return (logits[-1] > 0).float()
 
     evaluate(model, tiny_set(), greedily, CPU)
-    probabilities = torch.cat([part[:, : model.bits[t]].flatten() for t, part in enumerate(logits)]).double().sigmoid()
+    own = [part[:, :bits].flatten() for part, bits in zip(logits, model.decisions.bits, strict=True)]
+    probabilities = torch.cat(own).double().sigmoid()
     for quantile, threshold in zip(CURVE, thresholds(model, tiny_set(), CPU), strict=True):
         dropped = float((probabilities <= threshold + 1e-12).double().mean())
         assert dropped == pytest.approx(quantile, abs=2 / len(probabilities))

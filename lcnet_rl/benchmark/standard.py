@@ -133,14 +133,14 @@ def half_kept(model: LCNet, count: int, keep: str) -> Tensor:
 
 def share(model: LCNet, actions: Tensor) -> float:
     """Mean share of dense MACs that actions (depth, B, action_size) cost, gates included."""
-    return float(model.path_bill(actions).mean()) / model.costs.dense
+    return float(model.decisions.path_bill(actions).mean()) / model.costs.dense
 
 
 def force(model: LCNet, actions: Tensor) -> LCNet:
     """A copy of ``model`` whose gates run and then decide ``actions`` (depth, action_size), whatever they see."""
     model = copy.deepcopy(model)
     for t, row in enumerate(actions):
-        for gate, bits in ((model.l_net(t), row[:1]), (model.c_net(t), row[model.group_bits(t)])):
+        for gate, bits in ((model.l_net(t), row[:1]), (model.c_net(t), row[model.decisions.group_bits(t)])):
             if gate is not None:
                 gate.keep.weight.data.zero_()
                 gate.keep.bias.data.copy_(FORCED * (2 * bits - 1))

@@ -209,6 +209,6 @@ def write_run_images(
     """
     names = decision_names(model.depth, len(model.spec.backbone.networks))
     columns = [f"block {name}" if name.isdecimal() else name for name in names]
-    ran = dict(zip(columns, model.kept(policy.actions)[1], strict=True))
+    ran = dict(zip(columns, model.decisions.kept(policy.actions)[1], strict=True))
     figures = {"confidence": policy.confidence, "log_prob": policy.log_prob, "macs": policy.macs, **ran}
     write_images(path, dataset, policy.predictions, others, figures)

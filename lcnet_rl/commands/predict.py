@@ -153,7 +153,7 @@ def predict(
     outcome = network.run(images.to(network.price.device), network.greedy(threshold))
     found: list[tuple[dict[str, Any], Trace]] = []
     for index, row in enumerate(most_probable(outcome.logits, classes)):
-        macs, kept = int(outcome.macs[index]), trace(network, outcome.actions[:, index])
+        macs, kept = int(outcome.macs[index]), trace(network.decisions, outcome.actions[:, index])
         row |= {"macs": macs, "macs_ratio": macs / network.costs.dense, "blocks": filter_shares(kept)}
         found.append((row, kept))
     return found

@@ -87,9 +87,9 @@ class Engine(LCNet):
         self.dtype = dtype
         set_type(self.backbone, dtype)
         fuse(self.backbone)
-        grouped = self.has_c_net and max(self.group_counts) <= MOST_GROUPS
+        grouped = self.decisions.has_c_net and max(self.decisions.group_counts) <= MOST_GROUPS
         self.packed = [
-            PackedBlock(block, self.group_counts[t] if grouped else 1, size)
+            PackedBlock(block, self.decisions.group_counts[t] if grouped else 1, size)
             for t, (block, size) in enumerate(zip(self.backbone.own_blocks, self.backbone.sizes()[:-1], strict=True))
         ]
         self.crossover: Crossover | None = None
@@ -166,7 +166,7 @@ class Engine(LCNet):
 
     def _advance(self, state: State, action: Tensor, in_place: bool) -> State:
         t, action = state.block, action.float()
-        self.check_action(action, t, len(state.spent))
+        self.decisions.check_action(action, t, len(state.spent))
         bits = action.cpu().numpy()
         if not ((bits == 0) | (bits == 1)).all():
             raise UserError("an engine's action holds zeros and ones only")
@@ -179,10 +179,11 @@ class Engine(LCNet):
         plan = self._plan(groups, t)
         x, pooled = self._run(state, plan, filter_scale, scale, in_place)
         ran = sum(chunk.images * self.packed[t].filters(chunk.groups) for chunk in plan.chunks)
-        kept = int(groups.sum()) * (self.filter_counts[t] // groups.shape[1])
-        excess = (ran - kept) * self.costs.blocks[t].filter
-        if self.has_l_net and self.has_c_net and self.block_gates[t].together:
-            excess += int((bits[:, 0] == 0).sum()) * self.costs.blocks[t].if_kept
+        cost = self.costs.blocks[t]
+        kept = int(groups.sum()) * (cost.filters // groups.shape[1])
+        excess = (ran - kept) * cost.filter
+        if self.decisions.has_l_net and self.decisions.has_c_net and self.block_gates[t].together:
+            excess += int((bits[:, 0] == 0).sum()) * cost.if_kept
         return self.after(state, action, x, pooled, excess)
 
     def greedy(self, threshold: float = 0.5) -> Decider:
@@ -223,14 +224,14 @@ class Engine(LCNet):
         if not self.policy:
             scale, filter_scale = self.block_gates[t].scales(self._gate_input(observation), action[:, 0])
         if filter_scale is not None:
-            groups = action[:, self.group_bits(t), None]
+            groups = action[:, self.decisions.group_bits(t), None]
             filter_scale = (filter_scale.unflatten(1, (groups.shape[1], -1)) * groups).flatten(1)
         return action.new_ones(len(action)) if scale is None else scale, filter_scale
 
     def _groups_kept(self, bits: Bits, block: int) -> NDArray[np.int64]:
         """Which groups run for each image, 1 or 0: (B, groups), or (B, 1) for a block that runs whole or not at all."""
-        keep = bits[:, : self.first_group].all(1, keepdims=True)
-        groups = bits[:, self.group_bits(block)] if self.has_c_net else np.ones_like(keep)
+        keep = bits[:, : self.decisions.first_group].all(1, keepdims=True)
+        groups = bits[:, self.decisions.group_bits(block)] if self.decisions.has_c_net else np.ones_like(keep)
         return (keep * groups).astype(np.int64)
 
     def _plan(self, groups: NDArray[np.int64], block: int) -> Plan:

@@ -89,6 +89,6 @@ def runner(model: LCNet | Backbone) -> Callable[[Tensor], Outcome]:
 
     def run(images: Tensor) -> Outcome:
         outcome = engine.run(images, engine.greedy())
-        return replace(outcome, actions=engine.executed(outcome.actions))
+        return replace(outcome, actions=engine.decisions.executed(outcome.actions))
 
     return run

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from lcnet_rl.decisions import Decisions
 from lcnet_rl.export.builder import Graph
 from lcnet_rl.gates import PRICE_REACH
 from lcnet_rl.model import LCNet
@@ -37,9 +38,9 @@ def gate_input(graph: Graph, model: LCNet, block: int, pooled: str, above: str, 
     return graph.op("Concat", pooled, graph.op("ReduceMax", p, axes), entropy, above, price, axis=1)
 
 
-def above(graph: Graph, model: LCNet, block: int, row: str, before: str) -> str:
+def above(graph: Graph, decisions: Decisions, block: int, row: str, before: str) -> str:
     """The share of dense MACs that decisions added, (1, 1), after a block's ``row`` (1, action_size) of them."""
-    shares = kept_costs(model, block) / model.costs.dense
+    shares = kept_costs(decisions, block) / decisions.costs.dense
     return graph.op("Gemm", row, graph.constant(shares.float()), before)
 
 
@@ -64,11 +65,12 @@ def for_gate_input(model: LCNet, block: int, layer: nn.Linear) -> tuple[Tensor, 
     return weight.float(), bias.float()
 
 
-def kept_costs(model: LCNet, block: int) -> Tensor:
+def kept_costs(decisions: Decisions, block: int) -> Tensor:
     """MACs that each bit of a row of decisions adds, float64 (action_size, 1); the bill is linear in executed bits."""
-    costs, action = torch.zeros(model.action_size, 1, dtype=torch.float64), torch.zeros(1, model.action_size)
-    for bit in range(model.bits[block]):  # L-Net's is the first, and C-Net's cost where it is set
-        before = model.bill(action, block)
+    size = decisions.action_size
+    costs, action = torch.zeros(size, 1, dtype=torch.float64), torch.zeros(1, size)
+    for bit in range(decisions.bits[block]):  # L-Net's is the first, and C-Net's cost where it is set
+        before = decisions.bill(action, block)
         action[0, bit] = 1
-        costs[bit] = model.bill(action, block) - before
+        costs[bit] = decisions.bill(action, block) - before
     return costs

@@ -111,7 +111,7 @@ def dynamic_model(
     decisions = graph.op("Concat", *rows, axis=0)
     graph.op("Cast", decisions, to=BOOL, name="decisions")
     # Float64 holds MACs exactly, and the bill is exact.
-    costs = graph.constant(torch.cat([gates.kept_costs(model, t) for t in range(model.depth)]))
+    costs = graph.constant(torch.cat([gates.kept_costs(model.decisions, t) for t in range(model.depth)]))
     kept = graph.op("Reshape", graph.op("Cast", decisions, to=DOUBLE), graph.constant([1, -1]))
     floor = graph.constant(torch.full((1, 1), model.costs.floor, dtype=torch.float64))
     graph.op("Gemm", kept, costs, floor, name="macs")
@@ -178,7 +178,7 @@ def write_network(
         scale = gates.relu1(branch, gates.linear(branch, gate_input, *gates.for_gate_input(model, t, l_net.scale)))
         return [
             branch.op("Mul", write_features(branch, layout, network), scale),
-            branch.constant(model.action_mask[t : t + 1].float()),
+            branch.constant(model.decisions.action_mask[t : t + 1].float()),
         ]
 
     def leave(branch: Graph) -> list[str]:
@@ -187,7 +187,7 @@ def write_network(
     types: list[Type] = [(FLOAT, [1, size]) for size in (network.channels, model.action_size)]
     seen, row = graph.branch(graph.op("Greater", keep, cut), run, leave, types)
     pooled = graph.op("Concat", place.pooled, seen, axis=1)
-    return Place(place.x, pooled, gates.above(graph, model, t, row, place.above)), row
+    return Place(place.x, pooled, gates.above(graph, model.decisions, t, row, place.above)), row
 
 
 def write_stem(graph: Graph, layout: Layout, stem: Stem, pixels: str = "image") -> str:

@@ -67,7 +67,7 @@ class Step:
         if self.leads_on:
             x = write_exit(graph, self.layout, self.block.exit, x)
             pooled = [self.layout.pool(graph, x)]
-        return Place(x, pooled[0], gates.above(graph, model, self.t, row, place.above)), row
+        return Place(x, pooled[0], gates.above(graph, model.decisions, self.t, row, place.above)), row
 
     @property
     def leads_on(self) -> bool:
@@ -90,7 +90,7 @@ class Step:
         model, t = self.model, self.t
         scales = [self._folded(gate, "scale") for gate in (model.l_net(t), model.c_net(t))]
         residual = Residual(self.layout, self.block, self.place.x, beside, gate_input, *scales)
-        everything = self.model.action_mask[t : t + 1].float()
+        everything = self.model.decisions.action_mask[t : t + 1].float()
 
         def run_all(branch: Graph) -> list[str]:
             return [residual.whole(branch), branch.constant(everything)]
@@ -101,9 +101,9 @@ class Step:
         logits = gates.linear(graph, gate_input, *keep)
 
         def run_some(branch: Graph) -> list[str]:
-            bits, groups = branch.op("Greater", logits, self.cut), model.group_counts[t]
-            kept = torch.ones(1, model.first_group)
-            missing = torch.zeros(1, model.action_size - model.first_group - groups)
+            bits, groups = branch.op("Greater", logits, self.cut), model.decisions.group_counts[t]
+            kept = torch.ones(1, model.decisions.first_group)
+            missing = torch.zeros(1, model.action_size - model.decisions.first_group - groups)
             row = branch.op(
                 "Concat", branch.constant(kept), branch.op("Cast", bits, to=FLOAT), branch.constant(missing), axis=1
             )
