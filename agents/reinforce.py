@@ -27,7 +27,7 @@ from agents.window import Window
 from lcnet_rl import distributed
 from lcnet_rl.batchnorm import prepare
 from lcnet_rl.budget import Measurement
-from lcnet_rl.device import Stream, autocast
+from lcnet_rl.device import autocast
 from lcnet_rl.errors import UserError, diverged
 from lcnet_rl.evaluate import recalibrate
 from lcnet_rl.interrupt import Interrupted, deferred_interrupt
@@ -37,6 +37,7 @@ from lcnet_rl.optim import decayed, triangle
 from lcnet_rl.progress import Progress
 from lcnet_rl.rewards import create_reward, judge
 from lcnet_rl.runs import CHECKPOINT, MODEL, load_checkpoint, restoring
+from lcnet_rl.seeds import Stream
 from lcnet_rl.training_setup import TrainingSetup
 from lcnet_rl.tree import save_tree
 from lcnet_rl.weights import are_finite, save_model

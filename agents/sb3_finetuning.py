@@ -21,13 +21,14 @@ from agents.sb3_config import SB3Config
 from agents.validation import Validation
 from envs.sb3 import SB3VecEnv
 from lcnet_rl.batchnorm import restored_statistics
-from lcnet_rl.device import Stream, autocast
+from lcnet_rl.device import autocast
 from lcnet_rl.errors import diverged
 from lcnet_rl.interrupt import Interrupt, Interrupted
 from lcnet_rl.metrics_log import MetricsLog
 from lcnet_rl.model import LCNet
 from lcnet_rl.progress import Progress
 from lcnet_rl.runs import CHECKPOINT, restoring
+from lcnet_rl.seeds import Stream
 from lcnet_rl.training_setup import TrainingSetup
 from lcnet_rl.tree import save_tree
 from lcnet_rl.weights import are_finite

@@ -24,7 +24,7 @@ from lcnet_rl import distributed, whitening
 from lcnet_rl.backbones import Backbone
 from lcnet_rl.batchnorm import prepare
 from lcnet_rl.dense import dense_accuracy, recalibrate_dense, soft_labels
-from lcnet_rl.device import Stream, autocast
+from lcnet_rl.device import autocast
 from lcnet_rl.errors import diverged
 from lcnet_rl.files import write_json
 from lcnet_rl.interrupt import Interrupted, deferred_interrupt
@@ -34,6 +34,7 @@ from lcnet_rl.optim import KernelMuon, decayed, triangle
 from lcnet_rl.progress import Progress, console
 from lcnet_rl.recipe import Recipe
 from lcnet_rl.runs import CHECKPOINT, METRICS, load_checkpoint, restoring
+from lcnet_rl.seeds import Stream
 from lcnet_rl.training_setup import TrainingSetup
 from lcnet_rl.tree import save_tree
 from lcnet_rl.weights import BACKBONE, are_finite, save_backbone

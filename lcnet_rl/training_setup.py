@@ -11,7 +11,7 @@ from lcnet_rl.backbones import Backbone
 from lcnet_rl.data import Dataset
 from lcnet_rl.data.augment import Augmentation
 from lcnet_rl.data.sampler import TrainingBatches
-from lcnet_rl.device import Stream, step_generator
+from lcnet_rl.seeds import Stream, step_generator
 
 
 @dataclass(frozen=True)

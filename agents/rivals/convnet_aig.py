@@ -18,10 +18,10 @@ from agents.deciders import gumbel
 from agents.reinforce import Reinforce
 from agents.reinforce_config import ReinforceConfig, refuse_unused
 from agents.rollout import Rollout
-from lcnet_rl.device import Stream
 from lcnet_rl.distributed import global_mean
 from lcnet_rl.errors import UserError
 from lcnet_rl.rewards import Lagrangian, create_reward, price_matters, price_range
+from lcnet_rl.seeds import Stream
 from lcnet_rl.settings import check_values
 
 UNUSED = ("rollouts", "baseline", "control_variate", "entropy", "information", "bound", "price_schedule")

@@ -12,13 +12,13 @@ from agents.sb3 import minibatch
 from agents.sb3_config import PPOConfig
 from lcnet_rl.backbones import Backbone
 from lcnet_rl.commands.train_settings import AnyTrain, TrainRival
-from lcnet_rl.device import check_seed
 from lcnet_rl.errors import UserError
 from lcnet_rl.gates import Standardize
 from lcnet_rl.model import LCNet
 from lcnet_rl.policies import PolicyName
 from lcnet_rl.rewards import price_range
 from lcnet_rl.second import start_unsure, with_second
+from lcnet_rl.seeds import check_seed
 from lcnet_rl.starting import is_agent, starting_networks
 from lcnet_rl.weights import load_backbone, load_model
 

@@ -14,11 +14,12 @@ from lcnet_rl.commands.pretrain_settings import Pretrain
 from lcnet_rl.commands.train_settings import TrainReinforce
 from lcnet_rl.commands.training import start_run
 from lcnet_rl.data import load_dataset
-from lcnet_rl.device import check_seed, resolve_device
+from lcnet_rl.device import resolve_device
 from lcnet_rl.pretrain import DenseTraining
 from lcnet_rl.progress import console
 from lcnet_rl.recipe import Recipe
 from lcnet_rl.runs import START, check_free, create_run
+from lcnet_rl.seeds import check_seed
 from lcnet_rl.settings import from_dict, read_preset
 from lcnet_rl.training_setup import TrainingSetup
 from lcnet_rl.weights import save_backbone

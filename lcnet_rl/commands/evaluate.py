@@ -15,7 +15,7 @@ from lcnet_rl.commands.trained import refuse_policy_options, variant
 from lcnet_rl.data import Dataset, load_dataset
 from lcnet_rl.decisions import decision_names
 from lcnet_rl.dense import accuracy_of, dense_predictions
-from lcnet_rl.device import check_seed, resolve_device
+from lcnet_rl.device import resolve_device
 from lcnet_rl.errors import UserError
 from lcnet_rl.evaluate import Results, evaluate
 from lcnet_rl.files import check_target, write_json
@@ -28,6 +28,7 @@ from lcnet_rl.provenance import command_line
 from lcnet_rl.report import measured, print_summary, rewarded, summarize
 from lcnet_rl.rewards import create_reward, price_range
 from lcnet_rl.runs import START, WEIGHTS, data_root, has_agent, of_agent, read_config
+from lcnet_rl.seeds import check_seed
 from lcnet_rl.tradeoff import trade_off
 from lcnet_rl.unchanged import check_classes, warn_if_changed
 from lcnet_rl.weights import load_backbone, load_model

@@ -11,13 +11,14 @@ from lcnet_rl.commands.last_good import naming_checkpoint
 from lcnet_rl.commands.pretrain_settings import Pretrain, parse
 from lcnet_rl.data import load_dataset
 from lcnet_rl.data.sampler import full_batches, warn_if_few
-from lcnet_rl.device import check_compiler, check_seed
+from lcnet_rl.device import check_compiler
 from lcnet_rl.distributed import by_main, from_main, joined, main_first, world_size
 from lcnet_rl.errors import UserError
 from lcnet_rl.pretrain import DenseTraining
 from lcnet_rl.progress import console
 from lcnet_rl.prune import prune
 from lcnet_rl.runs import METRICS, START, TEACHER, check_free, create_run
+from lcnet_rl.seeds import check_seed
 from lcnet_rl.starting import for_classes
 from lcnet_rl.training_setup import TrainingSetup
 from lcnet_rl.unchanged import check_same_data, warn_if_changed

@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 from lcnet_rl.commands.parsing import parse_options
 from lcnet_rl.commands.train_settings import ALGOS, AnyTrain, without_width
-from lcnet_rl.device import check_seed
 from lcnet_rl.errors import UserError
 from lcnet_rl.files import file_name
 from lcnet_rl.rewards import check_price
+from lcnet_rl.seeds import check_seed
 from lcnet_rl.settings import dotted, from_dict, read_preset
 from lcnet_rl.sweep.pruning import Pruning
 from lcnet_rl.sweep.space import SELECTOR, Space, entries_of, full_name, nested, scalar, setting_types

@@ -10,11 +10,11 @@ from lcnet_rl.commands.building import starting_backbone
 from lcnet_rl.commands.train_settings import AnyTrain, TrainReinforce, parse
 from lcnet_rl.commands.training import start_run, train_agent
 from lcnet_rl.data import load_dataset
-from lcnet_rl.device import check_seed
 from lcnet_rl.distributed import by_main, joined, main_first, world_size
 from lcnet_rl.errors import UserError
 from lcnet_rl.progress import console
 from lcnet_rl.runs import START, TEACHER, check_free
+from lcnet_rl.seeds import check_seed
 from lcnet_rl.training_setup import TrainingSetup
 from lcnet_rl.unchanged import check_same_data, warn_if_edited
 from lcnet_rl.weights import load_backbone

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from lcnet_rl.data.augment import Augmentation, augment
 from lcnet_rl.data.dataset import Dataset
-from lcnet_rl.device import step_generator
 from lcnet_rl.distributed import my_rows
 from lcnet_rl.errors import UserError
 from lcnet_rl.progress import console
+from lcnet_rl.seeds import step_generator
 
 FEW, FEW_AN_EPOCH = 200, 10
 """Steps of a training, and of an epoch, of which fewer than both may be too few: the set is small beside the batch."""
