@@ -24,7 +24,7 @@ from agents.reinforce_config import ReinforceConfig, Schedule
 from agents.rollout import Rollout, mean_field, sample
 from agents.validation import Validation
 from agents.window import Window
-from lcnet_rl import distributed
+from lcnet_rl import distributed, job
 from lcnet_rl.batchnorm import prepare
 from lcnet_rl.budget import Measurement
 from lcnet_rl.device import autocast
@@ -89,11 +89,11 @@ class Reinforce:
         if self.step == 0:
             self.save()
         began, first, decided = time.monotonic(), self.step, self.decisions
-        command = f"{distributed.launcher()} train --resume {quote(str(run))}"
+        command = f"{job.launcher()} train --resume {quote(str(run))}"
         with (
             closing(log),
-            distributed.resumable(command, run / CHECKPOINT),
-            deferred_interrupt(twice_stops=distributed.world_size() == 1) as interrupt,
+            job.resumable(command, run / CHECKPOINT),
+            deferred_interrupt(twice_stops=job.world_size() == 1) as interrupt,
             Progress(self.algo, schedule.total, first) as bar,
         ):
             while self.step < schedule.total:
@@ -103,7 +103,7 @@ class Reinforce:
                 self.step += 1
                 if schedule.policy < self.step == schedule.polish:
                     warn_if_missed(self.policy_share(scalars["rollout/macs_ratio"]), self.pricing.target)
-                stop = distributed.any_process(interrupt.requested)
+                stop = job.any_process(interrupt.requested)
                 due = self.step in eval_steps or self.step % config.save_every == 0 or stop
                 if due or self.step == schedule.total:
                     self.check_weights()
@@ -122,7 +122,7 @@ class Reinforce:
                     raise Interrupted(command, self.step, schedule.total)
                 bar.advance()
             self.hold_to_target()
-            distributed.by_main(save_model)(self.model, run / MODEL)
+            job.by_main(save_model)(self.model, run / MODEL)
             self.validate(log, on_validation, calibrated=True)
 
     @property
@@ -283,10 +283,10 @@ class Reinforce:
 
     def check_weights(self) -> None:
         """Raise UserError if a weight is not a number: it is neither to be saved nor to be called the best."""
-        if distributed.any_process(not are_finite(self.model)):
+        if job.any_process(not are_finite(self.model)):
             raise self.diverged("a weight")
 
-    @distributed.by_main
+    @job.by_main
     def save(self) -> None:
         """Write the checkpoint: everything that the next step depends on. Random states follow from the step."""
         state: dict[str, Any] = {

@@ -9,7 +9,7 @@ import torch
 
 from agents.alarms import warn_if_collapsed
 from agents.pricing import PricingConfig
-from lcnet_rl import distributed
+from lcnet_rl import job
 from lcnet_rl.evaluate import Results, evaluate, recalibrate, spread_prices
 from lcnet_rl.model import LCNet
 from lcnet_rl.rewards import PriceRange, create_reward, price_matters
@@ -58,7 +58,7 @@ class Validation:
         reward = results.reward(self.reward, seen)
         if settled and (self.best is None or reward >= self.best.reward(self.reward, seen)):
             self.best = replace(results, actions=results.actions[:, :0])  # of which a checkpoint would be full
-            distributed.by_main(save_model)(model, setup.run / BEST)
+            job.by_main(save_model)(model, setup.run / BEST)
         spread = results.spread
         if not prices.is_one:  # images that cost unlike because their prices are is not what is asked
             middle = torch.full((len(setup.val),), prices.middle)

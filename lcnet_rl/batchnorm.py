@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from lcnet_rl.distributed import alone, global_moments, global_sum, shards, share_weights, world_size
+from lcnet_rl.distributed import alone, global_moments, global_sum, shards, share_weights
+from lcnet_rl.job import world_size
 
 CALIBRATION_IMAGES = 4000
 """Training images that running statistics are averaged over, where not fewer are asked for."""

@@ -13,9 +13,9 @@ from lcnet_rl.batchnorm import CALIBRATION_IMAGES
 from lcnet_rl.data import Dataset
 from lcnet_rl.decisions import threshold_logit
 from lcnet_rl.device import Precision
-from lcnet_rl.distributed import from_main
 from lcnet_rl.errors import UserError
 from lcnet_rl.evaluate import evaluate, recalibrate
+from lcnet_rl.job import from_main
 from lcnet_rl.model import LCNet
 from lcnet_rl.rewards import PriceRange
 

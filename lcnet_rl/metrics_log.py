@@ -9,8 +9,8 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from lcnet_rl.distributed import by_main
 from lcnet_rl.files import write_text
+from lcnet_rl.job import by_main
 from lcnet_rl.runs import PROGRESS
 
 

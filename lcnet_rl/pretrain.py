@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lcnet_rl import distributed, whitening
+from lcnet_rl import distributed, job, whitening
 from lcnet_rl.backbones import Backbone
 from lcnet_rl.batchnorm import prepare
 from lcnet_rl.dense import dense_accuracy, recalibrate_dense, soft_labels
@@ -82,11 +82,11 @@ class DenseTraining:
         if not self.resumed:
             self.save()
         began, first = time.monotonic(), self.step
-        command = f"{distributed.launcher()} pretrain --resume {quote(str(self.setup.run))}"
+        command = f"{job.launcher()} pretrain --resume {quote(str(self.setup.run))}"
         with (
             closing(log),
-            distributed.resumable(command, self.setup.run / CHECKPOINT),
-            deferred_interrupt(twice_stops=distributed.world_size() == 1) as interrupt,
+            job.resumable(command, self.setup.run / CHECKPOINT),
+            deferred_interrupt(twice_stops=job.world_size() == 1) as interrupt,
             Progress("pretraining", self.total, first) as bar,
         ):
             while self.step < self.total:
@@ -99,7 +99,7 @@ class DenseTraining:
                     log.write(self.step * images_a_step, {**scalars, "time/fps": rate})
                     self.save()
                     bar.note(f"val {scalars['eval/accuracy']:.2%}")
-                if distributed.any_process(interrupt.requested):
+                if job.any_process(interrupt.requested):
                     self.check()
                     self.save()
                     raise Interrupted(command, self.step, self.total)
@@ -152,7 +152,7 @@ class DenseTraining:
     def check(self) -> None:
         """Raise UserError if the loss or a weight is not a number: it is not to be saved."""
         finite = are_finite(self.backbone) and math.isfinite(float(self.loss_sum))
-        if distributed.any_process(not finite):
+        if job.any_process(not finite):
             rates = {"optimizer": "--recipe.lr", "muon": "--recipe.muon-lr"}
             to_lower = [f"{rates[name]} ({peak:g})" for name, peak in self.peaks.items()]
             raise diverged(f"the loss or a weight of step {self.step}", *to_lower)
@@ -162,9 +162,9 @@ class DenseTraining:
         sums = {"loss_sum": distributed.global_mean(self.loss_sum), "correct": distributed.global_mean(self.correct)}
         states = {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
         tree = {"backbone": self.backbone.state_dict(), **states, **sums, "step": self.step}
-        distributed.by_main(save_tree)(tree, self.setup.run / CHECKPOINT)
+        job.by_main(save_tree)(tree, self.setup.run / CHECKPOINT)
 
-    @distributed.by_main
+    @job.by_main
     def save_results(self) -> None:
         """Write weights and final figures into the run folder, and print them; test images are for ``evaluate``."""
         backbone, train, val = self.backbone, self.setup.train, self.setup.val

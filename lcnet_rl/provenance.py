@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lcnet_rl.distributed import launched, launcher
+from lcnet_rl.job import launched, launcher
 
 ROOT = Path(__file__).resolve().parent.parent
 """Of the checkout that the code runs from, if it does; the commands of committed runs were typed here."""

@@ -30,10 +30,10 @@ import torch
 import yaml
 
 from lcnet_rl.data import Dataset, class_names
-from lcnet_rl.distributed import world_size
 from lcnet_rl.errors import UserError
 from lcnet_rl.files import file_name, new_folder, plain, read_json, write_json, write_text
 from lcnet_rl.imports import sources_of
+from lcnet_rl.job import world_size
 from lcnet_rl.provenance import code, command_line, cpu_name, digest
 from lcnet_rl.settings import read_yaml
 from lcnet_rl.tree import load_tree

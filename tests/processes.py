@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import multiprocessing
 
-from lcnet_rl.distributed import joined
+from lcnet_rl.job import joined
 
 VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """Of the environment, in which torchrun tells a process who it is."""

@@ -37,7 +37,7 @@ FOLDERS: dict[str, set[str]] = {
 COMMANDS = "lcnet_rl.commands"
 # What folders that know no model are made of, beside themselves; none of it knows one.
 BELOW_MODELS = {
-    "lcnet_rl.data": ("device", "distributed", "errors", "files", "progress", "seeds", "settings"),
+    "lcnet_rl.data": ("device", "distributed", "errors", "files", "job", "progress", "seeds", "settings"),
     "lcnet_rl.rewards": ("errors", "imports", "settings"),
 }
 

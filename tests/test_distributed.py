@@ -28,24 +28,12 @@ from lcnet_rl.batchnorm import GlobalBatchNorm2d, prepare
 from lcnet_rl.budget import Measurement
 from lcnet_rl.data.augment import Augmentation
 from lcnet_rl.data.sampler import TrainingBatches
-from lcnet_rl.distributed import (
-    alone,
-    any_process,
-    average_gradients,
-    by_main,
-    from_main,
-    is_main,
-    joined,
-    mean_scalars,
-    my_rows,
-    rand_rows,
-    rank,
-    shards,
-)
+from lcnet_rl.distributed import alone, average_gradients, mean_scalars, my_rows, rand_rows, shards
 from lcnet_rl.errors import UserError
 from lcnet_rl.evaluate import evaluate
 from lcnet_rl.gates import Standardize
 from lcnet_rl.interrupt import Interrupted
+from lcnet_rl.job import any_process, by_main, from_main, is_main, joined, rank
 from lcnet_rl.metrics_log import MetricsLog
 from lcnet_rl.observation import Observation
 from lcnet_rl.policies import PolicyName

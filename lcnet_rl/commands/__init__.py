@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _complain(message: str) -> int:
-    if "WORLD_SIZE" in os.environ and not importlib.import_module("lcnet_rl.distributed").speaks_first():
+    if "WORLD_SIZE" in os.environ and not importlib.import_module("lcnet_rl.job").speaks_first():
         return 2
     Console(stderr=True).print(Text.assemble(("error:", "bold red"), f" {message}"), highlight=False, soft_wrap=True)
     return 2

@@ -12,8 +12,8 @@ from lcnet_rl.commands.pretrain_settings import Pretrain, parse
 from lcnet_rl.data import load_dataset
 from lcnet_rl.data.sampler import full_batches, warn_if_few
 from lcnet_rl.device import check_compiler
-from lcnet_rl.distributed import by_main, from_main, joined, main_first, world_size
 from lcnet_rl.errors import UserError
+from lcnet_rl.job import by_main, from_main, joined, main_first, world_size
 from lcnet_rl.pretrain import DenseTraining
 from lcnet_rl.progress import console
 from lcnet_rl.prune import prune

@@ -10,8 +10,8 @@ from lcnet_rl.commands.building import starting_backbone
 from lcnet_rl.commands.train_settings import AnyTrain, TrainReinforce, parse
 from lcnet_rl.commands.training import start_run, train_agent
 from lcnet_rl.data import load_dataset
-from lcnet_rl.distributed import by_main, joined, main_first, world_size
 from lcnet_rl.errors import UserError
+from lcnet_rl.job import by_main, joined, main_first, world_size
 from lcnet_rl.progress import console
 from lcnet_rl.runs import START, TEACHER, check_free
 from lcnet_rl.seeds import check_seed

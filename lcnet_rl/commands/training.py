@@ -21,7 +21,7 @@ from lcnet_rl.commands.last_good import naming_checkpoint
 from lcnet_rl.commands.train_settings import AnyTrain, TrainReinforce
 from lcnet_rl.data import Dataset
 from lcnet_rl.data.sampler import full_batches, warn_if_few
-from lcnet_rl.distributed import by_main, from_main
+from lcnet_rl.job import by_main, from_main
 from lcnet_rl.metrics_log import last_validation
 from lcnet_rl.progress import console
 from lcnet_rl.runs import MODEL, START, TEACHER, create_run, load_checkpoint

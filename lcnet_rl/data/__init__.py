@@ -13,8 +13,8 @@ from lcnet_rl.data import cifar10, folder, shapes
 from lcnet_rl.data.dataset import Dataset, Part, Split
 from lcnet_rl.data.root import resolve_root
 from lcnet_rl.data.splits import held_out_half, training_part
-from lcnet_rl.distributed import by_main
 from lcnet_rl.errors import UserError, unknown_name
+from lcnet_rl.job import by_main
 
 __all__ = ["NAMES", "SPLITS", "Dataset", "Split", "base_name", "class_names", "load_dataset", "place"]
 
