@@ -25,7 +25,7 @@ DENSE = {
 
 
 OTHER_COLUMNS = {
-    *("", "networks", "alone, for all images", "gate", "reward", "decides", "changed"),  # what it is about
+    *("", "networks", "for every image", "gate", "reward", "decides", "changed"),  # what it is about
     *("asked for, % of the images", "before block"),
     *("policy in `runs/reference/`", "run in `runs/reference/`", "in `runs/reference/`"),
     *("published, dynamic", "next ones run for, %"),

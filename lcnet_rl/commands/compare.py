@@ -232,7 +232,8 @@ def print_same_images(groups: Sequence[Group], split: str) -> None:
     if lack and len(groups) > 1:
         writes = f"lcnet-rl evaluate RUN --split {split} writes images-{split}.csv"
         if split == "test":
-            writes += " (for a committed run lcnet-rl reproduce NAME --eval-only, into runs/measured-again/NAME)"
+            again = "lcnet-rl reproduce runs/reference/NAME --eval-only"
+            writes += f" (for a committed run {again}, into runs/measured-again/NAME)"
         console.print(f"{', '.join(lack)}: not compared image by image; {writes}", soft_wrap=True, highlight=False)
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lcnet_rl.errors import DivergedError
-from lcnet_rl.runs import CHECKPOINT, load_checkpoint
+from lcnet_rl.runs import CHECKPOINT
 
 
 @contextmanager
@@ -19,6 +19,4 @@ def naming_checkpoint(run: Path) -> Iterator[None]:
         path = run / CHECKPOINT
         if not path.is_file():
             raise
-        state = load_checkpoint(run)
-        at = f"timestep {state['timesteps']:,}" if "timesteps" in state else f"step {state['step']:,}"
-        raise DivergedError(f"{error}; the last good checkpoint is {path}, of {at}") from error
+        raise DivergedError(f"{error}; the last good checkpoint is {path}") from error

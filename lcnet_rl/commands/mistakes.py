@@ -6,7 +6,7 @@ public way to raise what it prints.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import is_dataclass
 from itertools import dropwhile, takewhile, zip_longest
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -27,27 +27,51 @@ def mistake(settings: type[Any], arguments: Sequence[str], prog: str, box: str) 
         prog: the command, for where to look.
         box: what tyro printed.
     """
-    types, given = {"--help": None, **option_types(settings)}, options_in(arguments)
+    types, given = {"-h": None, "--help": None, **option_types(settings)}, options_in(arguments)
     for name, _ in given:
         if name not in types:
             return unknown_name("option", name, types, listed=f"those of {prog} --help")
     for name, value in given:
-        for kind in (types[name], *get_args(types[name])):
-            if value not in (None, "None") and (wrong := wrong_choice(name, value, kind)):
+        if value in (None, "None"):
+            continue
+        kinds = (types[name], *get_args(types[name]))
+        for wrong in (*(wrong_choice(name, value, kind) for kind in kinds), wrong_number(name, value, kinds)):
+            if wrong:
                 return wrong
+
     said = first_paragraph(box).removeprefix("Error parsing ").removesuffix(".")
     return UserError(f"{said[:1].lower()}{said[1:]}; see {prog} --help")
 
 
+def wrong_number(name: str, value: str, kinds: Collection[Any]) -> UserError | None:
+    """What is wrong with a word for a setting that is a number, by the types that it may have, or None."""
+    if not {int, float} & set(kinds) or str in kinds:
+        return None
+    read, called = (float, "a number") if float in kinds else (int, "a whole number")
+    try:
+        read(value)
+    except ValueError:
+        return UserError(f"{name} is {called}, got {value!r}")
+    return None
+
+
 def options_in(arguments: Sequence[str]) -> list[tuple[str, str | None]]:
-    """The options of a command line, as the help writes them, and the word that follows each, if it is no option."""
+    """The options of a command line, as the help writes them, and the word that follows each, if it is no option.
+
+    One dash before a letter is for one of two.
+    """
+
+    def is_option(word: str) -> bool:
+        return word.startswith("--") or (word.startswith("-") and word[1:2].isalpha())
+
     found: list[tuple[str, str | None]] = []
     for argument, following in zip_longest(arguments, arguments[1:]):
         if argument == "--":
             break
-        if argument.startswith("--"):
+        if is_option(argument):
             name, equals, value = argument.partition("=")
-            word = None if following is None or following.startswith("--") else following
+            word = None if following is None or is_option(following) else following
+
             found.append((name.replace("_", "-"), value if equals else word))
     return found
 

@@ -19,9 +19,9 @@ images, by which nothing within a run was chosen; policies are greedy, and their
 the gates. Of some runs there was a second try, and some were planned when test figures of others like them were known:
 EXPERIMENTS.md tells of these, and of what training does otherwise since some were made:
 trained again, those with a target may end elsewhere. The same rows are in
-`runs/reference/results.json`. `lcnet-rl reproduce "ROW"`, a name of the first column, makes a row again from nothing,
-all its seeds; `lcnet-rl reproduce runs/reference/RUN` makes one run; `lcnet-rl reproduce --eval-only` evaluates the
-committed models again.
+`runs/reference/results.json`. `lcnet-rl reproduce "ROW"`, a name of the first column but a published one, makes a row
+again from nothing, all its seeds; `lcnet-rl reproduce runs/reference/RUN` makes one run; `lcnet-rl reproduce
+--eval-only` evaluates the committed models again.
 
 ![accuracy over MACs: ours, and published results](runs/reference/frontier.png)
 """
