@@ -18,7 +18,7 @@ from lcnet_rl.commands.building import check, starting_backbone
 from lcnet_rl.commands.run_defaults import with_defaults
 from lcnet_rl.commands.sweep_settings import Sweep, parse, price_of, settings_of, starting_settings, storage_of
 from lcnet_rl.commands.sweep_trial import run_trial
-from lcnet_rl.commands.train_settings import ALGOS, AnyTrain
+from lcnet_rl.commands.train_settings import ALGOS, AnyTrain, refuse_price
 from lcnet_rl.comparison.show import show
 from lcnet_rl.comparison.standing import standing
 from lcnet_rl.device import resolve_device
@@ -89,6 +89,8 @@ def prepare(config: Sweep) -> Worker:
 
     def try_settings(values: dict[str, Any]) -> None:
         settings = build(values)
+        if "agent.price" in values:
+            refuse_price(settings.agent.reward, "price")
         second = settings.second, settings.second_weight, settings.second_mirrored
         network = settings.dataset, settings.backbone, settings.width, settings.init, *second
         if network not in networks:

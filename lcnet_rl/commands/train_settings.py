@@ -173,6 +173,20 @@ def parse(arguments: Sequence[str], prog: str) -> AnyTrain:
         values = without_width(values, option(arguments, "--backbone"))
     default = from_dict(ALGOS[algo], values, resume or preset or "settings")
     config: AnyTrain = parse_over(default, arguments, prog if algo == "reinforce" else f"{prog} --algo {algo}")
-    if option(arguments, "--price") is not None and isinstance(create_reward(config.agent.reward), Lagrangian):
-        raise UserError("lagrangian finds its price by itself, from 0 on: leave --price out")
+    if option(arguments, "--price") is not None:
+        refuse_price(config.agent.reward, "--price")
     return config
+
+
+def refuse_price(reward: str, given: str) -> None:
+    """Refuse a price for a reward that finds its own.
+
+    Args:
+        reward: as the setting names it.
+        given: what the price was given by.
+
+    Raises:
+        UserError: saying what to leave out.
+    """
+    if isinstance(create_reward(reward), Lagrangian):
+        raise UserError(f"lagrangian finds its price by itself, from 0 on: leave {given} out")
