@@ -125,15 +125,22 @@ class Block(nn.Module):
             hidden = scale_channels(hidden, filter_scale)
         return self.bn2(self.conv2(hidden))
 
-    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
-        """The plain block: (B, C_in, H, W) to (B, C_out, H / stride, W / stride).
+    def forward(self, x: Tensor, scale: Tensor | None = None, filter_scale: Tensor | None = None) -> Tensor:
+        """``ReLU(shortcut(x) + scale * F(x; filter_scale))``, and the exit: LC-Net, section 3.
 
-        With ``keep`` (B,), 1 or 0, it is the shortcut alone for images with 0. All is computed for them all the same,
-        and counts in BatchNorm's statistics.
+        Everything is computed for all images, and counts in BatchNorm's statistics, whatever is multiplied by 0.
+
+        Args:
+            x: shape (B, C_in, H, W).
+            scale: shape (B,), multiplies ``residual``; 0 leaves the shortcut alone, None means all ones.
+            filter_scale: as for ``residual``.
+
+        Returns:
+            Shape (B, C_out, H / stride, W / stride), half as high and wide behind an exit that pools.
         """
-        residual = self.residual(x)
-        if keep is not None:
-            residual = scale_channels(residual, keep[:, None])
+        residual = self.residual(x, filter_scale)
+        if scale is not None:
+            residual = scale_channels(residual, scale[:, None])
         return self.exit(F.relu(self.shortcut(x) + residual))
 
 

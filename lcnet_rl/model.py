@@ -19,9 +19,8 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from lcnet_rl.backbones import IMAGE_SIZE, Backbone, pool, scale_channels
+from lcnet_rl.backbones import IMAGE_SIZE, Backbone, pool
 from lcnet_rl.batchnorm import batch_norms, frozen_statistics
 from lcnet_rl.device import no_autocast
 from lcnet_rl.errors import UserError
@@ -125,9 +124,7 @@ class LCNet(Gated):
         if t >= len(self.backbone.blocks):
             return self.ask_network(state, action, keep, scale)
         filter_scale = filters * c_net.scales(features) if (c_net := self.c_net(t)) else None
-        block = self.backbone.block(t)
-        residual = scale_channels(block.residual(state.features, filter_scale), scale[:, None])
-        x = block.exit(F.relu(block.shortcut(state.features) + residual))
+        x = self.backbone.block(t)(state.features, scale, filter_scale)
         return self.after(state, action, x, pool(x))
 
     def consume(self, state: State, action: Tensor) -> State:
