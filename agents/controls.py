@@ -18,6 +18,7 @@ from lcnet_rl.macs import cost_table
 from lcnet_rl.model import LCNet
 from lcnet_rl.observation import Observation
 from lcnet_rl.progress import Progress
+from lcnet_rl.rewards import PriceRange
 
 
 def keep_all(actions: Tensor) -> Tensor:
@@ -114,6 +115,7 @@ def run_controls(
     device: torch.device,
     seed: int = 0,
     candidates: int = 8,
+    prices: PriceRange | None = None,
 ) -> dict[str, Results]:
     """All controls on ``dataset``, at the cost of the policy's own results there.
 
@@ -122,6 +124,17 @@ def run_controls(
     The static path may cost 2 % more than the policy. It is the best of about ``candidates`` on validation images,
     so it is the fairest static subnetwork of this model that a short search finds. L-Net and C-Net run along it, for
     their scales; a rival's policy, which only decides, does not, and is not billed.
+
+    Args:
+        model: the policy's.
+        dataset: what ``policy`` is of.
+        policy: the greedy results.
+        train: images for BatchNorm statistics.
+        val: images that choose the static path.
+        device: where to compute.
+        seed: of random and shuffled decisions, and of the search for a static path.
+        candidates: static paths to try, about.
+        prices: spread over the images where the policy's were, as scales read them; None is the model's price for all.
     """
     actions = policy.actions
     results = {}
@@ -143,21 +156,21 @@ def run_controls(
             ("random", draw, random(model.decisions, actions, seed)),
         ):
             control = copy.deepcopy(model)
-            recalibrate(control, train, decide, device, images=2000)
-            results[name] = evaluate(control, dataset, fixed, device)
+            recalibrate(control, train, decide, device, images=2000, prices=prices)
+            results[name] = evaluate(control, dataset, fixed, device, prices=prices)
             bar.advance()
-        results["shuffled"] = evaluate(model, dataset, shuffled(actions, seed), device)
+        results["shuffled"] = evaluate(model, dataset, shuffled(actions, seed), device, prices=prices)
         bar.advance()
         for path in paths:
             static = copy.deepcopy(bare)
-            recalibrate(static, train, path, device, images=1000)
-            accuracy = evaluate(static, judges, path.expand(-1, len(judges), -1), device).accuracy
-            if best is None or accuracy > best[0]:
-                best = (accuracy, path, static)
+            recalibrate(static, train, path, device, images=1000, prices=prices)
+            judged = evaluate(static, judges, path.expand(-1, len(judges), -1), device, prices=prices)
+            if best is None or judged.accuracy > best[0]:
+                best = (judged.accuracy, path, static)
             bar.advance()
         assert best is not None
         _, path, static = best
-        recalibrate(static, train, path, device)
-        results["static"] = evaluate(static, dataset, path.expand(-1, len(dataset), -1), device)
+        recalibrate(static, train, path, device, prices=prices)
+        results["static"] = evaluate(static, dataset, path.expand(-1, len(dataset), -1), device, prices=prices)
         bar.advance()
     return results

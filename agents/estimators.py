@@ -140,8 +140,13 @@ def policy_loss(
         field: the mean-field pass, where baseline or control variate needs it.
         greedy: the greedy pass (K = 1), for ``self-critical``.
         control_variate: ``first-order`` splits off the reward's linear part around the mean-field path.
+
+    Raises:
+        ValueError: for ``exact`` with a reward that does not pay by step, whose costs would count twice.
     """
     exact = cost_gradient == "exact"
+    if exact and not reward.pays_by_step:
+        raise ValueError("a reward that does not pay by step needs cost_gradient='sampled'")
     price = torch.as_tensor(price, dtype=torch.float32, device=labels.device)
     returns = returns_to_go(rollout, labels, price, reward, exact)
     smooth = torch.zeros_like(returns[0])

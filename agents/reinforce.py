@@ -86,6 +86,7 @@ class Reinforce:
         config, schedule, run = self.config, self.schedule, self.setup.run
         log = MetricsLog(run, resume_at=self.decisions if self.resumed else None)
         eval_steps = {round(schedule.total * (i + 1) / config.evals) for i in range(config.evals - 1)}
+        eval_steps -= {schedule.total}  # the end is validated in any case
         if self.step == 0:
             self.save()
         began, first, decided = time.monotonic(), self.step, self.decisions

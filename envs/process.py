@@ -123,9 +123,13 @@ class Process:
         Raises:
             UserError: when there are too few, too many, or one that the data set does not have.
         """
-        chosen = np.array(indices)
+        wrong = UserError(f"need {count} image number(s), got {indices!r}")
+        try:
+            chosen = np.array(indices)
+        except ValueError as error:  # lists of unlike lengths
+            raise wrong from error
         if chosen.shape != (count,) or not np.issubdtype(chosen.dtype, np.integer):
-            raise UserError(f"need {count} image number(s), got {indices!r}")
+            raise wrong
         if chosen.min() < 0 or chosen.max() >= len(self.dataset):
             raise UserError(f"image numbers must be in 0..{len(self.dataset) - 1}, got {indices!r}")
         return chosen.astype(np.int64)

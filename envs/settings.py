@@ -63,7 +63,7 @@ class Settings:
     backbone: str | None = None
     """Name of a backbone to put fresh gates on; None is what the file of ``init`` holds, else ``resnet8``."""
     width: int | None = None
-    """Filters of the backbone's first stage; None is the usual width."""
+    """Filters of the backbone's first stage; None is what the file of ``init`` holds, else the usual width."""
     groups: int | None = None
     """Filter groups a block, each kept or dropped as one; 0 decides every filter by itself. None is what the network
     has, and 4 where gates are fresh."""

@@ -252,6 +252,17 @@ class Backbone(nn.Module):
         return self.head(torch.cat((self.features(images, keeps), *behind), 1))
 
 
+def check_images(images: Tensor, least: int = 0) -> None:
+    """Raise UserError unless ``images`` are a uint8 tensor (B, 3, 32, 32), at least ``least`` of them."""
+    if not isinstance(images, Tensor):
+        raise UserError(f"images must be a torch.Tensor, got {type(images).__name__}: use torch.from_numpy")
+    shape = tuple(images.shape)
+    if images.dtype != torch.uint8 or len(shape) != 4 or shape[0] < least or shape[1:] != (3, IMAGE_SIZE, IMAGE_SIZE):
+        count = f"B >= {least}" if least else "B"
+        right = f"uint8 ({count}, 3, {IMAGE_SIZE}, {IMAGE_SIZE})"
+        raise UserError(f"images must be {right}, got {images.dtype} {shape}")
+
+
 def scale_channels(features: Tensor, scale: Tensor) -> Tensor:
     """Multiply (B, C, H, W) by (B, C), image by image and channel by channel; (B, 1) scales whole images."""
     return features * scale.to(features.dtype)[:, :, None, None]

@@ -20,10 +20,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from lcnet_rl.backbones import IMAGE_SIZE, Backbone, pool
+from lcnet_rl.backbones import Backbone, check_images, pool
 from lcnet_rl.batchnorm import batch_norms, frozen_statistics
 from lcnet_rl.device import no_autocast
-from lcnet_rl.errors import UserError
 from lcnet_rl.gated import Gated
 from lcnet_rl.observation import Decider, Observation
 from lcnet_rl.policies import PolicyName
@@ -76,10 +75,7 @@ class LCNet(Gated):
         Raises:
             UserError: when the images are no tensor of that type and shape, or the number is no price.
         """
-        if not isinstance(images, Tensor):
-            raise UserError(f"images must be a torch.Tensor, got {type(images).__name__}: use torch.from_numpy")
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != (3, IMAGE_SIZE, IMAGE_SIZE):
-            raise UserError(f"images must be uint8 (B, 3, 32, 32), got {images.dtype} {tuple(images.shape)}")
+        check_images(images)
         features = self.backbone.stem(images)
         spent = images.new_full((len(images),), self.costs.stem + self.costs.start, dtype=torch.float64)
         prices = prices_of(self.price if price is None else price, len(images), images.device)

@@ -95,7 +95,7 @@ def plot_latencies(latencies: dict[str, dict[str, Any]], title: str, path: Path)
 
 
 def picture_paths(
-    model: LCNet, dataset: Dataset, policy: Results, whole: Results, name: str, path: Path, count: int = 8
+    model: LCNet, dataset: Dataset, policy: Results, everything: Results, name: str, path: Path, count: int = 8
 ) -> None:
     """What ran for the easiest images (upper row) and the hardest (lower row).
 
@@ -106,13 +106,13 @@ def picture_paths(
         model: the network.
         dataset: N images.
         policy: the greedy policy's results on them.
-        whole: those of the whole network.
+        everything: those of the whole network.
         name: the run's, for the title.
         path: the PNG to write.
         count: images a row; with fewer in the data set, each row has all of them.
     """
     known = dataset.difficulty is not None
-    difficulty = dataset.difficulty if dataset.difficulty is not None else whole.log_prob.abs()
+    difficulty = dataset.difficulty if dataset.difficulty is not None else everything.log_prob.abs()
     order, count = difficulty.argsort(stable=True), min(count, len(dataset))
     pictures, networks = [], len(model.backbone.networks)
     for index in torch.cat((order[:count], order[-count:])).tolist():

@@ -69,6 +69,8 @@ class ModelSpec:
         several = None if prices is None or prices.is_one else prices
         if policy != "lc" and (decides != "layers" or confidence or several):
             raise UserError(f"{policy} decides layers only, without confidence (--no-confidence), at a single price")
+        if policy == "blockdrop" and len(backbone.blocks) < 2:
+            raise UserError("blockdrop is a classifier of blocks, of which there have to be two or more")
         if backbone.second and (decides == "channels" or policy != "lc"):
             raise UserError("L-Net decides about further networks: use --decides both or layers, and no rival's policy")
         return cls(backbone.spec, decides, groups, confidence, several, policy)

@@ -73,14 +73,19 @@ def warn_if_changed(run: Path, train: Dataset) -> None:
         )
 
 
-def warn_if_edited(run: Path, config: Any) -> None:
-    """Say so if a module of the user's own is not what it was when ``run`` began, which goes on with ``config``."""
+def warn_if_edited(run: Path, config: Any, so: str = "this is of the code as it is now") -> None:
+    """Say so if a module of the user's own, once imported, is not what it was when ``run`` began.
+
+    Args:
+        run: the run folder.
+        config: its settings.
+        so: what that means.
+    """
     began = recorded_modules(run)
     for name, text in sources_of(plain(config)).items():
         if began.get(name, digest(text)) != digest(text):
             console.print(
-                f"{name} was changed since {run} began: from here on the run is trained by other code; what it began "
-                f"with is {run / name}.py",
+                f"{name} was changed since {run} began: {so}; what it began with is {run / name}.py",
                 style="yellow",
                 soft_wrap=True,
             )

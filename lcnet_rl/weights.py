@@ -68,8 +68,6 @@ def load_model(path: Path) -> LCNet:
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{path} names no architecture that this version knows ({error})") from error
     _load_state(model, state, str(path))
-    if not are_finite(model):
-        raise UserError(f"{path} holds weights that are no numbers: what trained it diverged, or the file is damaged")
     return model.eval()
 
 
@@ -159,6 +157,8 @@ def _load_state(module: nn.Module, state: dict[str, Tensor], source: str) -> Non
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise UserError(f"{source} does not fit the architecture that it names: {reason}") from error
+    if not are_finite(module):
+        raise UserError(f"{source} holds weights that are no numbers: what trained it diverged, or the file is damaged")
 
 
 def _describe(spec: BackboneSpec) -> str:

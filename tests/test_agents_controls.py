@@ -17,6 +17,7 @@ from lcnet_rl.backbones import create_backbone
 from lcnet_rl.data import Dataset
 from lcnet_rl.evaluate import evaluate, recalibrate
 from lcnet_rl.model import LCNet
+from lcnet_rl.rewards import PriceRange
 
 CPU = torch.device("cpu")
 
@@ -129,8 +130,8 @@ def test_the_commonest_path_is_the_first_static_one_where_it_fits() -> None:
 def fewer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Controls recalibrate on a fiftieth of the images that they usually do."""
 
-    def on_fewer(*arguments: Any, images: int = 4000) -> None:
-        recalibrate(*arguments, images=images // 50)
+    def on_fewer(*arguments: Any, images: int = 4000, **options: Any) -> None:
+        recalibrate(*arguments, images=images // 50, **options)
 
     monkeypatch.setattr(controls, "recalibrate", on_fewer)
 
@@ -161,6 +162,19 @@ def test_controls_run_what_they_say_with_statistics_of_their_own() -> None:
     mixed = evaluate(model, data, shuffled(policy.actions, 3), CPU)
     assert torch.equal(results["shuffled"].log_prob, mixed.log_prob), "with the policy's statistics"
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.usefixtures("fewer")
+def test_controls_see_the_prices_that_the_policy_saw() -> None:
+    prices = PriceRange(0.1, 10)
+    model, data = balance(lively(width=4, prices=prices), noise(40)), some(40, "test")
+    policy = evaluate(model, data, model.greedy(), CPU, prices=prices)
+    splits = some(100, "train"), some(30, "val")
+    results = run_controls(model, data, policy, *splits, CPU, seed=3, candidates=1, prices=prices)
+    mixed = evaluate(model, data, shuffled(policy.actions, 3), CPU, prices=prices)
+    assert torch.equal(results["shuffled"].log_prob, mixed.log_prob)
+    at_one = run_controls(model, data, policy, *splits, CPU, seed=3, candidates=1)
+    assert all(not torch.equal(result.log_prob, at_one[name].log_prob) for name, result in results.items())
 
 
 @pytest.mark.usefixtures("fewer")

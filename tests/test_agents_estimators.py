@@ -124,6 +124,13 @@ def estimates(toy: Toy, reward: Reward, baseline: str, cost_gradient: str, contr
     return torch.stack(rows)
 
 
+def test_a_cost_that_is_no_sum_over_steps_is_not_differentiated_step_by_step(toy: Toy) -> None:
+    arguments = toy.rollout, toy.labels, PRICE, create_reward("quadratic"), "batch-mean"
+    with pytest.raises(ValueError, match="needs cost_gradient='sampled'"):
+        policy_loss(*arguments, "exact")
+    assert policy_loss(*arguments, "sampled").isfinite()
+
+
 COMBINATIONS = [
     (reward, baseline, cost_gradient, control_variate)
     for reward in (

@@ -60,6 +60,13 @@ def small_agent(config: ReinforceConfig, run: Path) -> Reinforce:
     return Reinforce(small_model(), config, TrainingSetup(noise(16, "train"), noise(8, "val"), run, 0, CPU))
 
 
+def test_the_end_is_validated_once_though_validations_outnumber_the_steps(tmp_path: Path) -> None:
+    at: list[float] = []
+    agent = small_agent(ReinforceConfig(epochs=3, batch_size=16, evals=8), tmp_path)
+    agent.train(lambda share, _: at.append(share))
+    assert at == [1 / 3, 2 / 3, 1.0]
+
+
 def test_reinforce_moves_its_policy_as_fast_as_the_schedule_says(tmp_path: Path) -> None:
     config = ReinforceConfig(epochs=10, batch_size=16, target=0.5, warmup=0.0, polish=0.2, ramp=0.5)
     agent = small_agent(config, tmp_path)

@@ -77,6 +77,7 @@ def test_compare_shows_what_differs_and_tests_over_seeds(capsys: pytest.CaptureF
     assert "+4.00 points" in output
     p = welch([0.92, 0.91, 0.93], [0.88, 0.87, 0.89])
     assert f"{p:.3g}" in output
+    assert "p-values are not corrected for 2 comparisons." in output, "of accuracy, and of MACs"
     assert "C: one seed, so nothing can be said about significance" in output
 
 

@@ -121,6 +121,15 @@ def test_networks_that_treat_all_images_alike_are_shown_beside_and_on_no_frontie
     assert len(figures["settings"]) == 3
 
 
+def test_a_network_that_policies_started_from_is_no_second_dense_one_beside_its_seeds(
+    runs: list[str], tmp_path: Path
+) -> None:
+    dense = [dense_run(tmp_path / f"dense-{seed}", 0.93 - seed / 100, 1.0, seed=seed) for seed in range(2)]
+    assert main(["frontier", *runs, *map(str, dense), "--out", str(tmp_path / "out")]) == 0
+    figures = json.loads((tmp_path / "out" / "frontier-test.json").read_text())
+    assert list(figures["dense"]) == [str(dense[0])]
+
+
 def test_seeds_of_a_pruned_network_are_one_point(
     capsys: pytest.CaptureFixture[str], runs: list[str], tmp_path: Path
 ) -> None:

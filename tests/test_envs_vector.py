@@ -178,7 +178,7 @@ def test_what_is_no_mask_of_all_images_is_refused(mask: Any) -> None:
         make_vec().reset(options={"reset_mask": mask})
 
 
-@pytest.mark.parametrize("indices", [[0, 1], [0, 1, 2, 12], [[0, 1, 2, 3]]])
+@pytest.mark.parametrize("indices", [[0, 1], [0, 1, 2, 12], [[0, 1, 2, 3]], [[0], [1, 2], 3, 4]])
 def test_wrong_image_numbers_are_refused(indices: list) -> None:
     with pytest.raises(UserError, match="image number"):
         make_vec().reset(options={"indices": indices})

@@ -97,12 +97,18 @@ def test_a_network_of_ones_own_is_trained_and_used_by_every_command(own: Path, i
     short = ["--epochs", "2", "--batch-size", "8", "--groups", "2", "--run", "agent"]
     assert main(["train", *network, "--init", "dense", *short]) == 0
     command = [sys.executable, "-m", "lcnet_rl", "evaluate", "agent", "--split", "val"]
-    subprocess.run(command, check=True, cwd=own, capture_output=True)
+    told = subprocess.run(command, check=True, cwd=own, capture_output=True, text=True).stdout
+    assert "was changed since" not in told
     figures = json.loads((own / "agent" / "evaluation-val.json").read_text())
     assert figures["backbone"] == "own_networks:short"
     assert main(["export", "agent"]) == 0
     assert load_model(own / "agent" / MODEL).backbone.spec.name == "own_networks:short"
     assert (own / "agent" / "model.onnx").is_file()
+    (own / "own_networks.py").write_text(OWN + "# edited\n")
+    for run in ("agent", "dense"):
+        command[command.index("evaluate") + 1] = run
+        told = subprocess.run(command, check=True, cwd=own, capture_output=True, text=True).stdout
+        assert f"own_networks was changed since {run} began: this is of the code as it is now" in told
 
 
 @pytest.mark.parametrize(

@@ -22,12 +22,13 @@ from agents.reinforce import Reinforce
 from agents.rivals.blockdrop import BlockDrop, BlockDropConfig
 from agents.rivals.convnet_aig import ConvNetAIG, ConvNetAIGConfig
 from agents.rivals.skipnet import SkipNet, SkipNetConfig
-from lcnet_rl.backbones import create_backbone
+from lcnet_rl.backbones import Backbone, BackboneSpec, create_backbone
 from lcnet_rl.commands import main
 from lcnet_rl.commands.train_settings import parse
 from lcnet_rl.engine import Engine
 from lcnet_rl.errors import UserError
 from lcnet_rl.evaluate import replay
+from lcnet_rl.families import Family
 from lcnet_rl.interrupt import Interrupted
 from lcnet_rl.model import LCNet
 from lcnet_rl.policies import LAYER_POLICIES, OneShot, PolicyName
@@ -357,3 +358,9 @@ def test_a_target_below_what_rollouts_have_to_spend_is_out_of_reach(
 
 def test_every_rival_has_a_policy() -> None:
     assert LAYER_POLICIES.keys() == AGENTS.keys()
+
+
+def test_blockdrops_classifier_of_blocks_needs_two() -> None:
+    spec = BackboneSpec("drawn", 10, 8)
+    with pytest.raises(UserError, match="blockdrop is a classifier of blocks"):
+        LCNet(Backbone(spec, Family((1,), True, 8)), "layers", 0, confidence=False, policy="blockdrop")

@@ -304,6 +304,9 @@ def test_a_model_file_whose_weights_are_no_numbers_is_refused(tmp_path: Path, va
     write_model(model, tmp_path / "model.safetensors", asdict(model.spec))
     with pytest.raises(UserError, match="weights that are no numbers"):
         load_model(tmp_path)
+    save_backbone(model.backbone, tmp_path / "backbone.safetensors")
+    with pytest.raises(UserError, match="weights that are no numbers"):
+        load_backbone(str(tmp_path), classes=4)
 
 
 def test_a_folder_without_its_best_model_is_told_which_it_has(tmp_path: Path) -> None:

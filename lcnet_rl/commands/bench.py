@@ -23,6 +23,7 @@ from lcnet_rl.plots import plot_latencies
 from lcnet_rl.progress import console
 from lcnet_rl.provenance import command_line
 from lcnet_rl.runs import data_root, read_config
+from lcnet_rl.unchanged import warn_if_edited
 from lcnet_rl.weights import load_backbone, load_model
 
 OVERHEADS = {"env": bench_env, "train": bench_train}
@@ -133,6 +134,7 @@ def bench_run(config: Bench, run: Path, device: torch.device) -> None:
     path = config.json or run / "bench.json"
     check_target("--json", path)
     settings, model = read_config(run), load_model(run)
+    warn_if_edited(run, settings)
     dataset = load_dataset(settings["dataset"], "val", data_root(config.data_root, settings)).sample(IMAGES)
     precisions = config.precisions or ("fp32", *(("bf16",) if has_fast_bf16(device) else ()))
     dtypes = [DTYPES[name] for name in precisions]

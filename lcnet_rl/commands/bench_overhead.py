@@ -57,7 +57,8 @@ def network(config: Overhead) -> LCNet:
     """
     backbone = create_backbone(config.backbone, 10, config.width)
     if any(block.filters % DEFAULT_GROUPS for block in backbone.own_blocks):
-        raise UserError(f"--width {config.width}: give a multiple of {DEFAULT_GROUPS}, the groups that filters are in")
+        width = backbone.spec.width
+        raise UserError(f"width {width}: give a --width that {DEFAULT_GROUPS} divides, the groups that filters are in")
     return LCNet(backbone)
 
 

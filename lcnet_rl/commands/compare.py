@@ -287,8 +287,7 @@ def print_significance(groups: Sequence[Group]) -> None:
             rows.append(cells)
         columns = ["pair", "seeds", "accuracy", "p", "MMACs/image", "p"]
         print_table("significance over seeds: Welch's t-test, two-sided", columns, rows)
-        if len(tested) > 1:
-            console.print(f"p-values are not corrected for {len(tested)} comparisons.", highlight=False)
+        console.print(f"p-values are not corrected for {2 * len(tested)} comparisons.", highlight=False)
     single = [name for name, group in zip(names, groups, strict=True) if len(group.records) == 1]
     if single:
         console.print(

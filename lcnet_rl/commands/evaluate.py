@@ -30,7 +30,7 @@ from lcnet_rl.rewards import create_reward, price_range
 from lcnet_rl.runs import START, WEIGHTS, data_root, has_agent, of_agent, read_config
 from lcnet_rl.seeds import check_seed
 from lcnet_rl.tradeoff import trade_off
-from lcnet_rl.unchanged import check_classes, warn_if_changed
+from lcnet_rl.unchanged import check_classes, warn_if_changed, warn_if_edited
 from lcnet_rl.weights import load_backbone, load_model
 from lcnet_rl.whole import whole
 
@@ -80,6 +80,7 @@ def run(config: Evaluate) -> None:
     warn_if_changed(config.run, train)
     dataset = load_dataset(settings["dataset"], "test", root) if config.split == "test" else val
     summary = evaluate_run(config, model, train, val, dataset)
+    warn_if_edited(config.run, settings)
     print_summary(summary)
     for name in ("tradeoff", "paths"):
         console.print(f"picture: {picture_of(config, name)}", soft_wrap=True)
@@ -95,6 +96,7 @@ def evaluate_dense(config: Evaluate, settings: dict[str, Any]) -> None:
     if config.split == "val":
         warn_if_changed(config.run, dataset)
     backbone = load_backbone(str(config.run), classes=len(dataset.classes))
+    warn_if_edited(config.run, settings)
     device = resolve_device(config.device)
     with Progress("images", len(dataset)) as bar:
         predictions = dense_predictions(backbone.to(device), dataset, device, each=bar.advance)

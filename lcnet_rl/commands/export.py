@@ -22,7 +22,7 @@ from lcnet_rl.files import check_target, replacing
 from lcnet_rl.model import LCNet
 from lcnet_rl.progress import Progress, console
 from lcnet_rl.runs import WEIGHTS, classes_of, data_root, has_agent, read_config
-from lcnet_rl.unchanged import check_classes, warn_if_changed
+from lcnet_rl.unchanged import check_classes, warn_if_changed, warn_if_edited
 from lcnet_rl.weights import load_model
 
 
@@ -62,6 +62,7 @@ def run(config: Export) -> None:
         model: LCNet | Backbone = load_model(config.run / WEIGHTS[config.which])
     else:
         model = load_dense(config, "out", "check", "data_root")
+    warn_if_edited(config.run, settings)
     layout, path = choose(config.layout), config.out or config.run / called(config)
     check_target("--out", path)
     root = data_root(config.data_root, settings)

@@ -27,7 +27,7 @@ from lcnet_rl.model import LCNet
 from lcnet_rl.progress import console
 from lcnet_rl.rewards import price_range
 from lcnet_rl.runs import WEIGHTS, classes_of, has_agent, of_agent, read_config
-from lcnet_rl.unchanged import check_classes
+from lcnet_rl.unchanged import check_classes, warn_if_edited
 from lcnet_rl.weights import load_model
 from lcnet_rl.whole import was_pruned, whole
 
@@ -90,6 +90,7 @@ def run(config: Predict) -> None:
         network: LCNet | Backbone = load_policy(config, settings)
     else:
         network = load_dense(config, "images", "device", "data_root", "json")
+    warn_if_edited(config.run, settings)
     backbone = network.backbone if isinstance(network, LCNet) else network
     classes = classes_of(config.run, settings, config.data_root)
     check_classes(config.run, backbone.spec.classes, settings["dataset"], classes)

@@ -21,7 +21,7 @@ from lcnet_rl.runs import METRICS, START, TEACHER, check_free, create_run
 from lcnet_rl.seeds import check_seed
 from lcnet_rl.starting import for_classes
 from lcnet_rl.training_setup import TrainingSetup
-from lcnet_rl.unchanged import check_same_data, warn_if_changed
+from lcnet_rl.unchanged import check_same_data, warn_if_changed, warn_if_edited
 from lcnet_rl.weights import load_backbone, save_backbone
 
 __all__ = ["parse", "run"]
@@ -61,6 +61,7 @@ def run_on(config: Pretrain, device: torch.device) -> None:
             return
         backbone = load_backbone(str(folder / START), classes=classes)
         teacher = load_backbone(str(folder / TEACHER), classes=classes) if config.teacher else None
+        by_main(warn_if_edited)(folder, config, "from here on the run is trained by other code")
     else:
         backbone = starting_backbone(config, classes)
         teacher = load_backbone(config.teacher, classes=classes) if config.teacher else None

@@ -23,7 +23,7 @@ class Pretrain:
     backbone: str = "resnet20"
     """resnet8/14/20/32/44/56/110, resnet18, resnet16-late, resnet14-wide, resnet11-pool, or your own, MODULE:FAMILY."""
     width: int | None = None
-    """Filters of the stem; the usual width when not given."""
+    """Filters of the stem; by default those of the network that --init names, else the usual width."""
     init: str | None = None
     """Start from these weights: a file, a pretrain run, or 'akamaster'. Of a network of another number of classes, the
     head starts fresh."""

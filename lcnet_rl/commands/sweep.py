@@ -16,7 +16,15 @@ from optuna.trial import TrialState
 from lcnet_rl.backbones import Backbone
 from lcnet_rl.commands.building import check, starting_backbone
 from lcnet_rl.commands.run_defaults import with_defaults
-from lcnet_rl.commands.sweep_settings import Sweep, parse, price_of, settings_of, starting_settings, storage_of
+from lcnet_rl.commands.sweep_settings import (
+    Sweep,
+    fixed_values,
+    parse,
+    price_of,
+    settings_of,
+    starting_settings,
+    storage_of,
+)
 from lcnet_rl.commands.sweep_trial import run_trial
 from lcnet_rl.commands.train_settings import ALGOS, AnyTrain, refuse_price
 from lcnet_rl.comparison.show import show
@@ -75,7 +83,7 @@ def prepare(config: Sweep) -> Worker:
             "--price is of --objective reward; for the price that trials train with give "
             f"--fixed price={config.price:g}, or search over it"
         )
-    base = starting_settings(config)
+    base, fixed = starting_settings(config), fixed_values(config)
     algo = base.get(SELECTOR, "reinforce")
     if algo not in ALGOS:
         raise unknown_name("algo", str(algo), ALGOS)
@@ -89,7 +97,7 @@ def prepare(config: Sweep) -> Worker:
 
     def try_settings(values: dict[str, Any]) -> None:
         settings = build(values)
-        if "agent.price" in values:
+        if "agent.price" in (values if "agent.reward" in values else {*values, *fixed}):
             refuse_price(settings.agent.reward, "price")
         second = settings.second, settings.second_weight, settings.second_mirrored
         network = settings.dataset, settings.backbone, settings.width, settings.init, *second

@@ -115,9 +115,19 @@ def starting_settings(config: Sweep) -> dict[str, Any]:
     """What every trial starts from: nested values of --train and --fixed.
 
     Raises:
-        UserError: for a setting that no algorithm has.
+        UserError: for what ``fixed_values`` refuses.
     """
     base = read_preset(config.train) if config.train else {}
+    fixed = fixed_values(config)
+    return nested(fixed, without_width(base, fixed.get("backbone")))
+
+
+def fixed_values(config: Sweep) -> dict[str, Any]:
+    """The values of --fixed, by the settings' dotted names.
+
+    Raises:
+        UserError: for a setting that no algorithm has, or that a study cannot fix.
+    """
     types = {name: hint for kind in ALGOS.values() for name, hint in setting_types(kind).items()}
     fixed = {}
     for entry in config.fixed:
@@ -128,7 +138,7 @@ def starting_settings(config: Sweep) -> dict[str, Any]:
         if name in NOT_FIXED:
             raise UserError(f"fixed {entry!r}: {NOT_FIXED[name]}")
         fixed[name] = scalar(value, types[name])
-    return nested(fixed, without_width(base, fixed.get("backbone")))
+    return fixed
 
 
 def settings_of(base: dict[str, Any], values: dict[str, Any], space: Space) -> AnyTrain:

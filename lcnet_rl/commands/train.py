@@ -45,7 +45,7 @@ def run_on(config: AnyTrain, device: torch.device) -> None:
     if world_size() > 1 and backbone.second:
         raise UserError("a network behind another one trains in one process: start it without torchrun")
     if folder is not None:
-        by_main(warn_if_edited)(folder, config)
+        by_main(warn_if_edited)(folder, config, "from here on the run is trained by other code")
         teacher = load_backbone(str(folder / TEACHER), classes=classes) if config.teacher else backbone
         train_agent(config, backbone, TrainingSetup(train, val, folder, config.seed, device, teacher))
     else:

@@ -40,7 +40,7 @@ class Train:
     backbone: str = "resnet20"
     """resnet8/14/20/32/44/56/110, resnet18, resnet16-late, resnet14-wide, resnet11-pool, or your own, MODULE:FAMILY."""
     width: int | None = None
-    """Filters of the stem; the usual width when not given."""
+    """Filters of the stem; by default those of the network that --init names, else the usual width."""
     init: str = "auto"
     """Starting weights: a file, a pretrain run, akamaster, scratch, or auto (what comes with the project: for cifar10
     resnet20, resnet56, resnet16-late, resnet14-wide, resnet11-pool, and resnet18 of width 32; for shapes resnet14 of

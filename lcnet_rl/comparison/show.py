@@ -99,14 +99,13 @@ def given_by_kind(of: Standing) -> tuple[dict[str, Point], dict[str, Point]]:
 def content(of: Standing) -> dict[str, Any]:
     """The figures, for JSON."""
     dense, pruned = given_by_kind(of)
-    starts = {name: point for name, point in of.dense.items() if point not in of.given.values()}
     return {
         "dataset": of.dataset,
         "split": of.split,
         "settings": [_figures(group, index in of.front) for index, group in enumerate(of.groups)],
         "hypervolume": of.volume,
         "hypervolume_reference": {"accuracy": 0.0, "macs": of.most},
-        "dense": _named({**starts, **dense}),
+        "dense": _named({**of.dense, **dense}),
         "static": _named(pruned),
         "published": [vars(result) for result in of.published],
         "command": command_line(),

@@ -35,9 +35,10 @@ class Standing:
     most_named: str
     """What these are, in words."""
     dense: dict[str, Point]
-    """Networks that the policies started from, by a name that says what they are: MACs and accuracy in [0, 1]."""
+    """Networks that the policies started from, by a name that says what they are: MACs and accuracy in [0, 1]. Not
+    those that are among ``fixed``."""
     beside: dict[str, Point]
-    """Those of them that are shown, as far as they are not among ``fixed``."""
+    """Those of them that are shown."""
     fixed: Sequence[Group]
     """Networks that treat all images alike, given to hold the policies against, one a setting."""
     published: Sequence[Published]
@@ -84,7 +85,8 @@ def standing(
     if reference == "published" and not published:
         raise UserError(f"there are published results for cifar10 only, not for {dataset}")
     groups, alike = grouped(records, filled), grouped(fixed, filled)
-    dense, given = dense_backbones(records), [(network.macs, network.accuracy) for network in fixed]
+    given = [(network.macs, network.accuracy) for network in fixed]
+    dense = {name: at for name, at in dense_backbones(records).items() if at not in given}
     dearest = max(records, key=lambda record: float(record.summary["dense_macs"]))
     return Standing(
         dataset=dataset,
@@ -96,7 +98,7 @@ def standing(
         most=float(dearest.summary["dense_macs"]) if mmacs is None else 1e6 * mmacs,
         most_named=nothing_skipped(dearest) if mmacs is None else "as asked for",
         dense=dense,
-        beside={name: at for name, at in dense.items() if reference in ("all", "dense") and at not in given},
+        beside=dense if reference in ("all", "dense") else {},
         fixed=alike,
         published=published,
     )

@@ -38,7 +38,7 @@ def gate_input(graph: Graph, model: LCNet, block: int, pooled: str, above: str, 
     return graph.op("Concat", pooled, graph.op("ReduceMax", p, axes), entropy, above, price, axis=1)
 
 
-def above(graph: Graph, decisions: Decisions, block: int, row: str, before: str) -> str:
+def spent_above(graph: Graph, decisions: Decisions, block: int, row: str, before: str) -> str:
     """The share of dense MACs that decisions added, (1, 1), after a block's ``row`` (1, action_size) of them."""
     shares = kept_costs(decisions, block) / decisions.costs.dense
     return graph.op("Gemm", row, graph.constant(shares.float()), before)

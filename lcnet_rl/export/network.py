@@ -187,7 +187,7 @@ def write_network(
     types: list[Type] = [(FLOAT, [1, size]) for size in (network.channels, model.action_size)]
     seen, row = graph.branch(graph.op("Greater", keep, cut), run, leave, types)
     pooled = graph.op("Concat", place.pooled, seen, axis=1)
-    return Place(place.x, pooled, gates.above(graph, model.decisions, t, row, place.above)), row
+    return Place(place.x, pooled, gates.spent_above(graph, model.decisions, t, row, place.above)), row
 
 
 def write_stem(graph: Graph, layout: Layout, stem: Stem, pixels: str = "image") -> str:

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, NotImplemented
 from torch import Tensor
 
-from lcnet_rl.backbones import Backbone
+from lcnet_rl.backbones import Backbone, check_images
 from lcnet_rl.errors import UserError
 from lcnet_rl.export.layout import BLOCKED_DOMAIN, Blocked, Layout, Standard
 from lcnet_rl.export.network import FORMAT
@@ -104,10 +104,7 @@ class OnnxNetwork:
             UserError: for images that are no tensor of that type and shape, a threshold outside (0, 1), what is no
                 price, or either for a network that decides nothing.
         """
-        if not isinstance(images, Tensor):
-            raise UserError(f"images must be a torch.Tensor, got {type(images).__name__}: use torch.from_numpy")
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != (3, 32, 32) or not len(images):
-            raise UserError(f"images must be uint8 (B >= 1, 3, 32, 32), got {images.dtype} {tuple(images.shape)}")
+        check_images(images, least=1)
         if not self.decides and (threshold, price) != (None, None):
             raise UserError("this file's network decides nothing: leave threshold and price out")
         if threshold is not None and not 0 < threshold < 1:

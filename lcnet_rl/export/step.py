@@ -67,7 +67,7 @@ class Step:
         if self.leads_on:
             x = write_exit(graph, self.layout, self.block.exit, x)
             pooled = [self.layout.pool(graph, x)]
-        return Place(x, pooled[0], gates.above(graph, model.decisions, self.t, row, place.above)), row
+        return Place(x, pooled[0], gates.spent_above(graph, model.decisions, self.t, row, place.above)), row
 
     @property
     def leads_on(self) -> bool:

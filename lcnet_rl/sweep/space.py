@@ -92,8 +92,13 @@ class Space:
         """Every value of every dimension, for a grid search.
 
         Raises:
-            UserError: for a range without steps, which has no grid.
+            UserError: for a range without steps, which has no grid, and for a setting that some of the algorithms
+                searched over lack: their points would be the same trial again and again.
         """
+        algos = ends_of(self.dimensions[SELECTOR]) if SELECTOR in self.dimensions else [self.algo]
+        for name in self.dimensions:
+            if lacking := [algo for algo in algos if not self._applies(name, {SELECTOR: algo})]:
+                raise UserError(f"space {name}: {lacking[0]} has no such setting, so a grid would repeat its trials")
         return {name: _grid_of(name, distribution) for name, distribution in self.dimensions.items()}
 
     @property
