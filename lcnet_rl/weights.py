@@ -128,6 +128,15 @@ def load_backbone(init: str, name: str | None = None, classes: int | None = 10, 
     return backbone
 
 
+def read_spec(path: Path) -> BackboneSpec:
+    """What network the weights of a dense one, a safetensors file, are of.
+
+    Raises:
+        UserError: when the file is missing or damaged, or names no network.
+    """
+    return _read(path)[1]
+
+
 def are_finite(module: nn.Module) -> bool:
     """Whether all parameters and buffers of ``module`` are finite numbers."""
     return all(bool(value.isfinite().all()) for value in module.state_dict().values())

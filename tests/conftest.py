@@ -12,6 +12,9 @@ from hypothesis import settings
 from image_folders import dark_and_bright
 from run_folders import write
 
+from lcnet_rl.backbones import create_backbone
+from lcnet_rl.weights import BACKBONE, save_backbone
+
 # A loaded machine is slow: how long an example takes says nothing about the code.
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
@@ -45,6 +48,6 @@ def reference(tmp_path: Path) -> Path:
     write(root / "first", "lcnet-rl pretrain --run runs/reference/first")
     write(root / "second", "lcnet-rl pretrain --preset p.yaml --run=x", init="runs/reference/first")
     start = "runs/reference/second/backbone.safetensors"
-    (root / "second" / "backbone.safetensors").touch()
+    save_backbone(create_backbone("resnet8"), root / "second" / BACKBONE)
     write(root / "agent", f"lcnet-rl train --init {start} --seed 3", init=start, seed=3, agent={"price": 0.5})
     return root

@@ -14,10 +14,12 @@ from evaluated import dense_run, make_run, summary, three_settings
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lcnet_rl.backbones import create_backbone
 from lcnet_rl.commands import main
 from lcnet_rl.comparison.frontier import hypervolume, pareto
 from lcnet_rl.comparison.published import CIFAR10
 from lcnet_rl.pretrained import REFERENCE
+from lcnet_rl.weights import BACKBONE, save_backbone
 
 SOME_POINTS = st.lists(st.tuples(st.integers(0, 6).map(float), st.integers(0, 6).map(lambda n: n / 6)), max_size=12)
 
@@ -119,6 +121,13 @@ def test_networks_that_treat_all_images_alike_are_shown_beside_and_on_no_frontie
     assert figures["static"] == {str(pruned): {"macs": 5_000_000, "accuracy": 0.88}}
     assert figures["dense"] == {str(dense): {"macs": 10_000_000, "accuracy": 0.93}}
     assert len(figures["settings"]) == 3
+
+
+def test_a_network_with_fewer_filters_is_a_pruned_one_wherever_that_was_done(runs: list[str], tmp_path: Path) -> None:
+    tuned = dense_run(tmp_path / "tuned", 0.88, 0.5)
+    save_backbone(create_backbone("resnet8", filters=(4, 4, 4)), tuned / BACKBONE)
+    assert main(["frontier", *runs, str(tuned), "--out", str(tmp_path / "out")]) == 0
+    assert list(json.loads((tmp_path / "out" / "frontier-test.json").read_text())["static"]) == [str(tuned)]
 
 
 def test_a_network_that_policies_started_from_is_no_second_dense_one_beside_its_seeds(

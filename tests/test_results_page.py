@@ -11,6 +11,7 @@ import pytest
 import yaml
 from run_folders import evaluated, summary, timed, write
 
+from lcnet_rl.backbones import create_backbone
 from lcnet_rl.commands import reproduce
 from lcnet_rl.comparison.records import Group, grouped
 from lcnet_rl.errors import UserError
@@ -18,6 +19,7 @@ from lcnet_rl.files import plain
 from lcnet_rl.pretrained import REFERENCE
 from lcnet_rl.results.page import page
 from lcnet_rl.results.rows import TIMES, Row, agent_records, agent_rows, dense_records, epochs, row_of, timings
+from lcnet_rl.weights import BACKBONE, save_backbone
 
 
 def dense(*runs: Path) -> list[Group]:
@@ -57,6 +59,8 @@ def test_pruned_backbones_are_static_rows_with_a_table_of_their_own(reference: P
 def test_what_starts_from_a_pruned_network_counts_its_epochs_too(reference: Path) -> None:
     thin = write(reference / "thin", "lcnet-rl pretrain --prune 0.5", init="runs/reference/first", prune=0.5)
     again = write(reference / "again", "lcnet-rl pretrain --init", init="runs/reference/thin")
+    for run in (thin, again):
+        save_backbone(create_backbone("resnet8", filters=(4, 4, 4)), run / BACKBONE)
     agent = write(reference / "skips", "lcnet-rl train", init="runs/reference/again", agent={"epochs": 3})
     learnt_on = write(reference / "on", "lcnet-rl train --init", init="runs/reference/skips", agent={"epochs": 4})
     elsewhere = write(reference / "other", "lcnet-rl train", init="mine/thin", agent={"epochs": 3})

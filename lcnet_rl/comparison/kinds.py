@@ -9,6 +9,8 @@ from lcnet_rl.comparison.records import Group
 from lcnet_rl.policies import LAYER_POLICIES
 from lcnet_rl.pretrained import pretrained
 from lcnet_rl.runs import CONFIG, has_agent, read_config
+from lcnet_rl.weights import BACKBONE, read_spec
+from lcnet_rl.whole import was_pruned
 
 
 def is_dense(run: Path) -> bool:
@@ -22,10 +24,15 @@ def is_rival(run: Path) -> bool:
 
 
 def is_pruned(run: Path) -> bool:
-    """Whether a run folder is of ``pretrain``, with a network that was pruned, here or in the run it goes on from."""
-    source = origin(run)
-    pruned_before = source is not None and is_pruned(source)
-    return is_dense(run) and (pruned_before or read_config(run).get("prune") is not None)
+    """Whether a run folder is of ``pretrain``, with a network that was pruned, then or before.
+
+    Its weights tell; where they are gone, the run's settings.
+    """
+    if not is_dense(run):
+        return False
+    if (run / BACKBONE).is_file():
+        return was_pruned(read_spec(run / BACKBONE))
+    return read_config(run).get("prune") is not None
 
 
 def origin(run: Path, option: str = "init") -> Path | None:
