@@ -16,6 +16,7 @@ PRETRAINED = {
     ("cifar10", "resnet20", 16): "resnet20",
     ("cifar10", "resnet56", 16): "resnet56",
     ("cifar10", "resnet18", 32): "resnet18-32",
+    ("cifar10", "resnet18", 64): "resnet18",
     ("cifar10", "resnet16-late", 16): "resnet16-late-16",
     ("cifar10", "resnet16-late", 24): "resnet16-late",
     ("cifar10", "resnet14-wide", 64): "resnet14-wide",

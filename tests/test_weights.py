@@ -281,7 +281,8 @@ def test_networks_that_come_with_the_project_are_what_they_are_listed_as(dataset
 def test_without_a_width_the_usual_one_is_meant() -> None:
     assert pretrained("cifar10", "resnet20", None) == pretrained("cifar10", "resnet20", 16)
     assert pretrained("cifar10", "resnet16-late", None) == pretrained("cifar10", "resnet16-late", 24)
-    assert pretrained("cifar10", "resnet18", None) is None, "the usual width is 64"
+    assert pretrained("cifar10", "resnet18", None) == pretrained("cifar10", "resnet18", 64)
+    assert pretrained("cifar10", "resnet44", None) is None
     assert pretrained("cifar10", "resnet21", None) is None
 
 

@@ -43,8 +43,8 @@ class Train:
     """Filters of the stem; by default those of the network that --init names, else the usual width."""
     init: str = "auto"
     """Starting weights: a file, a pretrain run, akamaster, scratch, or auto (what comes with the project: for cifar10
-    resnet20, resnet56, resnet16-late, resnet14-wide, resnet11-pool, and resnet18 of width 32; for shapes resnet14 of
-    width 8).
+    resnet20, resnet56, resnet18, resnet16-late, resnet14-wide, resnet11-pool, some of other widths too; for shapes
+    resnet14 of width 8).
     Or a run of train, whose agent then goes on learning, with the settings of this one; with --second, a price or a
     target is of the MACs of all networks, and only the new gate starts from --keep-bias."""
     second: str | None = None
