@@ -13,6 +13,7 @@ from run_folders import evaluated, summary, timed, write
 
 from lcnet_rl.backbones import create_backbone
 from lcnet_rl.commands import reproduce
+from lcnet_rl.comparison.kinds import origin
 from lcnet_rl.comparison.records import Group, grouped
 from lcnet_rl.errors import UserError
 from lcnet_rl.files import plain
@@ -70,6 +71,13 @@ def test_what_starts_from_a_pruned_network_counts_its_epochs_too(reference: Path
     held_out = write(reference / "held", "lcnet-rl train", dataset="held-out:cifar10", agent={"epochs": 3})
     assert epochs(held_out) is None, "over a few images"
     assert [(row.kind, row.epochs) for row in map(row_of, dense(evaluated(again)))] == [("static", 10)]
+
+
+def test_a_run_stands_for_what_it_ended_with_and_not_for_what_it_began_with(reference: Path) -> None:
+    second = "runs/reference/second"
+    inits = second, f"{second}/backbone.safetensors", f"{second}/start.safetensors"
+    runs = [write(reference / f"of{i}", "lcnet-rl train", init=init) for i, init in enumerate(inits)]
+    assert [origin(run) for run in runs] == [reference / "second", reference / "second", None]
 
 
 def test_seeds_are_taken_together(reference: Path) -> None:

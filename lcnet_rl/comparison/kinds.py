@@ -8,7 +8,7 @@ from pathlib import Path
 from lcnet_rl.comparison.records import Group
 from lcnet_rl.policies import LAYER_POLICIES
 from lcnet_rl.pretrained import pretrained
-from lcnet_rl.runs import CONFIG, has_agent, read_config
+from lcnet_rl.runs import CONFIG, MODEL, has_agent, read_config
 from lcnet_rl.weights import BACKBONE, read_spec
 from lcnet_rl.whole import was_pruned
 
@@ -36,13 +36,16 @@ def is_pruned(run: Path) -> bool:
 
 
 def origin(run: Path, option: str = "init") -> Path | None:
-    """The run folder beside this one that its ``option``, one of ``ORIGINS``, names; None where there is no such."""
+    """The run folder beside this one that its ``option``, one of ``ORIGINS``, names, or what that ended with.
+
+    None where there is no such: another file of a run folder, such as ``start.safetensors``, does not stand for it.
+    """
     settings = read_config(run)
     named = settings.get(option)
     if named == "auto":
         named = pretrained(settings["dataset"], settings["backbone"], settings["width"])
     path = Path(named or "")
-    path = path.parent if path.suffix == ".safetensors" else path  # a file of weights in a run folder
+    path = path.parent if path.name in (MODEL, BACKBONE) else path
     source = run.parent / path.name
     beside = path.parent.name == run.resolve().parent.name and path.name != run.name
     return source if beside and (source / CONFIG).is_file() else None
