@@ -129,7 +129,7 @@ class LayerSkipEnv(SkipEnv):
     | `pooled`     | `(C,)`     | [0, max]    | global average of the block's input, zeros beyond its channels        |
     | `confidence` | `(2,)`     | [0, 1]      | largest probability and normalised entropy of a probe on `pooled`      |
     | `block`      | `(depth,)` | {0, 1}      | one-hot: the block to be decided                                      |
-    | `spent`      | `(1,)`     | [0, 1.x]    | share of MACs spent so far; gates are billed, so it can pass 1        |
+    | `spent`      | `(1,)`     | [0, >1]     | share of MACs spent so far; gates are billed, so it can pass 1        |
     | `price`      | `(1,)`     | [0, max]    | reward lost by spending the dense MACs once                           |
 
     After the last block `pooled` and `block` are zero, `confidence` is the head's, and `spent` is the whole bill.
@@ -138,7 +138,7 @@ class LayerSkipEnv(SkipEnv):
     ## Rewards
     `linear`: every step pays `-price` times the share of MACs it spent, the first step the stem's too and the last step
     the head's; a right prediction earns 1 with the last step. `confidence` earns the log-probability of the label
-    instead of 1 or 0. `quadratic` pays nothing before the last step, then `1 - price * share^2`, or `-penalty` for a
+    (at least -5) instead of 1 or 0. `quadratic` pays nothing before the last step, then `1 - price * share^2`, or `-penalty` for a
     wrong prediction. `potential` and `confidence-gain` also pay, each step, for the rise of what a probe says of the
     label, and take the last such probability back in the end. All shapes, with their formulas, are in
     `lcnet_rl/rewards/shapes.py`.
@@ -210,8 +210,8 @@ class ChannelSkipEnv(SkipEnv):
     """Classify an image, deciding in each residual block which groups of its filters to run.
 
     ## Description
-    As in `LayerSkipEnv`, but every block runs, with the filters of its first convolution that the agent keeps. A
-    dropped filter saves its share of both convolutions. Dropping all filters skips the block.
+    As in `LayerSkipEnv`, but without a bit for the block: it runs with the filters of its first convolution that the
+    agent keeps, and is skipped where there are none. A dropped filter saves its share of both convolutions.
 
     ## Action Space
     `MultiBinary(groups)`: bit `g` keeps filter group `g`. With `groups=0` there is a bit a filter of the widest block,
@@ -223,7 +223,7 @@ class ChannelSkipEnv(SkipEnv):
     | `pooled`     | `(C,)`     | [0, max]    | global average of the block's input, zeros beyond its channels        |
     | `confidence` | `(2,)`     | [0, 1]      | largest probability and normalised entropy of a probe on `pooled`      |
     | `block`      | `(depth,)` | {0, 1}      | one-hot: the block to be decided                                      |
-    | `spent`      | `(1,)`     | [0, 1.x]    | share of MACs spent so far; gates are billed, so it can pass 1        |
+    | `spent`      | `(1,)`     | [0, >1]     | share of MACs spent so far; gates are billed, so it can pass 1        |
     | `price`      | `(1,)`     | [0, max]    | reward lost by spending the dense MACs once                           |
 
     ## Rewards
@@ -265,7 +265,7 @@ class LayerChannelSkipEnv(SkipEnv):
     | `pooled`     | `(C,)`     | [0, max]    | global average of the block's input, zeros beyond its channels        |
     | `confidence` | `(2,)`     | [0, 1]      | largest probability and normalised entropy of a probe on `pooled`      |
     | `block`      | `(depth,)` | {0, 1}      | one-hot: the block to be decided                                      |
-    | `spent`      | `(1,)`     | [0, 1.x]    | share of MACs spent so far; gates are billed, so it can pass 1        |
+    | `spent`      | `(1,)`     | [0, >1]     | share of MACs spent so far; gates are billed, so it can pass 1        |
     | `price`      | `(1,)`     | [0, max]    | reward lost by spending the dense MACs once                           |
 
     ## Rewards

@@ -45,12 +45,13 @@ class Train:
     """Starting weights: a file, a pretrain run, akamaster, scratch, or auto (what comes with the project: for cifar10
     resnet20, resnet56, resnet18, resnet16-late, resnet14-wide, resnet11-pool, some of other widths too; for shapes
     resnet14 of width 8).
-    Or a run of train, whose agent then goes on learning, with the settings of this one; with --second, a price or a
+    Or a run of train, whose agent then goes on learning, with this command's settings; with --second, a price or a
     target is of the MACs of all networks, and only the new gate starts from --keep-bias."""
     second: str | None = None
     """A dense network that becomes one more layer behind the starting one, or behind all those of a run that --init
     names, which L-Net runs, from the image on, for the images that need it: a file, a pretrain run, or akamaster.
-    EXPERIMENTS.md, "A second network", has settings for it: with the usual ones all networks get worse."""
+    Use --preset cifar10-second, or see EXPERIMENTS.md, "A second network": with the usual settings all networks get
+    worse."""
     second_weight: float = 1.0
     """Weight of that network's logits, which are added to those of the ones before; a larger one makes probabilities
     surer where it runs."""
