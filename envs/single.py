@@ -137,11 +137,11 @@ class LayerSkipEnv(SkipEnv):
 
     ## Rewards
     `linear`: every step pays `-price` times the share of MACs it spent, the first step the stem's too and the last step
-    the head's; a right prediction earns 1 with the last step. `confidence` earns the log-probability of the label
-    (at least -5) instead of 1 or 0. `quadratic` pays nothing before the last step, then `1 - price * share^2`, or `-penalty` for a
-    wrong prediction. `potential` and `confidence-gain` also pay, each step, for the rise of what a probe says of the
-    label, and take the last such probability back in the end. All shapes, with their formulas, are in
-    `lcnet_rl/rewards/shapes.py`.
+    the head's; a right prediction earns 1 with the last step. `confidence` earns the log-probability of the label, at
+    least -5, instead of 1 or 0. `quadratic` pays nothing before the last step, then `1 - price * share^2`, or
+    `-penalty` for a wrong prediction. `potential` and `confidence-gain` also pay, each step, for the rise of what a
+    probe says of the label, and take the last such probability back in the end. All shapes, with their formulas, are
+    in `lcnet_rl/rewards/shapes.py`.
     `info["reward_task"]`, `info["reward_cost"]` and `info["reward_shaping"]` add up to the reward.
 
     ## Starting State
