@@ -49,8 +49,8 @@ class Recipe:
     precision: Precision = "auto"
     """bf16 (autocast), fp32, or auto: bf16 where the hardware has instructions for it."""
     compile: bool = False
-    """Use torch.compile (needs a C++ compiler); after a minute 1.2 times as fast for a ResNet-20, more for wide
-    networks; in one process only."""
+    """Use torch.compile (needs a C++ compiler); for a ResNet-20 about 1.2 times as fast after a minute; in one process
+    only."""
 
     def __post_init__(self) -> None:
         check_choices(self)

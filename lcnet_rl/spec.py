@@ -50,7 +50,7 @@ class ModelSpec:
         Raises:
             UserError: for what is no ``Backbone``, an unknown ``decides`` or ``policy``, groups that do not divide a
                 block's filters, a rival's policy with several networks, a range of prices, filter decisions or
-                confidence; or several networks without an L-Net.
+                confidence, BlockDrop's with a single block; or several networks without an L-Net.
         """
         if not isinstance(backbone, Backbone):
             raise UserError(
@@ -70,7 +70,7 @@ class ModelSpec:
         if policy != "lc" and (decides != "layers" or confidence or several):
             raise UserError(f"{policy} decides layers only, without confidence (--no-confidence), at a single price")
         if policy == "blockdrop" and len(backbone.blocks) < 2:
-            raise UserError("blockdrop is a classifier of blocks, of which there have to be two or more")
+            raise UserError(f"blockdrop chooses blocks, and {backbone.spec.title} has one only: use another --algo")
         if backbone.second and (decides == "channels" or policy != "lc"):
             raise UserError("L-Net decides about further networks: use --decides both or layers, and no rival's policy")
         return cls(backbone.spec, decides, groups, confidence, several, policy)

@@ -93,7 +93,8 @@ def load_backbone(init: str, name: str | None = None, classes: int | None = 10, 
         width: the width that is expected; None takes what the file holds.
 
     Raises:
-        UserError: when the file is missing, damaged, or holds another network than expected.
+        UserError: when the file is missing or damaged, or holds another network than expected, or weights that are no
+            numbers.
     """
     path = akamaster.download() if init == "akamaster" else Path(init)
     if path.is_dir():

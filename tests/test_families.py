@@ -23,7 +23,7 @@ from lcnet_rl.export import OnnxNetwork, compare, dynamic_model, layouts_here
 from lcnet_rl.families import BACKBONES, Family, family
 from lcnet_rl.macs import dense_macs
 from lcnet_rl.prune import prune
-from lcnet_rl.runs import MODEL
+from lcnet_rl.runs import METRICS, MODEL, RUN
 from lcnet_rl.weights import load_model
 
 OWN = """
@@ -91,7 +91,9 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_network_of_ones_own_is_trained_and_used_by_every_command(own: Path, images: str) -> None:
+def test_a_network_of_ones_own_is_trained_and_used_by_every_command(
+    own: Path, images: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     network = ["--dataset", images, "--backbone", "own_networks:short"]
     assert main(["pretrain", *network, "--recipe.epochs", "1", "--recipe.batch-size", "8", "--run", "dense"]) == 0
     short = ["--epochs", "2", "--batch-size", "8", "--groups", "2", "--run", "agent"]
@@ -104,11 +106,18 @@ def test_a_network_of_ones_own_is_trained_and_used_by_every_command(own: Path, i
     assert main(["export", "agent"]) == 0
     assert load_model(own / "agent" / MODEL).backbone.spec.name == "own_networks:short"
     assert (own / "agent" / "model.onnx").is_file()
-    (own / "own_networks.py").write_text(OWN + "# edited\n")
     for run in ("agent", "dense"):
-        command[command.index("evaluate") + 1] = run
-        told = subprocess.run(command, check=True, cwd=own, capture_output=True, text=True).stdout
-        assert f"own_networks was changed since {run} began: this is of the code as it is now" in told
+        facts = json.loads((own / run / RUN).read_text())
+        (own / run / RUN).write_text(json.dumps({**facts, "modules": {"own_networks": "another"}}))
+    (own / "dense" / METRICS).unlink()  # as if it had been stopped just before its end
+    image = next(Path(images.removeprefix("folder:")).rglob("*.png"))
+    for used in ("evaluate agent --split val", "evaluate dense", "export agent", f"predict dense {image}"):
+        capsys.readouterr()
+        assert main(used.split()) == 0
+        told = f"own_networks was changed since {used.split()[1]} began: this is of the code as it is now"
+        assert told in capsys.readouterr().out
+    assert main(["pretrain", "--resume", "dense"]) == 0
+    assert "from here on the run is trained by other code" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

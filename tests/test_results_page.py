@@ -78,6 +78,7 @@ def test_a_run_stands_for_what_it_ended_with_and_not_for_what_it_began_with(refe
     inits = second, f"{second}/backbone.safetensors", f"{second}/start.safetensors"
     runs = [write(reference / f"of{i}", "lcnet-rl train", init=init) for i, init in enumerate(inits)]
     assert [origin(run) for run in runs] == [reference / "second", reference / "second", None]
+    assert epochs(runs[-1]) is None, "of what another run began with, it is not told"
 
 
 def test_seeds_are_taken_together(reference: Path) -> None:

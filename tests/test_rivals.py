@@ -362,5 +362,5 @@ def test_every_rival_has_a_policy() -> None:
 
 def test_blockdrops_classifier_of_blocks_needs_two() -> None:
     spec = BackboneSpec("drawn", 10, 8)
-    with pytest.raises(UserError, match="blockdrop is a classifier of blocks"):
+    with pytest.raises(UserError, match="drawn has one only: use another --algo"):
         LCNet(Backbone(spec, Family((1,), True, 8)), "layers", 0, confidence=False, policy="blockdrop")

@@ -80,7 +80,7 @@ def run(config: Evaluate) -> None:
     warn_if_changed(config.run, train)
     dataset = load_dataset(settings["dataset"], "test", root) if config.split == "test" else val
     summary = evaluate_run(config, model, train, val, dataset)
-    warn_if_edited(config.run, settings)
+    warn_if_edited(config.run, settings)  # once a reward of the user's own is imported, too
     print_summary(summary)
     for name in ("tradeoff", "paths"):
         console.print(f"picture: {picture_of(config, name)}", soft_wrap=True)

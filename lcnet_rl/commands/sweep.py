@@ -97,7 +97,9 @@ def prepare(config: Sweep) -> Worker:
 
     def try_settings(values: dict[str, Any]) -> None:
         settings = build(values)
-        if "agent.price" in (values if "agent.reward" in values else {*values, *fixed}):
+        # Where the reward is searched over, a fixed price is for those of them that have one.
+        given = values if "agent.reward" in values else {**fixed, **values}
+        if "agent.price" in given:
             refuse_price(settings.agent.reward, "price")
         second = settings.second, settings.second_weight, settings.second_mirrored
         network = settings.dataset, settings.backbone, settings.width, settings.init, *second

@@ -14,7 +14,7 @@ from lcnet_rl.comparison.records import Group, Record, deviation, evaluation_fil
 from lcnet_rl.data import base_name
 from lcnet_rl.errors import UserError
 from lcnet_rl.files import read_json
-from lcnet_rl.runs import RUN, read_config
+from lcnet_rl.runs import RUN, START, read_config
 
 TIMES = "times.json"
 """What ``bench --json`` wrote into a run folder, to be committed."""
@@ -58,6 +58,8 @@ def epochs(run: Path) -> float | None:
         return None
     own: float | None = settings["recipe"]["epochs"] if is_dense(run) else settings["agent"].get("epochs")
     source = origin(run)
+    if source is None and Path(settings.get("init") or "").name == START:
+        return None  # what another run began with: how long that had been trained is not told there
     if source is None or (is_dense(source) and not is_pruned(source)):
         return own
     earlier = epochs(source)

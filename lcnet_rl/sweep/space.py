@@ -98,12 +98,13 @@ class Space:
         algos = ends_of(self.dimensions[SELECTOR]) if SELECTOR in self.dimensions else [self.algo]
         for name in self.dimensions:
             if lacking := [algo for algo in algos if not self._applies(name, {SELECTOR: algo})]:
-                raise UserError(f"space {name}: {lacking[0]} has no such setting, so a grid would repeat its trials")
+                repeats = f"{lacking[0]} has no such setting, so a grid would repeat its trials"
+                raise UserError(f"space {name}: {repeats}; search over one algorithm, or use --sampler random")
         return {name: _grid_of(name, distribution) for name, distribution in self.dimensions.items()}
 
     @property
     def points(self) -> int | None:
-        """How many there are to try; None where a range has no steps, and so no end of them."""
+        """How many there are to try; None where there is no grid of them."""
         try:
             return math.prod(len(values) for values in self.grid().values())
         except UserError:

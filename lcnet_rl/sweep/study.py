@@ -145,7 +145,7 @@ def create_sampler(name: str, seed: int, space: Space) -> BaseSampler:
     """The sampler called ``name``.
 
     Raises:
-        UserError: for an unknown name, or a grid over a range without steps.
+        UserError: for an unknown name, or a space that has no grid.
     """
     if name not in SAMPLERS:
         raise unknown_name("sampler", name, SAMPLERS)
