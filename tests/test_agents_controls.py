@@ -140,9 +140,9 @@ def some(count: int, split: str, labels: torch.Tensor | None = None) -> Dataset:
     return Dataset("", split, noise(count), torch.arange(count) % 10 if labels is None else labels, (*"abcdefghij",))
 
 
-def recalibrated(model: LCNet, decisions: Any, count: int) -> LCNet:
+def recalibrated(model: LCNet, decisions: Any, count: int, prices: PriceRange | None = None) -> LCNet:
     changed = copy.deepcopy(model)
-    recalibrate(changed, some(100, "train"), decisions, CPU, images=count)
+    recalibrate(changed, some(100, "train"), decisions, CPU, images=count, prices=prices)
     return changed
 
 
@@ -173,6 +173,9 @@ def test_controls_see_the_prices_that_the_policy_saw() -> None:
     results = run_controls(model, data, policy, *splits, CPU, seed=3, candidates=1, prices=prices)
     mixed = evaluate(model, data, shuffled(policy.actions, 3), CPU, prices=prices)
     assert torch.equal(results["shuffled"].log_prob, mixed.log_prob)
+    at_all = recalibrated(model, model.keep_everything, 40, prices)
+    whole = evaluate(at_all, data, model.keep_everything, CPU, prices=prices)
+    assert torch.equal(results["keep-all"].log_prob, whole.log_prob), "with statistics of these prices"
     at_one = run_controls(model, data, policy, *splits, CPU, seed=3, candidates=1)
     assert all(not torch.equal(result.log_prob, at_one[name].log_prob) for name, result in results.items())
 

@@ -173,3 +173,11 @@ def test_a_grid_needs_choices_or_steps() -> None:
     assert grid == {"agent.price": [0, 0.25, 0.5, 0.75, 1], "agent.rollouts": [2, 4, 6], "agent.reward": ["linear"]}
     with pytest.raises(UserError, match="a grid needs choices or steps"):
         space("agent.price=0..1").grid()
+
+
+def test_a_grid_over_what_some_algorithms_lack_would_repeat_itself() -> None:
+    lacking = space("algo=reinforce,ppo", "agent.rollouts=2,3")
+    with pytest.raises(UserError, match="rollouts: ppo has no such setting"):
+        lacking.grid()
+    assert lacking.points is None
+    assert space("algo=reinforce,ppo", "agent.price=1,2").points == 4
