@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
 import time
@@ -12,6 +13,8 @@ import numpy as np
 
 DRAWS = 2000
 """Times that trials are drawn again for an interval."""
+LEAST = 5
+"""Counted trials that a race has, however long they take."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ def race(
     settle: int = 0,
     repeat: int = 1,
     each: Callable[[], object] = lambda: None,
+    seconds: float = math.inf,
 ) -> dict[str, list[float]]:
     """Time things in turn, so that a drifting machine slows all alike; in another order every time (seeded), so that
     none profits from who ran before it.
@@ -66,13 +70,18 @@ def race(
         settle: uncounted calls at the start of each trial, after which caches and threads are those of who is timed.
         repeat: calls that are timed together.
         each: called after each counted trial of all contestants, where no clock runs.
+        seconds: that counted trials may take; on a machine on which all would take longer there are fewer, but
+            ``LEAST`` at least (or ``trials``, if these are fewer).
 
     Returns:
         Seconds a call in every trial, by name.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    names, order = list(contestants), random.Random(0)
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    names, order, started = list(contestants), random.Random(0), math.inf
     for trial in range(-warmup, trials):
+        started = time.perf_counter() if trial == 0 else started
+        if trial >= LEAST and time.perf_counter() - started > seconds:
+            break
         for name in order.sample(names, len(names)):
             for _ in range(settle):
                 contestants[name](trial)
@@ -81,10 +90,10 @@ def race(
                 contestants[name](trial)
             elapsed = (time.perf_counter() - began) / repeat
             if trial >= 0:
-                seconds[name].append(elapsed)
+                times[name].append(elapsed)
         if trial >= 0:
             each()
-    return seconds
+    return times
 
 
 def compare(

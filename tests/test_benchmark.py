@@ -29,9 +29,10 @@ from lcnet_rl.engine import Engine
 from lcnet_rl.engine.convolution import onednn_computes
 from lcnet_rl.engine.crossover import Crossover
 from lcnet_rl.engine.packed import Chunk
+from lcnet_rl.export import dynamic_model, layouts_here, open_session
 from lcnet_rl.macs import dense_macs
 from lcnet_rl.rewards import PriceRange
-from lcnet_rl.timing import Comparison, race
+from lcnet_rl.timing import LEAST, Comparison, race
 from lcnet_rl.weights import load_model, save_backbone, save_model
 
 
@@ -69,11 +70,10 @@ def test_a_single_image_keeps_the_blocks_that_come_nearest_to_half_of_the_macs()
 @pytest.mark.parametrize(("keep", "bits"), [("blocks50", slice(0, 1)), ("groups50", slice(1, 5))])
 def test_single_images_keep_every_part_equally_often(keep: str, bits: slice) -> None:
     draws = torch.cat(standard.fair_halves(lively("resnet18"), keep), 1)
-    assert draws.shape[1] == standard.DRAWS
+    assert draws.shape[1] == 2
     assert (draws[:, :, bits].mean(1) == 0.5).all()
     kept = [part for part in range(5) if part not in range(*bits.indices(5))]
     assert (draws[:, :, kept] == 1).all(), "what is not halved is kept"
-    assert len(draws.unique(dim=1)[0]) > 2
 
 
 def test_trials_take_several_decisions_in_turn() -> None:
@@ -95,11 +95,29 @@ def test_share_is_what_running_is_billed() -> None:
 
 
 def test_forced_gates_decide_what_they_are_told() -> None:
+    half = torch.tensor([[1, 1, 0, 1, 0], [0, 1, 1, 1, 1], [1, 1, 1, 1, 1.0]])
+    other = torch.tensor([[1, 0, 1, 1, 1], [1, 1, 1, 1, 1], [1, 0, 0, 0, 0.0]])
+    model = standard.force(lively(), half, other)
+    everything = torch.ones_like(half)
+    for price, actions in ((standard.HALF, half), (standard.OTHER_HALF, other), (standard.ALL, everything)):
+        with torch.no_grad():
+            got = model.run(images(5), model.greedy(), torch.full((5,), price)).actions
+        wanted = actions * actions[:, :1]  # a skipped block's filters are not asked about
+        assert torch.equal(got * got[:, :, :1], wanted[:, None].expand(-1, 5, -1))
+
+
+@pytest.mark.parametrize("keep", ["blocks50", "groups50"])
+def test_a_file_of_forced_gates_decides_by_the_price(keep: str) -> None:
     model = lively()
-    actions = torch.tensor([[1, 1, 0, 1, 0], [0, 0, 0, 0, 0], [1, 0, 0, 0, 1.0]])
-    with torch.no_grad():
-        got = standard.force(model, actions).run(images(5), standard.force(model, actions).greedy()).actions
-    assert torch.equal(got, actions[:, None].expand(-1, 5, -1))
+    halves = standard.fair_halves(model, keep)
+    forced = standard.force(model, *(half[:, 0] for half in halves))
+    wanted = [*halves, torch.ones_like(halves[0])]
+    for layout in layouts_here(model.backbone):
+        session = open_session(dynamic_model(forced, layout))
+        for price, actions in zip((standard.HALF, standard.OTHER_HALF, standard.ALL), wanted, strict=True):
+            feeds = {"image": images(1).numpy(), "price": np.full((1, 1), price, np.float32)}
+            decided = torch.from_numpy(session.run(["decisions"], feeds)[0]).float()
+            assert torch.equal(decided, (actions * actions[:, :, :1])[:, 0]), "a skipped block keeps no filters"
 
 
 def test_a_race_is_fair_in_order_and_count() -> None:
@@ -109,6 +127,17 @@ def test_a_race_is_fair_in_order_and_count() -> None:
     assert [trial for name, trial in calls if name == "a"] == list(range(-1, 30))
     before = Counter((one, other) for (one, _), (other, _) in itertools.pairwise(calls))
     assert all(before[pair] > 5 for pair in itertools.permutations("abc", 2)), "everyone comes after everyone"
+
+
+@pytest.mark.parametrize(("seconds", "counted"), [(0.0, LEAST), (0.3, None), (60.0, 12)])
+def test_a_race_ends_when_its_seconds_are_over_but_not_before_a_few_trials(seconds: float, counted: int | None) -> None:
+    times = race({"a": lambda _: time.sleep(0.04), "b": lambda _: None}, 12, seconds=seconds)
+    assert len(times["a"]) == len(times["b"])
+    assert len(times["a"]) == counted if counted else LEAST <= len(times["a"]) < 12
+
+
+def test_a_race_of_few_trials_has_no_more_for_lack_of_seconds() -> None:
+    assert len(race({"a": lambda _: None}, 3, seconds=0.0)["a"]) == 3
 
 
 def test_settling_calls_are_not_timed_and_repeated_ones_are_averaged() -> None:

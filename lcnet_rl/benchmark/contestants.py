@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import onnx
+import onnxruntime as ort
 import torch
 from torch import Tensor, nn
 from torch._inductor import config as inductor
@@ -89,8 +91,12 @@ def dense_contestants(
         found.append(_prepare(f"{name} torch.compile {short(dtype)}", "PyTorch", True, images, faster))
     if dtype == torch.float32 and images.device.type == "cpu":
         model = dense_model(backbone, len(images))
-        build = functools.partial(_session, model)
-        found.append(_prepare(f"{name} ONNX Runtime", "ONNX Runtime", True, images, build))
+
+        def in_onnx_runtime() -> tuple[Run, float]:
+            session, megabytes = _session(model)
+            return functools.partial(_classify, session), megabytes
+
+        found.append(_prepare(f"{name} ONNX Runtime", "ONNX Runtime", True, images, in_onnx_runtime))
     return found
 
 
@@ -134,19 +140,25 @@ def masked_contestant(model: LCNet, images: Tensor) -> Contestant:
     return replace(contestant, masked=True)
 
 
-def onnx_contestants(models: Sequence[LCNet], image: Tensor, name: str) -> list[Contestant]:
+def onnx_contestants(model: LCNet, image: Tensor, decisions: Mapping[str, Sequence[float | None]]) -> list[Contestant]:
     """The exported network in ONNX Runtime, for one image, in every layout that this machine and network allow.
 
     Args:
-        models: the network, once for each of the decisions that trials take in turn.
+        model: the network.
         image: uint8 (1, 3, 32, 32).
-        name: of the decisions.
+        decisions: by the name of what is decided, the prices that the gates are then given, which trials take in turn;
+            None is the model's own.
     """
     found = []
-    for layout in layouts_here(models[0].backbone):
-        first, *others = (functools.partial(_session, dynamic_model(model, layout)) for model in models)
-        contestant = _prepare(f"ONNX Runtime {name} {layout.name}", "ONNX Runtime", False, image, first)
-        found.append(replace(contestant, others=tuple(build()[0] for build in others)))
+    for layout in layouts_here(model.backbone):
+        began = time.perf_counter()
+        session, megabytes = _session(dynamic_model(model, layout))
+        built = time.perf_counter() - began
+        for name, prices in decisions.items():
+            first, *others = (functools.partial(_classify, session, price=price) for price in prices)
+            build = functools.partial(_as_built, first, megabytes)
+            contestant = _prepare(f"ONNX Runtime {name} {layout.name}", "ONNX Runtime", False, image, build, built)
+            found.append(replace(contestant, others=tuple(others)))
     return found
 
 
@@ -169,9 +181,21 @@ def _prepare(
     return Contestant(name, run, runtime, dense, before + time.perf_counter() - began, megabytes)
 
 
-def _session(model: onnx.ModelProto) -> tuple[Run, float]:
-    session = open_session(model)
-    return lambda batch: session.run(None, {"image": batch.numpy()}), model.ByteSize() / 1e6
+def _as_built(run: Run, megabytes: float) -> tuple[Run, float]:
+    return run, megabytes
+
+
+def _session(model: onnx.ModelProto) -> tuple[ort.InferenceSession, float]:
+    """A session, and the file's megabytes."""
+    content = model.SerializeToString()
+    return open_session(content), len(content) / 1e6
+
+
+def _classify(session: ort.InferenceSession, images: Tensor, price: float | None = None) -> object:
+    feeds = {"image": images.numpy()}
+    if price is not None:
+        feeds["price"] = np.full((1, 1), price, np.float32)
+    return session.run(None, feeds)
 
 
 def _megabytes(module: nn.Module) -> float:

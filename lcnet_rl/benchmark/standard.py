@@ -33,18 +33,22 @@ NETWORKS: dict[str, tuple[str, int | None]] = {
 }
 SETTLE = {1: (4, 5), BATCH: (0, 1)}
 """Uncounted and counted calls in a row, by batch size: single images come in a stream, in deployment."""
-DRAWS = 4
-"""Decisions that trials with single images take in turn."""
+SECONDS = 15.0
+"""That the counted trials of one network and batch size may take: with all that is built, tuned and compiled before
+them, the standard cases are to take less than five minutes on a slow machine too."""
 CANDIDATES = 100
 FORCED = 20.0
-"""A keep logit that leaves no doubt."""
+"""How much a forced keep logit changes from price to price; half of it leaves no doubt."""
+HALF, ALL, OTHER_HALF = 0.0, 1.0, 2.0
+"""Prices, for one file of forced gates to decide in three ways: building a file for each would take minutes."""
 
 
-def standard(trials: Mapping[int, int]) -> dict[str, Any]:
+def standard(trials: Mapping[int, int], seconds: float = SECONDS) -> dict[str, Any]:
     """Run all cases on the CPU, in float32.
 
     Args:
         trials: counted trials of each contestant, by batch size (1 and 128).
+        seconds: that they may take, of one network and batch size; as of ``race``.
 
     Returns:
         ``cases``, as of ``record.case``, and ``contestants``, as of ``record.figures``.
@@ -60,7 +64,7 @@ def standard(trials: Mapping[int, int]) -> dict[str, Any]:
             runs = {one.name: functools.partial(_run, one, images) for one in found}
             settle, repeat = SETTLE[batch]
             with Progress("trials", trials[batch], between=True) as bar:
-                times = race(runs, trials[batch], settle=settle, repeat=repeat, each=bar.advance)
+                times = race(runs, trials[batch], 2, settle, repeat, bar.advance, seconds)
             for case_name, (ways, billed, beyond) in entries.items():
                 fastest, *others = sorted(ways, key=lambda way: statistics.median(times[way.name]))
                 named = {case_name: fastest, **{f"{case_name}, {way.name.split()[-1]}": way for way in others}}
@@ -76,12 +80,19 @@ Entry = tuple[list[Contestant], float, float | None]
 def onnx_cases(label: str, model: LCNet, image: Tensor) -> tuple[list[Contestant], dict[str, Entry]]:
     """One image in ONNX Runtime: who takes part, and entries by the case's name."""
     found = dense_contestants(model.backbone, image, torch.float32, compiled=False)
+    everything = half_kept(model, 1, "all")
+    shares = {"all": share(model, everything)}
+    for keep in ("blocks50", "groups50"):
+        halves = fair_halves(model, keep)
+        shares[keep] = share(model, torch.cat(halves, 1))
+        prices: dict[str, list[float | None]] = {keep: [HALF, OTHER_HALF]}
+        if keep == "blocks50":
+            prices["all"] = [ALL]
+        found += onnx_contestants(force(model, *(half[:, 0] for half in halves)), image, prices)
     entries: dict[str, Entry] = {}
     for keep in KEEPS:
-        draws = [half_kept(model, 1, "all")] if keep == "all" else fair_halves(model, keep)
-        ways = onnx_contestants([force(model, actions[:, 0]) for actions in draws], image, keep)
-        found += ways
-        entries[f"onnx-b1-{label}-{keep}"] = ways, share(model, torch.cat(draws, 1)), None
+        ways = [one for one in found if one.name.startswith(f"ONNX Runtime {keep} ")]
+        entries[f"onnx-b1-{label}-{keep}"] = ways, shares[keep], None
     return found, entries
 
 
@@ -97,17 +108,14 @@ def engine_cases(label: str, model: LCNet, images: Tensor) -> tuple[list[Contest
 
 
 def fair_halves(model: LCNet, keep: str) -> list[Tensor]:
-    """Actions (depth, 1, action_size) of ``half_kept``, each followed by the other half, so no part is kept more often.
+    """Actions (depth, 1, action_size) of ``half_kept``, and the other half, so no part is kept more often.
 
     Blocks of the same MACs take unlike times: a ResNet-18's last ones have to fetch the most weights.
     """
-    halves, decided = [], slice(0, 1) if keep == "blocks50" else slice(1, None)
-    for _ in range(DRAWS // 2):
-        half = half_kept(model, 1, keep)
-        other = half.clone()
-        other[:, :, decided] = 1 - half[:, :, decided]
-        halves += [half, other]
-    return halves
+    half, decided = half_kept(model, 1, keep), slice(0, 1) if keep == "blocks50" else slice(1, None)
+    other = half.clone()
+    other[:, :, decided] = 1 - half[:, :, decided]
+    return [half, other]
 
 
 def half_kept(model: LCNet, count: int, keep: str) -> Tensor:
@@ -136,14 +144,22 @@ def share(model: LCNet, actions: Tensor) -> float:
     return float(model.decisions.path_bill(actions).mean()) / model.costs.dense
 
 
-def force(model: LCNet, actions: Tensor) -> LCNet:
-    """A copy of ``model`` whose gates run and then decide ``actions`` (depth, action_size), whatever they see."""
+def force(model: LCNet, half: Tensor, other: Tensor) -> LCNet:
+    """A copy of ``model`` whose gates run and then decide by the price alone, which is the last of what they read.
+
+    Args:
+        model: it has no range of prices.
+        half: what they decide at the price ``HALF``, (depth, action_size).
+        other: and at ``OTHER_HALF``; every bit is 1 in one of both at least, and all are kept at ``ALL``.
+    """
     model = copy.deepcopy(model)
-    for t, row in enumerate(actions):
-        for gate, bits in ((model.l_net(t), row[:1]), (model.c_net(t), row[model.decisions.group_bits(t)])):
+    bias, slope = FORCED * (2 * half - 0.5 - half * other / 2), FORCED * (other - half)
+    for t in range(model.depth):
+        for gate, bits in ((model.l_net(t), slice(0, 1)), (model.c_net(t), model.decisions.group_bits(t))):
             if gate is not None:
                 gate.keep.weight.data.zero_()
-                gate.keep.bias.data.copy_(FORCED * (2 * bits - 1))
+                gate.keep.weight.data[:, -1] = slope[t, bits]
+                gate.keep.bias.data.copy_(bias[t, bits])
     return model
 
 

@@ -19,7 +19,9 @@ from lcnet_rl.backbones import pool
 from lcnet_rl.device import synchronize
 from lcnet_rl.engine.packed import Chunk, PackedBlock, as_rows, count, take
 
-REPEATS = 5
+REPEATS = 3, 5
+"""Fewest and most times that something is run; no more than the fewest when that took ``ENOUGH`` seconds."""
+ENOUGH = 0.1
 PART = 8
 """Times are fitted at a full batch and at a batch divided by this, the usual size of a chunk."""
 
@@ -116,10 +118,13 @@ def _line(run: Callable[[int], object], most: int, device: torch.device) -> Line
 
 def median_seconds(run: Callable[[int], object], images: int, device: torch.device) -> float:
     """What ``run`` takes for so many images, once it has run before."""
-    seconds = []
-    for _ in range(REPEATS + 1):
+    least, most = REPEATS
+    seconds: list[float] = []
+    run(images)
+    while len(seconds) < least or (len(seconds) < most and sum(seconds) < ENOUGH):
+        synchronize(device)
         began = time.perf_counter()
         run(images)
         synchronize(device)
         seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds[1:])
+    return statistics.median(seconds)

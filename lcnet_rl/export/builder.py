@@ -22,12 +22,12 @@ class Graph:
     Constants stay in the graph whose node uses them, for ONNX Runtime lays out a convolution's weights only there.
     """
 
-    def __init__(self, name: str, numbers: Iterator[int] | None = None) -> None:
-        """Begin a graph; a branch shares its model's ``numbers``."""
-        self.name = name
+    def __init__(self, name: str, numbers: Iterator[int] | None = None, written: onnx.GraphProto | None = None) -> None:
+        """Begin a graph; a branch shares its model's ``numbers``, and is ``written`` right into its node: a copy at
+        every level of branches would take longer than all else, as weights lie in the innermost ones."""
+        self._written = onnx.GraphProto() if written is None else written
+        self._written.name = name
         self._numbers = itertools.count() if numbers is None else numbers
-        self._nodes: list[onnx.NodeProto] = []
-        self._constants: dict[str, onnx.TensorProto] = {}
 
     def constant(self, value: Tensor | np.ndarray | Sequence[int] | float, name: str | None = None) -> str:
         """A constant; tensors and arrays keep their type, integers become int64 and numbers float32."""
@@ -38,7 +38,8 @@ class Graph:
         else:
             array = np.asarray(value)
         name = name or f"constant_{next(self._numbers)}"
-        self._constants[name] = numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
+        stored = numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
+        self._written.initializer.append(stored)
         return name
 
     def op(self, kind: str, *inputs: str, domain: str = "", name: str | None = None, **attributes: Any) -> str:
@@ -51,7 +52,8 @@ class Graph:
         """A node with several outputs, whose names are returned."""
         number = next(self._numbers)
         names = [name or f"{kind.lower()}_{number}_{index}" for index in range(outputs)]
-        self._nodes.append(helper.make_node(kind, inputs, names, f"{kind}_{number}", domain=domain, **attributes))
+        node = helper.make_node(kind, inputs, names, f"{kind}_{number}", domain=domain, **attributes)
+        self._written.node.append(node)
         return names
 
     def split(self, x: str, sizes: Sequence[int], axis: int) -> list[str]:
@@ -73,16 +75,20 @@ class Graph:
             otherwise: the same, if the condition is false.
             types: of the results.
         """
-        bodies = []
-        for body in (then, otherwise):
-            graph = Graph(f"branch_{next(self._numbers)}", self._numbers)
-            results = body(graph)
-            bodies.append(graph.build([], list(zip(results, types, strict=True))))
-        return self.ops("If", condition, outputs=len(types), then_branch=bodies[0], else_branch=bodies[1])
+        names = self.ops("If", condition, outputs=len(types))
+        node = self._written.node[-1]
+        for name, body in (("then_branch", then), ("else_branch", otherwise)):
+            attribute = node.attribute.add(name=name, type=onnx.AttributeProto.GRAPH)
+            graph = Graph(f"branch_{next(self._numbers)}", self._numbers, attribute.g)
+            graph.build([], list(zip(body(graph), types, strict=True)))
+        return names
 
     def build(
         self, inputs: Sequence[tuple[str, Type]], outputs: Sequence[tuple[str, Type]], doc: str = ""
     ) -> onnx.GraphProto:
         """The finished graph."""
-        ins, outs = ([helper.make_tensor_value_info(name, *kind) for name, kind in side] for side in (inputs, outputs))
-        return helper.make_graph(self._nodes, self.name, ins, outs, list(self._constants.values()), doc or None)
+        for side, infos in ((inputs, self._written.input), (outputs, self._written.output)):
+            infos.extend(helper.make_tensor_value_info(name, *kind) for name, kind in side)
+        if doc:
+            self._written.doc_string = doc
+        return self._written

@@ -24,15 +24,15 @@ THRESHOLDS = np.finfo(np.float32).tiny, 1 - np.finfo(np.float32).epsneg
 """The smallest and the largest one that float32 tells from 0 and 1."""
 
 
-def open_session(model: onnx.ModelProto | Path) -> ort.InferenceSession:
-    """A CPU session of ONNX Runtime for a model or its file, with as many threads as PyTorch uses."""
+def open_session(model: onnx.ModelProto | bytes | Path) -> ort.InferenceSession:
+    """A CPU session of ONNX Runtime for a model, its bytes or its file, with as many threads as PyTorch uses."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     # Threads that wait busily for the next image would slow whatever else runs meanwhile.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    content = str(model) if isinstance(model, Path) else model.SerializeToString()
+    content = model.SerializeToString() if isinstance(model, onnx.ModelProto) else model
     return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
