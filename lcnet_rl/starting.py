@@ -32,10 +32,8 @@ def starting_networks(init: str, dataset: str, name: str, width: int | None, cla
     return load_backbone(own_weights(dataset, name, width) if init == "auto" else init, name, classes, width)
 
 
-def for_classes(backbone: Backbone, classes: int) -> Backbone:
-    """``backbone``; one of another number of classes with all its weights but those of the head, which starts fresh."""
-    if backbone.spec.classes == classes:
-        return backbone
+def with_fresh_head(backbone: Backbone, classes: int) -> Backbone:
+    """A network with all of the weights of ``backbone`` but those of the head, which is for so many classes."""
     other = build(_of_classes(backbone.spec, classes))
     head = {f"head.{key}": fresh for key, fresh in other.head.state_dict().items()}
     other.load_state_dict(backbone.state_dict() | head)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lcnet_rl.data import Dataset, base_name
+from lcnet_rl.data import CLASSES, Dataset, base_name
 from lcnet_rl.errors import UserError
 from lcnet_rl.files import plain
 from lcnet_rl.imports import sources_of
@@ -25,6 +25,31 @@ def check_classes(run: Path, count: int, dataset: str, classes: tuple[str, ...])
     known = recorded_classes(run)
     if known and known != classes:
         raise UserError(f"{run} knows the classes {', '.join(known)}, but {dataset} now has {', '.join(classes)}")
+
+
+def known_classes(network: Path) -> tuple[str, ...] | None:
+    """The classes' names that a network tells apart, as far as its run folder says so; None of what is no run.
+
+    A file in a run folder, such as its weights, stands for the folder.
+    """
+    run = network.parent if network.is_file() else network
+    if not (run / CONFIG).is_file():
+        return None
+    return recorded_classes(run) or CLASSES.get(base_name(read_config(run)["dataset"]))
+
+
+def check_knows(network: Path, train: Dataset) -> None:
+    """Make sure that a network which is to classify the images of ``train`` does not tell other classes apart.
+
+    Raises:
+        UserError: when it does, though there are as many.
+    """
+    known = known_classes(network)
+    if known and known != train.classes:
+        raise UserError(
+            f"{network} knows the classes {', '.join(known)}, but {train.name} has {', '.join(train.classes)}; "
+            "lcnet-rl pretrain --init trains it for these, with a fresh head"
+        )
 
 
 def check_same_data(run: Path, train: Dataset) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import shutil
 import signal
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -32,7 +33,7 @@ from lcnet_rl.optim import decayed, triangle
 from lcnet_rl.pretrain import DenseTraining, layer_drop_keeps
 from lcnet_rl.recipe import Recipe
 from lcnet_rl.runs import CHECKPOINT, PROGRESS, START
-from lcnet_rl.starting import for_classes
+from lcnet_rl.starting import with_fresh_head
 from lcnet_rl.training_setup import TrainingSetup
 from lcnet_rl.tree import load_tree, save_tree
 from lcnet_rl.weights import load_backbone, save_backbone
@@ -364,11 +365,55 @@ def test_from_a_network_of_other_classes_all_is_taken_but_the_head(
 ) -> None:
     backbone, path, command = of_other_classes(images, tmp_path)
     assert main([*command, "--init", path]) == 0
-    assert f"{path} tells 3 classes apart, {images} has 2: its head starts fresh" in capsys.readouterr().out
+    said = f"{path} tells 3 classes apart, {images} has 2 (bright, dark): its head starts fresh"
+    assert said in capsys.readouterr().out
     start = load_backbone(str(tmp_path / "run" / START), classes=2)
     assert start.spec == replace(backbone.spec, classes=2)
     given, taken = ({k: v for k, v in one.state_dict().items() if "head" not in k} for one in (backbone, start))
     assert_same_state(taken, given)
+
+
+def test_a_head_for_as_many_other_classes_starts_fresh_too(
+    images: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained, others = trained_on_other_pictures(images, tmp_path)
+    small = ["--backbone", "resnet8", "--width", "4", "--recipe.epochs", "1", "--recipe.batch-size", "8"]
+    start = ["pretrain", "--init", str(trained), *small]
+    assert main([*start, "--dataset", others, "--run", str(tmp_path / "tuned")]) == 0
+    said = f"{trained} tells 2 classes apart (bright, dark), {others} has 2 (black, white): its head starts fresh"
+    assert said in capsys.readouterr().out
+    before, after = (load_backbone(str(path), classes=2) for path in (trained, tmp_path / "tuned" / START))
+    assert torch.equal(before.stem.conv.weight, after.stem.conv.weight)
+    assert not torch.equal(before.head.weight, after.head.weight)
+    assert main([*start, "--dataset", images, "--run", str(tmp_path / "again")]) == 0
+    assert torch.equal(before.head.weight, load_backbone(str(tmp_path / "again" / START), classes=2).head.weight)
+
+
+@pytest.mark.parametrize("option", ["--init", "--second", "--teacher", "pretrain --teacher"])
+def test_a_network_of_as_many_other_classes_is_refused_where_its_head_would_be_used(
+    images: str, tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained, others = trained_on_other_pictures(images, tmp_path)
+    command = ["train", "--init", "scratch", "--batch-size", "8"]
+    if option.startswith("pretrain"):
+        command = ["pretrain", "--recipe.distill", "0.5"]
+    command += ["--dataset", others, "--backbone", "resnet8", "--width", "4", option.split()[-1], str(trained)]
+    assert main([*command, "--run", str(tmp_path / "next")]) == 2
+    told = f"{trained} knows the classes bright, dark, but {others} has black, white"
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "next").exists()
+
+
+def trained_on_other_pictures(images: str, tmp_path: Path) -> tuple[Path, str]:
+    """A network trained on two classes, and the same pictures as classes of other names."""
+    run, others = tmp_path / "run", tmp_path / "others"
+    command = ["pretrain", "--dataset", images, "--backbone", "resnet8", "--width", "4", "--recipe.epochs", "1"]
+    assert main([*command, "--recipe.batch-size", "8", "--run", str(run)]) == 0
+    shutil.copytree(images.removeprefix("folder:"), others)
+    for dark in sorted(others.glob("*/dark")):
+        dark.rename(dark.with_name("black"))
+        (dark.parent / "bright").rename(dark.parent / "white")
+    return run, f"folder:{others}"
 
 
 @pytest.mark.parametrize("command", ["train", "teacher"])
@@ -387,8 +432,7 @@ def test_elsewhere_a_network_of_other_classes_is_to_be_fine_tuned_first(
 
 def test_a_network_behind_is_for_the_other_classes_too() -> None:
     pair = build(BackboneSpec("resnet8", 3, 4, second=BackboneSpec("resnet8", 3, 8)))
-    assert for_classes(pair, 3) is pair
-    other = for_classes(pair, 5)
+    other = with_fresh_head(pair, 5)
     assert [network.classes for network in other.spec.networks] == [5, 5]
     assert other(noise(2)).shape == (2, 5)
     assert torch.equal(other.networks[1].stem.conv.weight, pair.networks[1].stem.conv.weight)

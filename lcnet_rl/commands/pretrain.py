@@ -19,9 +19,9 @@ from lcnet_rl.progress import console
 from lcnet_rl.prune import prune
 from lcnet_rl.runs import METRICS, START, TEACHER, check_free, create_run
 from lcnet_rl.seeds import check_seed
-from lcnet_rl.starting import for_classes
+from lcnet_rl.starting import with_fresh_head
 from lcnet_rl.training_setup import TrainingSetup
-from lcnet_rl.unchanged import check_same_data, warn_if_changed, warn_if_edited
+from lcnet_rl.unchanged import check_knows, check_same_data, known_classes, warn_if_changed, warn_if_edited
 from lcnet_rl.weights import load_backbone, save_backbone
 
 __all__ = ["parse", "run"]
@@ -49,6 +49,8 @@ def run_on(config: Pretrain, device: torch.device) -> None:
     if config.resume is None:
         for network in filter(None, (config.init, config.teacher)):
             by_main(warn_if_changed)(Path(network), train)
+        if config.teacher:
+            check_knows(Path(config.teacher), train)
     # A faulty size is refused before there is a folder.
     an_epoch = full_batches(train, config.recipe.batch_size)
     torch.manual_seed(config.seed)
@@ -63,7 +65,7 @@ def run_on(config: Pretrain, device: torch.device) -> None:
         teacher = load_backbone(str(folder / TEACHER), classes=classes) if config.teacher else None
         by_main(warn_if_edited)(folder, config, "from here on the run is trained by other code")
     else:
-        backbone = starting_backbone(config, classes)
+        backbone = starting_backbone(config, train.classes)
         teacher = load_backbone(config.teacher, classes=classes) if config.teacher else None
         where = config.runs, f"{config.backbone}-{config.dataset}", "pretrain", config.seed
         folder = from_main(lambda: create_run(*where, config, config.run, train))
@@ -79,14 +81,16 @@ def run_on(config: Pretrain, device: torch.device) -> None:
         training.train()
 
 
-def starting_backbone(config: Pretrain, classes: int) -> Backbone:
+def starting_backbone(config: Pretrain, classes: tuple[str, ...]) -> Backbone:
     """Fresh weights, or those of --init, with a fresh head for other classes, pruned if that was asked for."""
     if not config.init:
-        return create_backbone(config.backbone, classes, config.width)
-    trained = load_backbone(config.init, config.backbone, None, config.width)
-    known = trained.spec.classes
-    if known != classes:
-        said = f"{config.init} tells {known} classes apart, {config.dataset} has {classes}: its head starts fresh"
-        by_main(console.print)(said, soft_wrap=True)
-    backbone = for_classes(trained, classes)
+        return create_backbone(config.backbone, len(classes), config.width)
+    backbone = load_backbone(config.init, config.backbone, None, config.width)
+    known = known_classes(Path(config.init))
+    if backbone.spec.classes != len(classes) or (known and known != classes):
+        theirs = f" ({', '.join(known)})" if known else ""
+        ours = f"{config.dataset} has {len(classes)} ({', '.join(classes)})"
+        said = f"{config.init} tells {backbone.spec.classes} classes apart{theirs}, {ours}: its head starts fresh"
+        by_main(console.print)(said, soft_wrap=True, highlight=False)
+        backbone = with_fresh_head(backbone, len(classes))
     return backbone if config.prune is None else prune(backbone, config.prune, config.prune_multiple)

@@ -26,7 +26,7 @@ from lcnet_rl.metrics_log import last_validation
 from lcnet_rl.progress import console
 from lcnet_rl.runs import MODEL, START, TEACHER, create_run, load_checkpoint
 from lcnet_rl.training_setup import TrainingSetup
-from lcnet_rl.unchanged import warn_if_changed
+from lcnet_rl.unchanged import check_knows, warn_if_changed
 from lcnet_rl.weights import load_backbone, save_backbone
 
 AGENTS: dict[str, type[Reinforce]] = {agent.algo: agent for agent in (Reinforce, BlockDrop, SkipNet, ConvNetAIG)}
@@ -42,8 +42,9 @@ def start_run(
     on_validation: OnValidation | None = None,
 ) -> Path:
     """Make a run folder for training from ``backbone``, and train; returns the folder."""
-    for network in filter(None, (config.init, config.second, config.teacher)):
-        by_main(warn_if_changed)(Path(network), train)
+    for network in map(Path, filter(None, (config.init, config.second, config.teacher))):
+        check_knows(network, train)
+        by_main(warn_if_changed)(network, train)
     # Faulty settings are refused before there is a folder that a corrected command would find taken.
     check(config, backbone)
     teacher = load_backbone(config.teacher, classes=len(train.classes)) if config.teacher else backbone
