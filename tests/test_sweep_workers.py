@@ -13,6 +13,7 @@ from typing import Any
 
 import optuna
 import pytest
+import torch
 from optuna.study import Study
 from optuna.trial import TrialState
 
@@ -99,6 +100,37 @@ def test_a_trial_that_fails_is_recorded_with_its_reason_and_the_study_goes_on(st
     assert states(study) == ["COMPLETE", "FAIL", "COMPLETE"]
     assert study.get_trials()[1].user_attrs[REASON] == "the loss is not a number"
     assert len(finished(study)) == 3, "it counts, and is not run again"
+
+
+def test_a_trial_that_a_gpu_has_no_memory_for_is_recorded_and_the_study_goes_on(storage: str) -> None:
+    def large(values: dict[str, Any], folder: Path, report: Report) -> TrialOutcome:
+        if folder.name == "trial-0001":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return objective(values, folder, report)
+
+    study = join(storage)
+    worker(study, storage, 3, large).work("")
+    assert states(study) == ["COMPLETE", "FAIL", "COMPLETE"]
+    assert study.get_trials()[1].user_attrs[REASON] == "CUDA out of memory"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), ValueError("another"), OSError("no space left")])
+def test_what_goes_wrong_for_another_reason_ends_the_worker_and_the_point_of_a_grid_is_not_lost(
+    storage: str, error: Exception
+) -> None:
+    def breaks(values: dict[str, Any], folder: Path, report: Report) -> TrialOutcome:
+        if folder.name == "trial-0000":
+            raise error
+        return objective(values, folder, report)
+
+    grid = read_space(["agent.price=0.1,0.2,0.3"], ALGOS, "reinforce")
+    study = open_study("x", storage, "pareto", {}, create_sampler("grid", 0, grid), PATIENCE)
+    one = Worker(study, grid, breaks, lambda a, m, s: (a, m), Path("trials"), 3, storage=storage)
+    with pytest.raises(type(error), match=str(error)):
+        one.work("")
+    one.work("")
+    completed = [trial.params["agent.price"] for trial in finished(study)]
+    assert sorted(completed) == [0.1, 0.2, 0.3]
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt(), Interrupted("lcnet-rl train --resume x", 3, 4)])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import torch
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
@@ -22,6 +23,8 @@ from lcnet_rl.sweep.pruning import Pruning
 from lcnet_rl.sweep.space import Space
 from lcnet_rl.sweep.study import OUTCOME, REASON, VALIDATIONS, fail_stale, finished, lost, run_again
 
+OWN_REASONS = (UserError, torch.OutOfMemoryError)
+"""What a trial fails for by itself: its settings cannot be run, it diverges, or it needs more memory than a GPU has."""
 Report = Callable[[float, float, float, float], None]
 """Takes a validation: share of the training that is done, accuracy, MACs per image, share of dense MACs.
 
@@ -75,8 +78,10 @@ class Worker:
     def work(self, command: str) -> None:
         """Run trials until the study has enough.
 
-        A trial that fails for a reason of its own is recorded with it, and the study goes on. Workers do not wait for
-        each other when they ask, so a study can end with a trial more than it needs for each of its other workers.
+        A trial that fails for a reason of its own, or has too little memory on a GPU, is recorded with it, and the
+        study goes on. What else goes wrong ends the worker, and the trial is queued to be run again. Workers do not
+        wait for each other when they ask, so a study can end with a trial more than it needs for each of its other
+        workers.
 
         Args:
             command: what to type to go on after Ctrl-C.
@@ -122,25 +127,29 @@ class Worker:
             number = trial.number
             try:
                 values = self._trial(trial)
-            except (UserError, optuna.TrialPruned, optuna.exceptions.UpdateFinishedTrialError):
+            except (*OWN_REASONS, optuna.TrialPruned, optuna.exceptions.UpdateFinishedTrialError):
                 ended = True
                 raise
             ended = True
             return values
 
         try:
-            self.study.optimize(run, n_trials=1, catch=(UserError,))
+            self.study.optimize(run, n_trials=1, catch=OWN_REASONS)
         except (Interrupted, KeyboardInterrupt) as stop:
-            if number >= 0:
-                run_again(self.study, self.study.get_trials()[number])
+            self._run_again(number)
             raise Interrupted(command, len(finished(self.study)), self.trials, "trial") from stop
-        except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
-            # Optuna's answer about a trial that others gave up, which may be finished elsewhere by now.
-            if not ended:
+        except Exception as error:
+            # Optuna's answer about a trial that others gave up, which may be finished elsewhere by now?
+            if not (ended and isinstance(error, (ValueError, optuna.exceptions.UpdateFinishedTrialError))):
+                self._run_again(number)
                 raise
             console.print(f"trial {number}: given up, as no sign of life came for {self.patience} s; it is run again")
             return None
         return number
+
+    def _run_again(self, number: int) -> None:
+        if number >= 0:
+            run_again(self.study, self.study.get_trials()[number])
 
     def _trial(self, trial: Trial) -> tuple[float, ...]:
         """Suggest, run, record; returns the objectives."""
@@ -158,7 +167,7 @@ class Worker:
             values = self.space.suggest(trial)
             # Another study of the same name, in another database, has its trials in the same place.
             outcome = self.objective(values, new_folder(self.folder / f"trial-{trial.number:04d}"), report)
-        except UserError as error:
+        except OWN_REASONS as error:
             trial.set_user_attr(REASON, str(error))
             raise
         trial.set_user_attr(OUTCOME, asdict(outcome) | {"run": str(outcome.run), "host": socket.gethostname()})
