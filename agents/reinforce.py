@@ -106,7 +106,8 @@ class Reinforce:
                     warn_if_missed(self.policy_share(scalars["rollout/macs_ratio"]), self.pricing.target)
                 stop = job.any_process(interrupt.requested)
                 due = self.step in eval_steps or self.step % config.save_every == 0 or stop
-                if due or self.step == schedule.total:
+                due = due or self.step == schedule.total  # what comes after the last step may take minutes
+                if due:
                     self.check_weights()
                 self.window.add(scalars)
                 if self.step % config.log_every == 0 or self.step == schedule.total:

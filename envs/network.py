@@ -36,6 +36,8 @@ def dataset_of(settings: Settings) -> Dataset:
     if isinstance(settings.dataset, Dataset):
         return settings.dataset
     name, root = settings.dataset, settings.data_root
+    if name is None and settings.model is not None and settings.run is None:
+        raise UserError("give dataset, too: a model does not say of which images it is")
     if name is None and settings.run is not None:
         config = read_config(Path(settings.run))
         name, root = config["dataset"], data_root(root, config)

@@ -103,11 +103,13 @@ class SB3VecEnv(VecEnv):
         return [values[index] for index in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
-        """Set an attribute of the environment, for all images whatever ``indices`` says.
+        """Set an attribute of the environment, which all images share.
 
         Raises:
-            UserError: for an attribute that there is not.
+            UserError: for an attribute that there is not, or some images only.
         """
+        if len(set(self._get_indices(indices))) < self.num_envs:
+            raise UserError(f"{attr_name} is of all images together: leave indices out")
         self.env.set_attr(attr_name, [value] * self.num_envs)  # there, a list has a value for each image
 
     def env_method(

@@ -46,7 +46,7 @@ class Settings:
 
     dataset: str | Dataset | None = None
     """Name of a data set (``shapes``, ``cifar10``, ``folder:PATH``), or a ``Dataset``; None is the run's own, and
-    ``shapes`` where no run is given."""
+    ``shapes`` where fresh gates are put on a backbone. With a ``model`` it has to be given."""
     split: Split = "train"
     """``train``, ``val`` or ``test``, for a data set given by name."""
     data_root: Path | str | None = None

@@ -10,18 +10,23 @@ from typing import Literal, get_args
 import torch
 
 from lcnet_rl.errors import UserError, unknown_name
+from lcnet_rl.progress import console
 
 Precision = Literal["auto", "bf16", "fp32"]
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device for ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+    """The device for ``auto`` (CUDA where it computes), ``cpu``, ``cuda`` or ``cuda:N``.
+
+    From then on float32 is float32 on CUDA too, in convolutions as in products: with TF32, which PyTorch lets cuDNN
+    use, decisions near a threshold would be others there than on a CPU.
 
     Raises:
         UserError: for a name torch does not know, or a GPU that is not there.
     """
+    torch.backends.cudnn.allow_tf32 = False
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() and _cuda_computes() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -35,6 +40,17 @@ def resolve_device(name: str) -> torch.device:
             f"device {name!r} was asked for, but there are {torch.cuda.device_count()} GPUs, from cuda:0 on"
         )
     return device
+
+
+def _cuda_computes() -> bool:
+    """Whether this build of PyTorch has kernels for the GPU, which may be too old for it; says so if not."""
+    try:
+        torch.zeros(1, device="cuda").add_(1)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        console.print(f"computing on the CPU, as PyTorch cannot on the GPU here: {reason}", soft_wrap=True)
+        return False
+    return True
 
 
 def one_thread_if_forked() -> None:
@@ -69,6 +85,17 @@ def uses_bf16(precision: Precision, device: torch.device) -> bool:
     if precision not in get_args(Precision):
         raise unknown_name("precision", str(precision), get_args(Precision))
     return precision == "bf16" or (precision == "auto" and has_fast_bf16(device))
+
+
+def warn_if_slow(precision: Precision, device: torch.device) -> None:
+    """Say so if ``precision`` is bfloat16, and ``device`` has no instructions for it."""
+    if precision == "bf16" and not has_fast_bf16(device):
+        console.print(
+            f"bf16 was asked for, but this machine has no instructions for it on {device}: training may take 30 times "
+            "as long as with --precision auto (of pretrain, --recipe.precision auto)",
+            style="yellow",
+            soft_wrap=True,
+        )
 
 
 def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager:

@@ -83,14 +83,17 @@ def check_target(option: str, path: Path) -> None:
     """Make the folder of a file that an option names, before the work whose results are to go there.
 
     Raises:
-        UserError: when ``path`` is a folder.
-        OSError: when its own folder cannot be made or written to.
+        UserError: when ``path`` is a folder, or its own folder cannot be made or written to.
     """
     if path.is_dir():
         raise UserError(f"{option} {path} is a folder; name a file in it")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not os.access(path.parent, os.W_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path.parent))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(path.parent, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(f"{path.parent} cannot be written to ({reason}); name another place with {option}") from error
 
 
 def write_text(path: Path, text: str) -> None:

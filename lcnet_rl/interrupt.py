@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -55,6 +56,8 @@ def deferred_interrupt(twice_stops: bool = True, terminate: bool = True) -> Iter
             signal.signal(number, handler)
 
     def note(number: int, frame: FrameType | None) -> None:
+        if twice_stops and terminate:
+            os.write(2, b"\nstopping after this step; a second time stops at once, and loses what is not saved\n")
         interrupt.requested = True
         if twice_stops:  # by the same signal: after Ctrl-C in a terminal, whoever started this may send SIGTERM too
             signal.signal(number, previous[signal.Signals(number)])

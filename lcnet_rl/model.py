@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from lcnet_rl.backbones import Backbone, check_images, pool
 from lcnet_rl.batchnorm import batch_norms, frozen_statistics
+from lcnet_rl.decisions import threshold_logit
 from lcnet_rl.device import no_autocast
 from lcnet_rl.gated import Gated
 from lcnet_rl.observation import Decider, Observation
@@ -182,7 +183,12 @@ class LCNet(Gated):
         return Outcome(self.classify(state), torch.stack(actions), self.total_macs(state), state.excess)
 
     def greedy(self, threshold: float = 0.5) -> Decider:
-        """The trained policy without noise: keep iff its probability exceeds ``threshold``, see ``has_threshold``."""
+        """The trained policy without noise: keep iff its probability exceeds ``threshold``, see ``has_threshold``.
+
+        Raises:
+            UserError: for a threshold outside (0, 1).
+        """
+        threshold_logit(threshold)
 
         def decide(observation: Observation) -> Tensor:
             return (self.policy_logits(observation) > self.cut(observation.block, threshold)).float()

@@ -54,6 +54,11 @@ def own_weights(dataset: str, name: str, width: int | None) -> str:
     dataset = base_name(dataset)
     weights = pretrained(dataset, name, width)
     if weights is None:
+        if not REFERENCE.is_dir():
+            raise UserError(
+                f"no pretrained networks in {REFERENCE}: they come with a clone of the repository, installed with "
+                "pip -e; give one as init (--init), or start untrained with scratch"
+            )
         widths = [known for data, of, known in PRETRAINED if (data, of) == (dataset, name)]
         there_is = f" (there is --width {', '.join(map(str, widths))})" if widths else ""
         option = "" if width is None else f" --width {width}"

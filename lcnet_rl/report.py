@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from rich.table import Table
 from scipy.stats import spearmanr
 from torch import Tensor
 
@@ -17,6 +16,7 @@ from lcnet_rl.per_image import paired_difference
 from lcnet_rl.progress import console
 from lcnet_rl.provenance import command_line
 from lcnet_rl.rewards import create_reward
+from lcnet_rl.tables import table_of
 from lcnet_rl.whole import was_pruned, whole
 
 PERCENTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -152,10 +152,9 @@ def print_summary(summary: dict[str, Any]) -> None:
 def print_deciders(summary: dict[str, Any], everything: str) -> None:
     """The policy beside its controls and all of the network, which is called ``everything``."""
     title = f"{summary['backbone']} on {summary['dataset']}/{summary['split']}, {summary['images']:,} images"
-    table = Table(title=title, title_justify="left")
     reward = ["reward"] if "mean_reward" in summary else []
-    for column in ("who decides", "accuracy", "MMACs/image", f"share of {everything.split()[0]}", *reward):
-        table.add_column(column, justify="left" if column == "who decides" else "right")
+    columns = "accuracy", "MMACs/image", f"share of {everything.split()[0]}", *reward
+    table = table_of(title, ["who decides"], columns)
 
     def row(name: str, of: dict[str, Any], style: str | None = None) -> None:
         macs, earned = of["macs_mean"], of.get("mean_reward")
@@ -174,9 +173,7 @@ def print_deciders(summary: dict[str, Any], everything: str) -> None:
 
 def print_blocks(summary: dict[str, Any]) -> None:
     """How often each block ran, and how much of it."""
-    table = Table(title="kept per block, share of images and of filters", title_justify="left")
-    for column in ("block", "runs", "filters"):
-        table.add_column(column, justify="right")
+    table = table_of("kept per block, share of images and of filters", [], ["block", "runs", "filters"])
     names = decision_names(len(summary["kept_blocks"]), summary["networks"])
     for name, *shares in zip(names, summary["kept_blocks"], summary["kept_filters"], strict=True):
         table.add_row(name, *(f"{share:.2f}" for share in shares))
@@ -185,9 +182,7 @@ def print_blocks(summary: dict[str, Any]) -> None:
 
 def print_classes(summary: dict[str, Any], everything: str) -> None:
     """Accuracy of each class, and its MACs as a share of those of all of the network, called ``everything``."""
-    table = Table(title="per class", title_justify="left")
-    for column in ("class", "accuracy", f"share of {everything.split()[0]}"):
-        table.add_column(column, justify="left" if column == "class" else "right")
+    table = table_of("per class", ["class"], ["accuracy", f"share of {everything.split()[0]}"])
     for name, figures in summary["classes"].items():
         table.add_row(name, f"{figures['accuracy']:.1%}", f"{figures['macs_ratio']:.1%}")
     console.print(table)

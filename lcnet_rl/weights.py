@@ -58,6 +58,8 @@ def load_model(path: Path) -> LCNet:
         raise _missing(path, f"no model at {path}; {hint}")
     state, metadata = read_tensors(path)
     if "model" not in metadata:
+        if "backbone" in metadata:
+            raise UserError(f"{path} holds a dense network, and an agent is wanted: the run folder of lcnet-rl train")
         raise UserError(f"{path} is no model of this project (its header names no architecture)")
     try:
         # What older files do not name: every network had confidence, and read the price as it is.
@@ -177,6 +179,11 @@ def _describe(spec: BackboneSpec) -> str:
 
 def _read(path: Path) -> tuple[dict[str, Tensor], BackboneSpec]:
     state, metadata = read_tensors(path)
+    if "model" in metadata:
+        raise UserError(
+            f"{path} holds an agent; give its run folder where it is to go on, or the dense network that it began with "
+            f"({path.parent / START})"
+        )
     if "backbone" not in metadata:
         raise UserError(f"{path} is no backbone of this project (its header names no architecture)")
     spec = _architecture(metadata["backbone"], path)

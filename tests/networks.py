@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -73,6 +74,17 @@ def balance(model: LCNet, images: torch.Tensor) -> LCNet:
         for gate, middle in zip(gates, middles.split([gate.keep.out_features for gate in gates]), strict=True):
             gate.keep.bias -= middle
         state = model.advance(state, greedy(observation))
+    return model
+
+
+def force(model: LCNet, actions: torch.Tensor) -> LCNet:
+    """A copy of ``model`` whose gates run and then decide ``actions`` (depth, action_size), whatever they see."""
+    model = copy.deepcopy(model)
+    for t, row in enumerate(actions):
+        for gate, bits in ((model.l_net(t), row[:1]), (model.c_net(t), row[model.decisions.group_bits(t)])):
+            if gate is not None:
+                gate.keep.weight.data.zero_()
+                gate.keep.bias.data.copy_(20 * (2 * bits - 1))
     return model
 
 

@@ -161,6 +161,26 @@ def test_a_run_that_ended_before_its_first_checkpoint_logs_no_step_twice(
     assert steps == [32 * second.model.depth * (step + 1) for step in range(24)]
 
 
+def test_a_run_killed_after_its_last_step_has_that_in_its_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = joint(tmp_path, save_every=1000)
+    total = agent.schedule.total
+    hold = agent.hold_to_target
+
+    def killed() -> None:
+        if agent.step == total:
+            raise MemoryError
+        hold()
+
+    monkeypatch.setattr(agent, "hold_to_target", killed)
+    with pytest.raises(MemoryError):
+        agent.train()
+    again = joint(tmp_path, save_every=1000)
+    again.restore()
+    assert again.step == total
+
+
 def test_a_finished_run_that_is_resumed_logs_nothing_twice(tmp_path: Path) -> None:
     joint(tmp_path, save_every=8).train()
     before = logged(tmp_path)

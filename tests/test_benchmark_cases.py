@@ -15,6 +15,7 @@ from lcnet_rl.backbones import Backbone
 from lcnet_rl.benchmark import contestants, standard, trained
 from lcnet_rl.benchmark.contestants import Contestant, dense_contestants, engine_contestants
 from lcnet_rl.commands import bench, main
+from lcnet_rl.errors import UserError
 from lcnet_rl.macs import dense_macs
 from lcnet_rl.model import LCNet
 from lcnet_rl.state import Outcome
@@ -100,6 +101,18 @@ def test_the_engine_and_its_rivals_in_pytorch_compute_in_the_type_that_they_are_
         assert convolutions.types == [dtype] * 7, "resnet8: the stem, and two in each of three blocks"
 
 
+def test_where_nothing_compiles_the_others_take_part(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(_: torch.device) -> None:
+        raise UserError("no compiler")
+
+    monkeypatch.setattr(contestants, "check_compiler", refuse)
+    found = dense_contestants(lively().backbone, images(2), torch.float32)
+    assert [one.name for one in found] == ["dense eager fp32", "dense ONNX Runtime"]
+    assert "without torch.compile, so dense networks may be faster than here: no compiler" in capsys.readouterr().out
+
+
 def idle(name: str, network: Backbone, images: torch.Tensor, runtime: str, dense: bool = False) -> Contestant:
     """One that computes nothing, and whose name tells what it was given."""
     outcome = Outcome(torch.zeros(len(images), 10), torch.zeros(0), torch.zeros(len(images)))
@@ -118,18 +131,18 @@ def test_the_standard_cases_are_of_the_network_the_batch_and_the_share_in_their_
     ) -> list[Contestant]:
         return [idle(f"engine {keep}", model.backbone, images, "PyTorch") for keep in decisions]
 
-    def sessions(models: Sequence[LCNet], image: torch.Tensor, keep: str) -> list[Contestant]:
-        return [idle(f"onnx {keep}", models[0].backbone, image, "ONNX Runtime")]
+    def sessions(model: LCNet, image: torch.Tensor, decisions: Mapping[str, Sequence[float]]) -> list[Contestant]:
+        return [idle(f"ONNX Runtime {keep} standard", model.backbone, image, "ONNX Runtime") for keep in decisions]
 
     for name, instead in (("dense", dense), ("engine", engines), ("onnx", sessions)):
         monkeypatch.setattr(standard, f"{name}_contestants", instead)
-    monkeypatch.setattr(standard, "force", lambda model, _: model)
+    monkeypatch.setattr(standard, "force", lambda model, *_: model)
     rows = {row["name"]: row for row in standard.standard({1: 2, 128: 2})["cases"]}
     networks = {"w64": "resnet18 64", "w32": "resnet18 32", "resnet20": "resnet20 16", "resnet56": "resnet56 16"}
     assert {name: row["this"] for name, row in rows.items()} == {
-        f"{how}-b{batch}-{label}-{keep}": f"{how} {keep}, {network}, {batch} at a time"
+        f"{how}-b{batch}-{label}-{keep}": f"{who.format(keep)}, {network}, {batch} at a time"
         for label, network in networks.items()
-        for how, batch in (("onnx", 1), ("engine", 128))
+        for how, who, batch in (("onnx", "ONNX Runtime {} standard", 1), ("engine", "engine {}", 128))
         for keep in ("all", "blocks50", "groups50")
     }
     for name, row in rows.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import re
 from typing import Any
 
 import pytest
@@ -30,11 +31,19 @@ def test_figures_are_the_median_the_quartiles_and_the_95th_percentile_of_the_tri
         "trials": 21,
         "median_ms": 11_000,
         "quartiles_ms": [6000, 16_000],
+        "calls_per_trial": 1,
         "p95_ms": 20_000,
         "images_per_second": 4,
         "warmup_s": 7.0,
         "megabytes": 0.5,
     }
+
+
+def test_where_a_trial_is_several_calls_the_slowest_of_them_are_not_known(terminal: io.StringIO) -> None:
+    row = figures(contestant("engine"), shuffled(*range(1, 21)), 1, calls=5)
+    assert (row["calls_per_trial"], row["p95_ms"]) == (5, None)
+    print_contestants([row])
+    assert re.search(r"engine *│ *1 │ *10500.00 │ *│", terminal.getvalue())
 
 
 def test_a_case_has_the_quartiles_of_both_sides() -> None:

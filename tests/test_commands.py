@@ -151,7 +151,7 @@ def test_a_file_where_a_folder_is_to_be_is_refused_before_anything_is_evaluated(
     monkeypatch.setattr("lcnet_rl.commands.evaluate.load_dataset", None)
     (tmp_path / "file").touch()
     said = failing(capsys, "evaluate", str(REFERENCE / run), "--out", str(tmp_path / "file"))
-    assert said == f"error: File exists ({tmp_path / 'file'})\n"
+    assert said == f"error: {tmp_path / 'file'} cannot be written to (File exists); name another place with --out\n"
 
 
 @pytest.mark.parametrize("command", ["pretrain", "train"])

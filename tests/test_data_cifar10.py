@@ -10,7 +10,9 @@ import pickle
 import shutil
 import socket
 import tarfile
+import urllib.request
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -244,16 +246,25 @@ def test_npm_that_fails_says_why_and_npm_that_is_missing_says_so(
 def test_torchvision_has_seconds_only_and_the_time_out_is_put_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = []
+    seen: list[float | None] = []
+    answers = [True, False]
+
+    def ask(_: str, timeout: float) -> nullcontext[None]:
+        seen.append(timeout)
+        if not answers.pop():
+            raise OSError("no answer")
+        return nullcontext()
 
     def download(*_: object) -> None:
         seen.append(socket.getdefaulttimeout())
-        raise OSError("no route")
+        raise OSError("broke off")
 
+    monkeypatch.setattr(urllib.request, "urlopen", ask)
     monkeypatch.setattr(torchvision.datasets.utils, "download_url", download)
-    with pytest.raises(OSError, match="no route"):
-        cifar10_sources.from_torchvision(tmp_path)
-    assert seen == [cifar10_sources.PATIENCE]
+    for problem in ("no answer", "broke off"):
+        with pytest.raises(OSError, match=problem):
+            cifar10_sources.from_torchvision(tmp_path)
+    assert seen == [cifar10_sources.PATIENCE] * 2 + [cifar10_sources.STALLED]
     assert cifar10_sources.PATIENCE <= 10
     assert socket.getdefaulttimeout() is None
 
@@ -267,10 +278,12 @@ def test_where_nothing_can_be_kept_the_data_are_used_all_the_same(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(cifar10, "write_tensors", full)
+    monkeypatch.setattr(cifar10, "_UNKEPT", {})
     assert_loads(tmp_path, batches)
     assert [entry.name for entry in tmp_path.iterdir()] == ["cifar-10-batches-bin"]
     told = capsys.readouterr().out.splitlines()
     assert any("could not be kept" in line and "No space left on device" in line for line in told)
+    assert sum("trying" in line for line in told) == 1, "once for both parts"
 
 
 def test_a_cached_file_that_may_not_be_read_is_not_replaced(

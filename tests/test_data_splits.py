@@ -127,6 +127,9 @@ def test_tensors_that_do_not_fit_together_are_refused() -> None:
         Dataset("x", "train", images.float(), labels, ("a",))
     with pytest.raises(ValueError, match="difficulty"):
         Dataset("x", "train", images, labels, ("a",), torch.zeros(3))
+    for wrong in ([0, 2], [-1, 1]):
+        with pytest.raises(ValueError, match="labels of 2 classes count from 0, got"):
+            Dataset("x", "train", images, torch.tensor(wrong), ("a", "b"))
 
 
 def test_wrong_names_are_answered_with_the_nearest_right_one() -> None:

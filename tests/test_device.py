@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch._inductor.config as inductor
 
-from lcnet_rl.device import autocast, check_compiler, resolve_device, synchronize, uses_bf16
+from lcnet_rl.device import autocast, check_compiler, resolve_device, synchronize, uses_bf16, warn_if_slow
 from lcnet_rl.errors import UserError
 
 
@@ -20,6 +20,42 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     assert resolve_device("cuda:1") == torch.device("cuda", 1)
     with pytest.raises(UserError, match="there are 2 GPUs, from cuda:0 on"):
         resolve_device("cuda:2")
+
+
+def test_a_gpu_that_pytorch_cannot_compute_on_is_passed_over_where_the_choice_is_free(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def no_kernels(*_: object, device: str) -> torch.Tensor:
+        raise RuntimeError("CUDA error: no kernel image is available\nand more")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch, "zeros", no_kernels)
+    assert resolve_device("auto") == torch.device("cpu")
+    assert "computing on the CPU, as PyTorch cannot on the GPU here: CUDA error: no kernel image is" in printed(capsys)
+    assert resolve_device("cuda") == torch.device("cuda")
+
+
+def test_float32_is_not_rounded_to_fewer_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    resolve_device("cpu")
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
+
+
+def printed(capsys: pytest.CaptureFixture[str]) -> str:
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("precision", "fast", "told"), [("bf16", False, True), ("bf16", True, False), ("auto", False, False)]
+)
+def test_bfloat16_without_instructions_for_it_is_said_to_be_slow(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], precision: Any, fast: bool, told: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": fast}, raising=False)
+    warn_if_slow(precision, torch.device("cpu"))
+    assert ("this machine has no instructions for it on cpu" in printed(capsys)) is told
 
 
 def test_processors_have_no_numbers() -> None:

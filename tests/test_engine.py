@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -262,6 +264,33 @@ def test_bfloat16_stays_near_float32() -> None:
     assert got.logits.dtype == torch.float32
     assert (got.logits - expected.logits).abs().max() < 0.05 * expected.logits.abs().max()
     assert torch.equal(got.macs, expected.macs)
+
+
+def test_an_engine_says_how_much_it_holds_with_the_copies_for_sets_of_groups() -> None:
+    model = lively(width=16)
+    engine = Engine(model)
+    before = engine.nbytes
+    assert before >= sum(tensor.nbytes for tensor in model.backbone.state_dict().values()) * 0.99, "folded or not"
+    for kept in (1, 2):
+        actions = torch.ones(model.depth, 2, model.action_size)
+        actions[:, :, 1 + kept :] = 0
+        engine.run(images(2), replay(actions))
+        added = engine.nbytes - before
+        blocks = sum(block.conv1.weight.nbytes + block.conv2.weight.nbytes for block in model.backbone.own_blocks)
+        share = sum(range(1, kept + 1)) / 4
+        assert added == pytest.approx(blocks * share, rel=0.01) or added == pytest.approx(2 * blocks * share, rel=0.01)
+
+
+def test_an_engine_lets_go_of_what_it_has_classified() -> None:
+    engine = Engine(lively())
+    state = engine.begin(images(2))
+    features = weakref.ref(state.features)
+    for _ in range(engine.depth):
+        state = engine.consume(state, engine.greedy()(engine.observe(state)))
+    engine.classify(state)
+    del state
+    gc.collect()
+    assert features() is None
 
 
 def test_the_engine_has_its_own_weights() -> None:

@@ -17,7 +17,7 @@ from test_envs_process import tiny, tiny_data, tiny_model
 from envs.process import Process
 from envs.settings import Settings
 from envs.vector import LayerChannelSkipVectorEnv
-from lcnet_rl import ENV_IDS
+from lcnet_rl import ENV_IDS, pretrained
 from lcnet_rl.backbones import create_backbone
 from lcnet_rl.data import Dataset, cifar10
 from lcnet_rl.errors import UserError
@@ -64,6 +64,19 @@ def test_a_run_is_loaded_from_its_folder(tmp_path: Path) -> None:
     loaded = Process("both", Settings(dataset=tiny_data(), run=tmp_path)).model
     assert loaded.spec == model.spec
     assert all(torch.equal(value, model.state_dict()[key]) for key, value in loaded.state_dict().items())
+
+
+def test_where_no_networks_come_with_the_project_none_is_said_to_be_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(pretrained, "REFERENCE", tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"no pretrained networks in .*nowhere: they come with a clone"):
+        pretrained.own_weights("cifar10", "resnet20", None)
+
+
+def test_a_model_does_not_say_of_which_images_it_is() -> None:
+    with pytest.raises(UserError, match="give dataset, too"):
+        Process("both", Settings(model=tiny_model()))
 
 
 def test_a_run_brings_its_own_images(images: str, tmp_path: Path) -> None:

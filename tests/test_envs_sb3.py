@@ -158,6 +158,14 @@ def test_what_is_of_all_images_or_there_is_not_is_refused() -> None:
         env.set_attr("prise", 5.0)
 
 
+def test_what_all_images_share_is_not_set_for_some_of_them() -> None:
+    env = make()
+    with pytest.raises(UserError, match="price is of all images together: leave indices out"):
+        env.set_attr("price", 5.0, indices=[0, 2])
+    env.set_attr("price", 5.0, indices=range(4))
+    assert env.get_attr("price") == [5.0] * 4
+
+
 def test_frames_are_tiled() -> None:
     env = SB3VecEnv(LayerChannelSkipVectorEnv(4, render_mode="rgb_array", **tiny()))
     env.reset()

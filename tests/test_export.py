@@ -13,10 +13,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import BEHIND, balance, images, lively
+from networks import BEHIND, balance, force, images, lively
 
 from lcnet_rl.backbones import BackboneSpec
-from lcnet_rl.benchmark.standard import force
 from lcnet_rl.errors import UserError
 from lcnet_rl.export import OnnxNetwork, blocked_size, dense_model, dynamic_model, filters, layouts_here, open_session
 from lcnet_rl.export.agreement import Agreement

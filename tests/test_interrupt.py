@@ -26,6 +26,11 @@ def press(times: int, noted: list[bool], twice_stops: bool = True) -> None:
             noted.append(interrupt.requested)
 
 
+def test_a_ctrl_c_is_answered_at_once(capfd: pytest.CaptureFixture[str]) -> None:
+    press(1, [])
+    assert "stopping after this step; a second time stops at once" in capfd.readouterr().err
+
+
 def test_a_second_ctrl_c_stops_at_once() -> None:
     before, noted = signal.getsignal(signal.SIGINT), list[bool]()
     with pytest.raises(KeyboardInterrupt):

@@ -28,8 +28,9 @@ def test_what_an_engine_cannot_do_it_refuses() -> None:
     with pytest.raises(UserError, match="laid out already"):
         Engine(engine)
     for threshold in (0.0, 1.0):
-        with pytest.raises(UserError, match=r"a threshold is in \(0, 1\)"):
-            engine.run(images(1), engine.greedy(threshold))
+        for decider in (engine.greedy, lively().greedy):
+            with pytest.raises(UserError, match=r"a threshold is in \(0, 1\)"):
+                decider(threshold)
     with pytest.raises(UserError, match="float32 or bfloat16"):
         Engine(lively(), torch.float16)
     with pytest.raises(UserError, match="at least one image, got 0"):

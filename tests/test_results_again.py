@@ -94,6 +94,18 @@ def test_where_to_compute_and_where_the_data_are_may_be_told(reference: Path, tm
         assert (run.training() or [])[1:] == ["--resume", str(begun), *other]
 
 
+def test_a_machine_may_train_in_another_precision(reference: Path, tmp_path: Path) -> None:
+    first, second, agent = in_order([Reproduction(reference / "agent", tmp_path, precision="auto")])
+    assert (first.training() or [])[-2:] == (second.training() or [])[-2:] == ["--recipe.precision", "auto"]
+    assert (agent.training() or [])[-2:] == ["--precision", "auto"]
+    shutil.copytree(agent.reference, agent.folder)
+    begun = yaml.safe_load((agent.reference / "config.yaml").read_text())
+    begun["agent"] = {**(begun["agent"] or {}), "precision": "fp32"}
+    (agent.folder / "config.yaml").write_text(yaml.safe_dump(begun))
+    (agent.folder / "checkpoint.safetensors").touch()
+    assert agent.training() == ["train", "--resume", str(agent.folder)], "in its own"
+
+
 def test_a_run_of_several_processes_is_made_again_by_one(reference: Path, tmp_path: Path) -> None:
     command = "torchrun --nproc-per-node 2 -m -- lcnet_rl pretrain --seed 1"
     run = Reproduction(write(reference / "wide", command), tmp_path)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from networks import images, lively
+from PIL import Image
 from rich.console import Console
 
 from lcnet_rl import progress, report
@@ -20,6 +25,7 @@ from lcnet_rl.commands import COMMANDS, main
 from lcnet_rl.data import Dataset
 from lcnet_rl.evaluate import evaluate
 from lcnet_rl.model import LCNet
+from lcnet_rl.provenance import ROOT
 from lcnet_rl.settings import preset_names
 
 
@@ -146,6 +152,33 @@ def test_names_of_a_benchmarks_cases_are_whole_in_a_narrow_terminal(screen: Cons
     assert all(name in text for name in names)
     assert "beyond" not in text
     assert text.count("dense ONNX Runtime (6.25 ms)") == text.count("torch.compile fp32 (631.50 ms)") == 1
+
+
+def test_where_the_screen_is_narrow_figures_are_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, columns in ((report, 50), (record, 66)):
+        console = Console(width=columns, record=True)
+        monkeypatch.setattr(module, "console", console)
+        if module is report:
+            report.print_summary(summary_of(lively()))
+            figures = ["10.00%", "33.4%", "100.0%"]
+        else:
+            row = {"name": "ONNX Runtime blocks50 blocked16", "batch": 128, "median_ms": 1234.56, "p95_ms": 2345.67}
+            row |= {"images_per_second": 1111.0, "warmup_s": 22.2, "megabytes": 333.3}
+            record.print_contestants([row])
+            figures = ["1234.56", "2345.67", "1111", "22.2", "333.3"]
+        text = console.export_text()
+        assert "…" not in text
+        assert all(figure in text for figure in figures)
+
+
+def test_what_an_encoding_lacks_is_spelled_out_and_no_traceback(tmp_path: Path) -> None:
+    network = str(ROOT / "runs" / "reference" / "resnet20")
+    picture = tmp_path / "ж.png"
+    Image.new("RGB", (32, 32)).save(picture)
+    command = [sys.executable, "-m", "lcnet_rl", "predict", network, str(picture)]
+    done = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "cp1252"}, check=False)
+    assert done.returncode == 0, done.stderr
+    assert b"\\u0436.png" in done.stdout
 
 
 def test_a_profile_names_networks_as_an_evaluation_does(screen: Console) -> None:

@@ -250,8 +250,8 @@ def test_a_header_that_names_half_an_architecture_is_refused(tmp_path: Path, kin
 def test_a_model_is_no_backbone_and_a_backbone_no_model(tmp_path: Path) -> None:
     save_model(LCNet(tiny_backbone()), tmp_path / "model.safetensors")
     save_backbone(tiny_backbone(), tmp_path / "backbone.safetensors")
-    assert "no backbone" in refusal(tmp_path / "model.safetensors")
-    with pytest.raises(UserError, match="no model"):
+    assert "holds an agent; give its run folder" in refusal(tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match="holds a dense network, and an agent is wanted"):
         load_model(tmp_path / "backbone.safetensors")
 
 

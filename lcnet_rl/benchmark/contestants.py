@@ -18,9 +18,11 @@ from lcnet_rl.backbones import Backbone
 from lcnet_rl.device import check_compiler, synchronize
 from lcnet_rl.engine import Engine
 from lcnet_rl.engine.fold import folded, set_type
+from lcnet_rl.errors import UserError
 from lcnet_rl.export import dense_model, dynamic_model, layouts_here, open_session
 from lcnet_rl.model import LCNet
 from lcnet_rl.observation import Observation
+from lcnet_rl.progress import console
 
 Run = Callable[[Tensor], object]
 """Classifies images, uint8 (B, 3, 32, 32)."""
@@ -60,15 +62,12 @@ def dense_contestants(
         backbone: the network.
         images: as many as it will get, on the device to use.
         dtype: of the convolutions.
-        compiled: ``torch.compile`` too, which takes a while.
+        compiled: ``torch.compile`` too, which takes a while; where it does not work, that is said.
         name: of the network.
 
     Returns:
         Eager PyTorch; ``torch.compile`` with inductor's ``freezing``, which lays out weights for the machine and fuses
         what follows a convolution into it, as the engine does; and ONNX Runtime where it compares (float32, CPU).
-
-    Raises:
-        UserError: when ``torch.compile`` does not work here.
     """
     network = folded(backbone).to(images.device)
     set_type(network, dtype)
@@ -86,8 +85,7 @@ def dense_contestants(
         return run, _megabytes(network)
 
     found = [_prepare(f"{name} eager {short(dtype)}", "PyTorch", True, images, eager)]
-    if compiled:
-        check_compiler(images.device)
+    if compiled and _compiles(images.device):
         found.append(_prepare(f"{name} torch.compile {short(dtype)}", "PyTorch", True, images, faster))
     if dtype == torch.float32 and images.device.type == "cpu":
         model = dense_model(backbone, len(images))
@@ -119,14 +117,15 @@ def engine_contestants(
             decided = greedy(observation)
             return decided if actions is None else actions[observation.block]
 
-        return lambda batch: engine.run(batch, forced), _megabytes(engine)
+        return lambda batch: engine.run(batch, forced), 0.0
 
     found = []
     for name, actions in decisions.items():
         here = None if actions is None else actions.to(images.device)
         build = functools.partial(decide, here)
         found.append(_prepare(f"engine {name} {short(dtype)}", "PyTorch", False, images, build, built))
-    return found
+    # All of them have run: the weights of every set of groups that they keep are copied together by now.
+    return [replace(contestant, megabytes=engine.nbytes / 1e6) for contestant in found]
 
 
 def masked_contestant(model: LCNet, images: Tensor) -> Contestant:
@@ -179,6 +178,16 @@ def _prepare(
     run(images)
     synchronize(images.device)
     return Contestant(name, run, runtime, dense, before + time.perf_counter() - began, megabytes)
+
+
+def _compiles(device: torch.device) -> bool:
+    """Whether ``torch.compile`` works; says so if not."""
+    try:
+        check_compiler(device)
+    except UserError as error:
+        console.print(f"without torch.compile, so dense networks may be faster than here: {error}", soft_wrap=True)
+        return False
+    return True
 
 
 def _as_built(run: Run, megabytes: float) -> tuple[Run, float]:

@@ -6,7 +6,6 @@ import os
 from collections import defaultdict
 
 import torch
-from rich.table import Table
 from torch import Tensor
 from torch.autograd.profiler import profile, record_function
 from torch.autograd.profiler_util import FunctionEvent
@@ -14,6 +13,7 @@ from torch.autograd.profiler_util import FunctionEvent
 from lcnet_rl.decisions import decision_names
 from lcnet_rl.engine import Engine
 from lcnet_rl.progress import console
+from lcnet_rl.tables import table_of
 
 KINDS = {
     "convolutions": ("convolution", "conv2d"),
@@ -63,9 +63,7 @@ def kind(operator: str) -> str:
 def print_profile(rows: list[dict[str, float]], precision: str, images: int, networks: int) -> None:
     """The shares of the time of every block, and of every network behind the first of so many ``networks``."""
     title = f"engine, {precision}, {images} images: share of each block's CPU time"
-    table = Table(title=title, title_justify="left")
-    for column in ("block", "ms", *rows[0]):
-        table.add_column(column, justify="right")
+    table = table_of(title, [], ["block", "ms", *rows[0]])
     for name, row in zip(decision_names(len(rows), networks), rows, strict=True):
         total = sum(row.values())
         table.add_row(name, f"{total:.1f}", *(f"{part / max(total, 1e-9):.0%}" for part in row.values()))

@@ -11,20 +11,27 @@ from typing import Any
 
 import onnxruntime
 import torch
-from rich.table import Table
 
 import lcnet_rl
 from lcnet_rl.benchmark.contestants import Contestant
 from lcnet_rl.progress import console
 from lcnet_rl.provenance import cpu_name
+from lcnet_rl.tables import table_of
 from lcnet_rl.timing import Comparison
 
 Times = Mapping[str, list[float]]
 """Seconds of every trial, by contestant; trial i of all contestants had the same images."""
 
 
-def figures(contestant: Contestant, seconds: Sequence[float], images: int) -> dict[str, Any]:
-    """Times in milliseconds, images per second, warm-up and size of a contestant."""
+def figures(contestant: Contestant, seconds: Sequence[float], images: int, calls: int = 1) -> dict[str, Any]:
+    """Times in milliseconds, images per second, warm-up and size of a contestant.
+
+    Args:
+        contestant: who was timed.
+        seconds: a call took, by trial.
+        images: of a call.
+        calls: of a trial; the slowest calls of several are not known, so there is no 95th percentile.
+    """
     low, median, high = statistics.quantiles(seconds, n=4, method="inclusive")
     return {
         "name": contestant.name,
@@ -32,7 +39,8 @@ def figures(contestant: Contestant, seconds: Sequence[float], images: int) -> di
         "trials": len(seconds),
         "median_ms": 1000 * median,
         "quartiles_ms": [1000 * low, 1000 * high],
-        "p95_ms": 1000 * statistics.quantiles(seconds, n=20, method="inclusive")[-1],
+        "calls_per_trial": calls,
+        "p95_ms": 1000 * statistics.quantiles(seconds, n=20, method="inclusive")[-1] if calls == 1 else None,
         "images_per_second": images / median,
         "warmup_s": contestant.warmup,
         "megabytes": contestant.megabytes,
@@ -105,10 +113,7 @@ def print_cases(cases: Sequence[Mapping[str, Any]]) -> None:
     """A table of comparisons for each dense network that they are with, slow-downs marked; then what else ran."""
     for (rival, its_ms), rows in itertools.groupby(cases, key=lambda row: (row["rival"], row["rival_median_ms"])):
         title = f"time as a ratio to {rival} ({its_ms:.2f} ms)"
-        table = Table(title=title, title_justify="left")
-        table.add_column("case", overflow="fold")  # in a narrow terminal, it gives way
-        for column in ("billed", "median", "95 %", "mean", "ms"):
-            table.add_column(column, justify="right", no_wrap=True)
+        table = table_of(title, ["case"], ["billed", "median", "95 %", "mean", "ms"])
         for row in rows:
             low, high = row["ratio_interval"]
             table.add_row(
@@ -131,15 +136,14 @@ def print_contestants(rows: Sequence[Mapping[str, Any]]) -> None:
     """A table of everything that took part, for each network where rows say of which they are."""
     for network, ran in itertools.groupby(rows, key=lambda row: row.get("network")):
         title = "everything that ran" + (f", {network}" if network else "")
-        table = Table(title=title, title_justify="left")
-        for column in ("contestant", "batch", "p50 ms", "p95 ms", "images/s", "warm-up s", "MB"):
-            table.add_column(column, justify="left" if column == "contestant" else "right")
+        columns = "batch", "p50\nms", "p95\nms", "images\n/s", "warm-up\ns", "MB"
+        table = table_of(title, ["contestant"], columns)
         for row in ran:
             table.add_row(
                 row["name"],
                 str(row["batch"]),
                 f"{row['median_ms']:.2f}",
-                f"{row['p95_ms']:.2f}",
+                "" if row["p95_ms"] is None else f"{row['p95_ms']:.2f}",
                 f"{row['images_per_second']:.0f}",
                 f"{row['warmup_s']:.1f}",
                 f"{row['megabytes']:.1f}",

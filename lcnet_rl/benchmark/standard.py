@@ -69,7 +69,7 @@ def standard(trials: Mapping[int, int], seconds: float = SECONDS) -> dict[str, A
                 fastest, *others = sorted(ways, key=lambda way: statistics.median(times[way.name]))
                 named = {case_name: fastest, **{f"{case_name}, {way.name.split()[-1]}": way for way in others}}
                 cases += [case(this, times, way, found, billed, beyond) for this, way in named.items()]
-            rows += [{"network": label, **figures(one, times[one.name], batch)} for one in found]
+            rows += [{"network": label, **figures(one, times[one.name], batch, repeat)} for one in found]
     return {"cases": cases, "contestants": rows}
 
 

@@ -7,6 +7,7 @@ A command is a module with ``run(config)``; the type of ``config``, a frozen dat
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 import typing
@@ -46,6 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0; 2 for a mistake of the user's, after one line that says what to do; 130 after Ctrl-C.
     """
     keep_freed_memory()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a screen or a file of another encoding lacks is spelled out
+            stream.reconfigure(errors="backslashreplace")
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
         console.print("usage: lcnet-rl COMMAND [OPTIONS]      (lcnet-rl COMMAND --help lists a command's options)\n")

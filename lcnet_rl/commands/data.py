@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.table import Table
 
 from lcnet_rl.data import SPLITS, Dataset, load_dataset, place
 from lcnet_rl.progress import console
+from lcnet_rl.tables import table_of
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,7 @@ def run(config: Data) -> None:
     Raises:
         UserError: an unknown name, data that cannot be had, or a faulty folder.
     """
-    table = Table(title=config.name)
-    for column in ("split", "images", "classes", "a class, min", "a class, max"):
-        table.add_column(column, justify="left" if column == "split" else "right")
+    table = table_of(config.name, ["split"], ["images", "classes", "a class, min", "a class, max"])
     for split in SPLITS:
         table.add_row(*_row(load_dataset(config.name, split, config.data_root)))
     console.print(table)

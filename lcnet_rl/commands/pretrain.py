@@ -11,7 +11,7 @@ from lcnet_rl.commands.last_good import naming_checkpoint
 from lcnet_rl.commands.pretrain_settings import Pretrain, parse
 from lcnet_rl.data import load_dataset
 from lcnet_rl.data.sampler import full_batches, warn_if_few
-from lcnet_rl.device import check_compiler
+from lcnet_rl.device import check_compiler, warn_if_slow
 from lcnet_rl.errors import UserError
 from lcnet_rl.job import by_main, from_main, joined, main_first, world_size
 from lcnet_rl.pretrain import DenseTraining
@@ -73,6 +73,7 @@ def run_on(config: Pretrain, device: torch.device) -> None:
         by_main(save_backbone)(backbone, folder / START)
         if teacher is not None:
             by_main(save_backbone)(teacher, folder / TEACHER)
+    by_main(warn_if_slow)(config.recipe.precision, device)
     setup = TrainingSetup(train, val, folder, config.seed, device, teacher)
     training = DenseTraining(backbone, config.recipe, setup)
     if config.resume is not None:

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.table import Table
 
 from lcnet_rl.commands.run_defaults import with_defaults
 from lcnet_rl.comparison.kinds import is_dense, is_pruned, is_rival
 from lcnet_rl.comparison.picture import plot_frontier
 from lcnet_rl.comparison.published import CIFAR10
 from lcnet_rl.comparison.records import Group, grouped
+from lcnet_rl.device import Precision
 from lcnet_rl.errors import UserError, unknown_name
 from lcnet_rl.files import read_json, replacing, write_json, write_text
 from lcnet_rl.interrupt import deferred_interrupt
@@ -41,6 +41,7 @@ from lcnet_rl.results.rows import (
     timings,
 )
 from lcnet_rl.runs import CONFIG
+from lcnet_rl.tables import table_of
 
 KINDS: dict[str, Callable[[Path], bool]] = {
     "dense": is_dense,
@@ -73,6 +74,9 @@ class Reproduce:
     """Runs are made again in its folder reproduced; with --eval-only they are measured in measured-again."""
     device: str | None = None
     """auto, cpu, cuda or cuda:N; by default as recorded."""
+    precision: Precision | None = None
+    """Of training: auto (the faster one here), bf16 or fp32; by default as recorded, which is mostly bf16: 30 times
+    slower than fp32 on CPUs without instructions for it."""
     data_root: Path | None = None
     """Where data sets are kept; by default LCNET_RL_DATA or the user's cache folder."""
 
@@ -81,6 +85,8 @@ def run(config: Reproduce) -> None:
     """Train, evaluate, compare, write."""
     if config.page_only and config != Reproduce(page_only=True):
         raise UserError("--page-only makes nothing again: give no runs and no other option")
+    if config.eval_only and config.precision is not None:
+        raise UserError("--precision is of training: evaluation is in float32, also with --eval-only")
     runs = sorted(path.parent for path in REFERENCE.glob(f"*/{CONFIG}"))
     if not runs:
         raise UserError(f"no runs in {REFERENCE}: reproduce needs a clone of the repository, installed with pip -e")
@@ -88,7 +94,7 @@ def run(config: Reproduce) -> None:
         out = config.out.resolve() / ("measured-again" if config.eval_only else "reproduced")
         options = [] if config.device is None else ["--device", config.device]
         options += [] if config.data_root is None else ["--data-root", str(config.data_root.resolve())]
-        chosen = [Reproduction(run, out, tuple(options)) for run in choose(config.what, runs)]
+        chosen = [Reproduction(run, out, tuple(options), config.precision) for run in choose(config.what, runs)]
         todo = chosen if config.eval_only else in_order(chosen)
         for reproduction in todo:
             if config.eval_only:
@@ -170,9 +176,8 @@ def call(arguments: Sequence[str]) -> None:
 
 def print_comparison(runs: Sequence[Reproduction]) -> None:
     """Recorded figures beside those made again."""
-    table = Table(title="test images: recorded, and made again", title_justify="left")
-    for column in ("run", "figure", "recorded", "again", "difference"):
-        table.add_column(column, justify="right" if column not in ("run", "figure") else "left", overflow="fold")
+    columns = "recorded", "again", "difference"
+    table = table_of("test images: recorded, and made again", ["run", "figure"], columns)
     for run in runs:
         for path in evaluations(run.reference):
             was, now = (figures(at / path.name) for at in (run.reference, run.folder))

@@ -21,6 +21,7 @@ from lcnet_rl.commands.last_good import naming_checkpoint
 from lcnet_rl.commands.train_settings import AnyTrain, TrainReinforce
 from lcnet_rl.data import Dataset
 from lcnet_rl.data.sampler import full_batches, warn_if_few
+from lcnet_rl.device import warn_if_slow
 from lcnet_rl.job import by_main, from_main
 from lcnet_rl.metrics_log import last_validation
 from lcnet_rl.progress import console
@@ -57,6 +58,7 @@ def start_run(
         by_main(save_backbone)(teacher, folder / TEACHER)
     console.print(f"run folder: {folder}", soft_wrap=True)
     by_main(warn_if_price_is_idle)(config.agent.reward)
+    by_main(warn_if_slow)(config.agent.precision, device)
     if steps is not None:
         by_main(warn_if_few)(steps, an_epoch, "--batch-size, --epochs")
     train_agent(config, backbone, TrainingSetup(train, val, folder, config.seed, device, teacher), on_validation)

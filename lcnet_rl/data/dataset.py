@@ -53,6 +53,9 @@ class Dataset:
             raise ValueError(f"{count} labels need images {right}, got {tuple(self.images.shape)}")
         if self.images.dtype != torch.uint8 or self.labels.dtype != torch.int64:
             raise ValueError(f"need uint8 images, int64 labels; got {self.images.dtype}, {self.labels.dtype}")
+        if count and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.classes):
+            least, most = int(self.labels.min()), int(self.labels.max())
+            raise ValueError(f"labels of {len(self.classes)} classes count from 0, got {least} to {most}")
         if self.difficulty is not None and self.difficulty.shape != (count,):
             raise ValueError(f"difficulty must be ({count},), got {tuple(self.difficulty.shape)}")
         if self.files and len(self.files) != count:

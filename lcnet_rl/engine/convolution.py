@@ -11,6 +11,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 PADDING, DILATION = [1, 1], [1, 1]
+OPERATORS = (
+    "_convolution_pointwise",
+    "_convolution_pointwise_",
+    "_reorder_convolution_weight",
+    "_is_mkldnn_bf16_supported",
+)
+"""PyTorch's own, of no public interface; a version that lacks one computes as without oneDNN."""
 
 
 class Convolution:
@@ -25,6 +32,11 @@ class Convolution:
     def __getstate__(self) -> dict[str, object]:
         """For copies, which lay their weights out themselves: what oneDNN makes of them cannot be copied."""
         return {**vars(self), "_packed": None}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its weights, and of what oneDNN has made of them."""
+        return self.weight.nbytes * (1 if self._packed is None else 2)
 
     def relu(self, x: Tensor) -> Tensor:
         """``ReLU(conv(x) + bias)``, (B, C_in, H, W) to (B, C_out, H / stride, W / stride)."""
@@ -53,6 +65,6 @@ class Convolution:
 
 def onednn_computes(dtype: torch.dtype) -> bool:
     """Whether this build of PyTorch has oneDNN, and it has kernels of that type for this processor."""
-    if not torch.backends.mkldnn.is_available():
+    if not torch.backends.mkldnn.is_available() or not all(hasattr(torch.ops.mkldnn, name) for name in OPERATORS):
         return False
     return dtype == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -96,6 +96,13 @@ class Engine(LCNet):
         self._observed: tuple[State, Observation] | None = None
         self._read: tuple[Observation, Tensor] | None = None
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its weights, with the copies for sets of groups and for the machine that it has made so far."""
+        stored = sum(tensor.nbytes for tensor in self.state_dict().values())
+        copies = sum(packed.nbytes for packed in self.packed) + sum(gates.nbytes for gates in self.block_gates)
+        return stored + copies
+
     def train(self, mode: bool = True) -> Engine:
         """Stay in eval mode.
 
@@ -186,10 +193,19 @@ class Engine(LCNet):
             excess += int((bits[:, 0] == 0).sum()) * cost.if_kept
         return self.after(state, action, x, pooled, excess)
 
+    @torch.no_grad()
+    def classify(self, state: State) -> Tensor:
+        """As ``LCNet.classify``; and what was remembered of the images, features and all, is let go."""
+        self._observed = self._read = None
+        for gates in self.block_gates:
+            gates.forget()
+        return super().classify(state)
+
     def greedy(self, threshold: float = 0.5) -> Decider:
         """As ``LCNet.greedy``, but C-Net may be asked only about the images whose L-Net keeps the block."""
+        of_a_rival = super().greedy(threshold)
         if self.policy:
-            return super().greedy(threshold)
+            return of_a_rival
 
         def decide(observation: Observation) -> Tensor:
             t = observation.block

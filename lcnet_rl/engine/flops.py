@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import conv_flop_count, flop_registry, register_flop_formula
 
+from lcnet_rl.engine.convolution import onednn_computes
+
 
 def _unary(x: list[int], weight: list[int], *_: Any, out_shape: list[int], **__: Any) -> int:
     return conv_flop_count(x, weight, out_shape)
@@ -20,8 +22,8 @@ def _binary_in_place(
 
 
 def register() -> None:
-    """Add the formulas that this version of PyTorch lacks; there are none to add where it has no oneDNN."""
-    if not torch.backends.mkldnn.is_available():
+    """Add the formulas that this version of PyTorch lacks; there are none to add where oneDNN's are not used."""
+    if not onednn_computes(torch.float32):
         return
     formulas: dict[Any, Callable[..., int]] = {
         torch.ops.mkldnn._convolution_pointwise: _unary,

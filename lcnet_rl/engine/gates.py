@@ -30,6 +30,15 @@ class BlockGates:
         """Whether every gate is asked about every image, keep logits and scales at once."""
         self._answered: tuple[Tensor, Tensor] | None = None
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the gates' weights, put together."""
+        return self._weight.nbytes + self._bias.nbytes
+
+    def forget(self) -> None:
+        """Let the last answer go, and what was asked about."""
+        self._answered = None
+
     def tune(self, images: int) -> None:
         """Find out which way is faster for so many images, half of which keep the block."""
         if self.l_net is None or self.c_net is None:

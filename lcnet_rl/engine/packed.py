@@ -3,7 +3,6 @@ second, with the weights of every set of filter groups copied together once and 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,8 +16,6 @@ from lcnet_rl.engine.fold import parameters
 CACHED = 2**23
 """Bytes that the features between a block's convolutions may have: so few that they stay in the cache. More images than
 that go through the block in chunks."""
-SETS_KEPT = 64
-"""Sets of groups whose weights a block keeps; four groups have 15. The least recently used goes first."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +46,11 @@ class Weights:
     filters: Tensor
     """(filters,), which of the block's they are."""
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes."""
+        return self.first.nbytes + self.second.nbytes
+
 
 class PackedBlock:
     """One block for images that keep it, with any set of its filter groups."""
@@ -66,16 +68,12 @@ class PackedBlock:
         self.most = max(1, CACHED // (block.filters * pixels * block.conv1.weight.element_size()))
         """Images of a chunk."""
         self.all = (1 << groups) - 1
-        self._weights = functools.lru_cache(SETS_KEPT)(self._pack)
+        self._weights: dict[int, Weights] = {}
 
-    def __getstate__(self) -> dict[str, object]:
-        """For pickles and copies, which copy weights together themselves."""
-        return {name: value for name, value in vars(self).items() if name != "_weights"}
-
-    def __setstate__(self, state: dict[str, object]) -> None:
-        """As it was, but that no weights are copied together yet."""
-        vars(self).update(state)
-        self._weights = functools.lru_cache(SETS_KEPT)(self._pack)
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the weights copied together so far."""
+        return sum(weights.nbytes for weights in self._weights.values())
 
     def run(
         self,
@@ -99,7 +97,7 @@ class PackedBlock:
         Returns:
             (B, C_out, H / stride, W / stride).
         """
-        weights, scale = self._weights(kept), scale[:, None]
+        weights, scale = self._of(kept), scale[:, None]
         hidden = weights.first.relu(x)
         # S_L goes into the second convolution's inputs and bias, which saves a pass over its outputs.
         factor = scale if filter_scale is None else scale * self._chosen(filter_scale, weights, kept)
@@ -110,6 +108,11 @@ class PackedBlock:
     def filters(self, kept: int) -> int:
         """How many filters the set ``kept`` of groups has."""
         return kept.bit_count() * self.block.filters // self.groups
+
+    def _of(self, kept: int) -> Weights:
+        if kept not in self._weights:
+            self._weights[kept] = self._pack(kept)
+        return self._weights[kept]
 
     def _pack(self, kept: int) -> Weights:
         first, second = self.block.conv1, self.block.conv2

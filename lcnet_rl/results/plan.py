@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lcnet_rl.comparison.kinds import is_dense, origin
 from lcnet_rl.comparison.records import ORIGINS, WHERE_AND_HOW
+from lcnet_rl.device import Precision
 from lcnet_rl.errors import UserError
 from lcnet_rl.files import read_json
 from lcnet_rl.results.rows import TIMES, evaluations, typed
@@ -18,8 +19,8 @@ from lcnet_rl.runs import CHECKPOINT, METRICS, MODEL, read_config
 from lcnet_rl.settings import dotted
 from lcnet_rl.weights import BACKBONE
 
-PLACES = (*ORIGINS, *WHERE_AND_HOW)
-"""Settings in which a run and the same made again may differ, as those of what it starts from are compared there."""
+FREE = (*ORIGINS, *WHERE_AND_HOW, "agent.precision", "recipe.precision")
+"""Settings in which a run and the same made again may differ; those of what it starts from are compared there."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,9 @@ class Reproduction:
 
     options: tuple[str, ...] = ()
     """Added to the recorded commands, for what differs on this machine."""
+
+    precision: Precision | None = None
+    """Of training; None as recorded."""
 
     @property
     def folder(self) -> Path:
@@ -61,6 +65,8 @@ class Reproduction:
         arguments = [*self._arguments(), "--run", str(self.folder)]
         for option, run in self.starts_from.items():
             arguments += [option, str(self.out / run.name)]
+        if self.precision is not None:
+            arguments += ["--recipe.precision" if dense else "--precision", self.precision]
         return [*arguments, *self.options]
 
     def evaluations(self) -> list[list[str]]:
@@ -101,7 +107,7 @@ class Reproduction:
         """Refuse to take what is in the folder for this run, unless its settings are the same."""
         theirs, ours = (dotted(read_config(run)) for run in (self.folder, self.reference))
         # A run from before a setting existed does not name it.
-        if any(theirs.get(name) != value for name, value in ours.items() if name not in PLACES):
+        if any(theirs.get(name) != value for name, value in ours.items() if name not in FREE):
             raise UserError(f"{self.folder} has other settings than {self.reference}; delete it to start anew")
         if not any((self.folder / name).is_file() for name in (CHECKPOINT, MODEL, BACKBONE)):
             raise UserError(f"{self.folder} was stopped before its first checkpoint; delete it to start anew")
