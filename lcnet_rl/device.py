@@ -91,7 +91,7 @@ def warn_if_slow(precision: Precision, device: torch.device) -> None:
     """Say so if ``precision`` is bfloat16, and ``device`` has no instructions for it."""
     if precision == "bf16" and not has_fast_bf16(device):
         console.print(
-            f"bf16 was asked for, but this machine has no instructions for it on {device}: training may take 30 times "
+            f"bf16 was asked for, but this machine has no instructions for it on {device}: training may take ten times "
             "as long as with --precision auto (of pretrain, --recipe.precision auto)",
             style="yellow",
             soft_wrap=True,

@@ -75,7 +75,7 @@ class Reproduce:
     device: str | None = None
     """auto, cpu, cuda or cuda:N; by default as recorded."""
     precision: Precision | None = None
-    """Of training: auto (the faster one here), bf16 or fp32; by default as recorded, which is mostly bf16: 30 times
+    """Of training: auto (the faster one here), bf16 or fp32; by default as recorded, which is mostly bf16: ten times
     slower than fp32 on CPUs without instructions for it."""
     data_root: Path | None = None
     """Where data sets are kept; by default LCNET_RL_DATA or the user's cache folder."""
