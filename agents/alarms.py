@@ -36,6 +36,7 @@ def warn_if_collapsed(
     step: int,
     spread: float,
     share: float,
+    *,
     target: float | None = None,
     known: bool = False,
     priced: bool = True,

@@ -63,9 +63,14 @@ class Validation:
         if not prices.is_one:  # images that cost unlike because their prices are is not what is asked
             middle = torch.full((len(setup.val),), prices.middle)
             spread = evaluate(model, setup.val, decide, device, precision=precision, prices=middle).spread
-        aim, known = self.config.aim, self.collapsed
         self.collapsed = settled and warn_if_collapsed(
-            step, spread, results.macs_ratio, aim, known, self.priced, not prices.is_one
+            step,
+            spread,
+            results.macs_ratio,
+            target=self.config.aim,
+            known=self.collapsed,
+            priced=self.priced,
+            ranged=not prices.is_one,
         )
         return {
             "eval/accuracy": results.accuracy,

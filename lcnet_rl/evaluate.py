@@ -107,7 +107,7 @@ def evaluate(
     return Results(
         **columns,
         shares=columns["macs"] / model.costs.dense,
-        actions=model.decisions.executed(actions.to(device)).cpu(),
+        actions=model.decisions.executed(actions),
     )
 
 

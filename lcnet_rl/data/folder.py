@@ -42,7 +42,7 @@ def load(path: Path, part: Part) -> Dataset:
     files = [(file, label) for label, name in enumerate(classes) for file in files_in(path / part / name)]
     pixels = read_images([file for file, _ in files])
     labels = torch.tensor([label for _, label in files], dtype=torch.int64)
-    names = tuple(str(file.relative_to(path)) for file, _ in files)
+    names = tuple(file.relative_to(path).as_posix() for file, _ in files)
     digest = hashlib.sha256(b"\0".join(map(os.fsencode, names))).hexdigest()[:16]
     return Dataset(f"folder:{path}", part, pixels, labels, classes, digest=digest, files=names)
 
