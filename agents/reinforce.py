@@ -105,12 +105,13 @@ class Reinforce:
                 if schedule.policy < self.step == schedule.polish:
                     warn_if_missed(self.policy_share(scalars["rollout/macs_ratio"]), self.pricing.target)
                 stop = job.any_process(interrupt.requested)
-                due = self.step in eval_steps or self.step % config.save_every == 0 or stop
-                due = due or self.step == schedule.total  # what comes after the last step may take minutes
+                # What comes after the last step may take minutes, so that one is saved too.
+                last = self.step == schedule.total
+                due = self.step in eval_steps or self.step % config.save_every == 0 or stop or last
                 if due:
                     self.check_weights()
                 self.window.add(scalars)
-                if self.step % config.log_every == 0 or self.step == schedule.total:
+                if self.step % config.log_every == 0 or last:
                     rate = (self.decisions - decided) / (time.monotonic() - began)
                     log.write(self.decisions, {**self.window.means(), "time/fps": rate})
                     bar.note(f"{scalars['rollout/macs_ratio']:.1%} of MACs, price {self.pricing.now}")

@@ -23,7 +23,7 @@ from lcnet_rl.runs import CONFIG, MODEL, data_root, read_config
 from lcnet_rl.second import start_unsure
 from lcnet_rl.spec import DEFAULT_GROUPS, Decides
 from lcnet_rl.starting import is_agent, starting_networks
-from lcnet_rl.unchanged import check_classes
+from lcnet_rl.unchanged import check_classes, check_knows
 from lcnet_rl.weights import BACKBONE, load_backbone, load_model
 
 FRESH_WEIGHTS_SEED = 0
@@ -131,6 +131,7 @@ def _with_fresh_gates(decides: Decides, settings: Settings, dataset: Dataset) ->
         elif is_agent(init):
             raise UserError(f"{init} trained an agent: give it as run, or its start.safetensors as init")
         else:
+            check_knows(Path(init), dataset)
             backbone = load_backbone(init, name, classes, settings.width)
         prices = price_range(PRICE if settings.price is None else settings.price)
         model = LCNet(backbone, decides, groups, confidence=confidence, prices=prices)

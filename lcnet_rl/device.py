@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 from multiprocessing.context import SpawnProcess
 from typing import Literal, get_args
 
@@ -18,13 +19,9 @@ Precision = Literal["auto", "bf16", "fp32"]
 def resolve_device(name: str) -> torch.device:
     """The device for ``auto`` (CUDA where it computes), ``cpu``, ``cuda`` or ``cuda:N``.
 
-    From then on float32 is float32 on CUDA too, in convolutions as in products: with TF32, which PyTorch lets cuDNN
-    use, decisions near a threshold would be others there than on a CPU.
-
     Raises:
         UserError: for a name torch does not know, or a GPU that is not there.
     """
-    torch.backends.cudnn.allow_tf32 = False
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() and _cuda_computes() else "cpu"
     try:
@@ -43,14 +40,23 @@ def resolve_device(name: str) -> torch.device:
 
 
 def _cuda_computes() -> bool:
-    """Whether this build of PyTorch has kernels for the GPU, which may be too old for it; says so if not."""
+    """Whether this build of PyTorch has kernels for this process's GPU, which may be too old for it; says so if not."""
     try:
-        torch.zeros(1, device="cuda").add_(1)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).strip().splitlines()[0]
-        console.print(f"computing on the CPU, as PyTorch cannot on the GPU here: {reason}", soft_wrap=True)
+        torch.zeros(1, device=f"cuda:{os.environ.get('LOCAL_RANK', 0)}").add_(1)
+    except RuntimeError as error:
+        if "no kernel image" not in str(error):
+            raise
+        console.print("computing on the CPU: this build of PyTorch has no kernels for the GPU here", soft_wrap=True)
         return False
     return True
+
+
+def exact_float32() -> None:
+    """Let float32 be float32 on CUDA too, for the whole process.
+
+    With TF32, which PyTorch lets cuDNN's convolutions use, decisions near a threshold would be others than on a CPU.
+    """
+    torch.backends.cudnn.allow_tf32 = False
 
 
 def one_thread_if_forked() -> None:

@@ -89,11 +89,11 @@ def check_target(option: str, path: Path) -> None:
         raise UserError(f"{option} {path} is a folder; name a file in it")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not os.access(path.parent, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        reason = None if os.access(path.parent, os.W_OK) else os.strerror(errno.EACCES)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UserError(f"{path.parent} cannot be written to ({reason}); name another place with {option}") from error
+    if reason is not None:
+        raise UserError(f"{path.parent} cannot be written to ({reason}); name another place with {option}")
 
 
 def write_text(path: Path, text: str) -> None:

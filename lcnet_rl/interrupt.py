@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 
@@ -56,11 +56,12 @@ def deferred_interrupt(twice_stops: bool = True, terminate: bool = True) -> Iter
             signal.signal(number, handler)
 
     def note(number: int, frame: FrameType | None) -> None:
-        if twice_stops and terminate:
-            os.write(2, b"\nstopping after this step; a second time stops at once, and loses what is not saved\n")
         interrupt.requested = True
         if twice_stops:  # by the same signal: after Ctrl-C in a terminal, whoever started this may send SIGTERM too
             signal.signal(number, previous[signal.Signals(number)])
+        if twice_stops and terminate:
+            with suppress(OSError):  # Ctrl-C may have ended who reads this, too
+                os.write(2, b"\nstopping after this step; a second time stops at once, and loses what is not saved\n")
 
     for number in signals:
         signal.signal(number, note)

@@ -13,7 +13,7 @@ import numpy as np
 
 DRAWS = 2000
 """Times that trials are drawn again for an interval."""
-LEAST = 5
+LEAST = 6
 """Counted trials that a race has, however long they take."""
 
 
@@ -71,7 +71,8 @@ def race(
         repeat: calls that are timed together.
         each: called after each counted trial of all contestants, where no clock runs.
         seconds: that counted trials may take; on a machine on which all would take longer there are fewer, but
-            ``LEAST`` at least (or ``trials``, if these are fewer).
+            ``LEAST`` at least (or ``trials``, if these are fewer), and an even number, as two decisions may be taken
+            in turn.
 
     Returns:
         Seconds a call in every trial, by name.
@@ -80,7 +81,7 @@ def race(
     names, order, started = list(contestants), random.Random(0), math.inf
     for trial in range(-warmup, trials):
         started = time.perf_counter() if trial == 0 else started
-        if trial >= LEAST and time.perf_counter() - started > seconds:
+        if trial >= LEAST and trial % 2 == 0 and time.perf_counter() - started > seconds:
             break
         for name in order.sample(names, len(names)):
             for _ in range(settle):

@@ -28,13 +28,14 @@ def check_classes(run: Path, count: int, dataset: str, classes: tuple[str, ...])
 
 
 def known_classes(network: Path) -> tuple[str, ...] | None:
-    """The classes' names that a network tells apart, as far as its run folder says so; None of what is no run.
+    """The classes' names that a network tells apart, if its run folder says so, or if it is akamaster's; else None.
 
     A file in a run folder, such as its weights, stands for the folder.
     """
     run = network.parent if network.is_file() else network
     if not (run / CONFIG).is_file():
-        return None
+        akamasters = str(network) == "akamaster" or (network.is_file() and network.suffix != ".safetensors")
+        return CLASSES["cifar10"] if akamasters else None
     return recorded_classes(run) or CLASSES.get(base_name(read_config(run)["dataset"]))
 
 

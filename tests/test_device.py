@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch._inductor.config as inductor
 
+from lcnet_rl.commands import main
 from lcnet_rl.device import autocast, check_compiler, resolve_device, synchronize, uses_bf16, warn_if_slow
 from lcnet_rl.errors import UserError
 
@@ -32,15 +33,24 @@ def test_a_gpu_that_pytorch_cannot_compute_on_is_passed_over_where_the_choice_is
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch, "zeros", no_kernels)
     assert resolve_device("auto") == torch.device("cpu")
-    assert "computing on the CPU, as PyTorch cannot on the GPU here: CUDA error: no kernel image is" in printed(capsys)
+    assert "computing on the CPU: this build of PyTorch has no kernels for the GPU here" in printed(capsys)
     assert resolve_device("cuda") == torch.device("cuda")
 
 
-def test_float32_is_not_rounded_to_fewer_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_else_goes_wrong_on_a_gpu_is_no_reason_to_compute_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, device: str) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "zeros", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        resolve_device("auto")
+
+
+def test_float32_is_not_rounded_to_fewer_digits_in_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    resolve_device("cpu")
+    assert main(["data", "shapes"]) == 0
     assert not torch.backends.cudnn.allow_tf32
-    assert not torch.backends.cuda.matmul.allow_tf32
 
 
 def printed(capsys: pytest.CaptureFixture[str]) -> str:

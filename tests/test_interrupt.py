@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 
@@ -29,6 +30,16 @@ def press(times: int, noted: list[bool], twice_stops: bool = True) -> None:
 def test_a_ctrl_c_is_answered_at_once(capfd: pytest.CaptureFixture[str]) -> None:
     press(1, [])
     assert "stopping after this step; a second time stops at once" in capfd.readouterr().err
+
+
+def test_where_nobody_can_be_told_a_ctrl_c_still_waits_for_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> int:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(os, "write", broken)
+    noted = list[bool]()
+    press(1, noted)
+    assert noted == [True]
 
 
 def test_a_second_ctrl_c_stops_at_once() -> None:

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -103,7 +104,10 @@ def test_a_machine_may_train_in_another_precision(reference: Path, tmp_path: Pat
     begun["agent"] = {**(begun["agent"] or {}), "precision": "fp32"}
     (agent.folder / "config.yaml").write_text(yaml.safe_dump(begun))
     (agent.folder / "checkpoint.safetensors").touch()
-    assert agent.training() == ["train", "--resume", str(agent.folder)], "in its own"
+    with pytest.raises(UserError, match="was begun in fp32, not auto; delete it"):
+        agent.training()
+    assert replace(agent, precision="fp32").training() == ["train", "--resume", str(agent.folder)]
+    assert replace(agent, precision=None).training() == ["train", "--resume", str(agent.folder)]
 
 
 def test_a_run_of_several_processes_is_made_again_by_one(reference: Path, tmp_path: Path) -> None:

@@ -133,6 +133,24 @@ def test_what_goes_wrong_for_another_reason_ends_the_worker_and_the_point_of_a_g
     assert sorted(completed) == [0.1, 0.2, 0.3]
 
 
+def test_a_trial_that_always_breaks_is_recorded_the_second_time(storage: str) -> None:
+    def breaks(values: dict[str, Any], folder: Path, report: Report) -> TrialOutcome:
+        if values["agent.price"] == 0.2:
+            raise RuntimeError("a bug")
+        return objective(values, folder, report)
+
+    grid = read_space(["agent.price=0.1,0.2,0.3"], ALGOS, "reinforce")
+    study = open_study("x", storage, "pareto", {}, create_sampler("grid", 0, grid), PATIENCE)
+    one = Worker(study, grid, breaks, lambda a, m, s: (a, m), Path("trials"), 3, storage=storage)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="a bug"):
+            one.work("")
+    one.work("")
+    counted = {trial.params["agent.price"]: trial for trial in finished(study)}
+    assert sorted(counted) == [0.1, 0.2, 0.3]
+    assert counted[0.2].user_attrs[REASON] == "RuntimeError: a bug"
+
+
 @pytest.mark.parametrize("stop", [KeyboardInterrupt(), Interrupted("lcnet-rl train --resume x", 3, 4)])
 def test_ctrl_c_queues_the_trial_and_says_how_to_go_on(storage: str, stop: BaseException) -> None:
     def stopped(values: dict[str, Any], folder: Path, report: Report) -> TrialOutcome:

@@ -41,7 +41,7 @@ class Contestant:
     warmup: float
     """Seconds until the first answer: building, tuning, compiling."""
     megabytes: float
-    """Of its weights, or of its file."""
+    """Of its weights, or of its file; of an engine, with the copies that all decisions about its first batch took."""
     others: tuple[Run, ...] = ()
     """The same work with other decisions, where a single image's would be an accident of the draw."""
     masked: bool = False
@@ -124,7 +124,7 @@ def engine_contestants(
         here = None if actions is None else actions.to(images.device)
         build = functools.partial(decide, here)
         found.append(_prepare(f"engine {name} {short(dtype)}", "PyTorch", False, images, build, built))
-    # All of them have run: the weights of every set of groups that they keep are copied together by now.
+    # All of them have run once: of these images, the weights of every set of groups are copied together by now.
     return [replace(contestant, megabytes=engine.nbytes / 1e6) for contestant in found]
 
 
@@ -139,7 +139,9 @@ def masked_contestant(model: LCNet, images: Tensor) -> Contestant:
     return replace(contestant, masked=True)
 
 
-def onnx_contestants(model: LCNet, image: Tensor, decisions: Mapping[str, Sequence[float | None]]) -> list[Contestant]:
+def onnx_contestants(
+    model: LCNet, image: Tensor, decisions: Mapping[str, Sequence[float | None]]
+) -> dict[str, list[Contestant]]:
     """The exported network in ONNX Runtime, for one image, in every layout that this machine and network allow.
 
     Args:
@@ -147,8 +149,11 @@ def onnx_contestants(model: LCNet, image: Tensor, decisions: Mapping[str, Sequen
         image: uint8 (1, 3, 32, 32).
         decisions: by the name of what is decided, the prices that the gates are then given, which trials take in turn;
             None is the model's own.
+
+    Returns:
+        By the same names, one for each layout.
     """
-    found = []
+    found: dict[str, list[Contestant]] = {name: [] for name in decisions}
     for layout in layouts_here(model.backbone):
         began = time.perf_counter()
         session, megabytes = _session(dynamic_model(model, layout))
@@ -157,7 +162,7 @@ def onnx_contestants(model: LCNet, image: Tensor, decisions: Mapping[str, Sequen
             first, *others = (functools.partial(_classify, session, price=price) for price in prices)
             build = functools.partial(_as_built, first, megabytes)
             contestant = _prepare(f"ONNX Runtime {name} {layout.name}", "ONNX Runtime", False, image, build, built)
-            found.append(replace(contestant, others=tuple(others)))
+            found[name].append(replace(contestant, others=tuple(others)))
     return found
 
 
@@ -180,8 +185,9 @@ def _prepare(
     return Contestant(name, run, runtime, dense, before + time.perf_counter() - began, megabytes)
 
 
+@functools.cache
 def _compiles(device: torch.device) -> bool:
-    """Whether ``torch.compile`` works; says so if not."""
+    """Whether ``torch.compile`` works; says so, once, if not."""
     try:
         check_compiler(device)
     except UserError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 import statistics
 from collections.abc import Mapping
 from typing import Any, cast
@@ -64,7 +65,9 @@ def standard(trials: Mapping[int, int], seconds: float = SECONDS) -> dict[str, A
             runs = {one.name: functools.partial(_run, one, images) for one in found}
             settle, repeat = SETTLE[batch]
             with Progress("trials", trials[batch], between=True) as bar:
-                times = race(runs, trials[batch], 2, settle, repeat, bar.advance, seconds)
+                times = race(runs, trials[batch], settle=settle, repeat=repeat, each=bar.advance, seconds=seconds)
+            if (ran := len(times[found[0].name])) < trials[batch]:
+                console.print(f"{ran} trials of {trials[batch]}, which took {seconds:g} s", highlight=False)
             for case_name, (ways, billed, beyond) in entries.items():
                 fastest, *others = sorted(ways, key=lambda way: statistics.median(times[way.name]))
                 named = {case_name: fastest, **{f"{case_name}, {way.name.split()[-1]}": way for way in others}}
@@ -79,21 +82,17 @@ Entry = tuple[list[Contestant], float, float | None]
 
 def onnx_cases(label: str, model: LCNet, image: Tensor) -> tuple[list[Contestant], dict[str, Entry]]:
     """One image in ONNX Runtime: who takes part, and entries by the case's name."""
-    found = dense_contestants(model.backbone, image, torch.float32, compiled=False)
-    everything = half_kept(model, 1, "all")
-    shares = {"all": share(model, everything)}
+    shares, ways = {"all": share(model, half_kept(model, 1, "all"))}, dict[str, list[Contestant]]()
     for keep in ("blocks50", "groups50"):
         halves = fair_halves(model, keep)
         shares[keep] = share(model, torch.cat(halves, 1))
         prices: dict[str, list[float | None]] = {keep: [HALF, OTHER_HALF]}
-        if keep == "blocks50":
+        if "all" not in ways:
             prices["all"] = [ALL]
-        found += onnx_contestants(force(model, *(half[:, 0] for half in halves)), image, prices)
-    entries: dict[str, Entry] = {}
-    for keep in KEEPS:
-        ways = [one for one in found if one.name.startswith(f"ONNX Runtime {keep} ")]
-        entries[f"onnx-b1-{label}-{keep}"] = ways, shares[keep], None
-    return found, entries
+        ways |= onnx_contestants(force(model, *(half[:, 0] for half in halves)), image, prices)
+    entries: dict[str, Entry] = {f"onnx-b1-{label}-{keep}": (ways[keep], shares[keep], None) for keep in KEEPS}
+    dense = dense_contestants(model.backbone, image, torch.float32, compiled=False)
+    return [*dense, *itertools.chain(*ways.values())], entries
 
 
 def engine_cases(label: str, model: LCNet, images: Tensor) -> tuple[list[Contestant], dict[str, Entry]]:

@@ -94,7 +94,7 @@ def _contestants(model: LCNet, images: Tensor, dtype: torch.dtype, name: str, de
     if dtype == torch.float32:
         found.append(masked_contestant(model, images))
         if len(images) == 1 and images.device.type == "cpu" and model.policy is None:  # a rival's cannot be exported
-            found += onnx_contestants(model, images, {POLICY: [None]})
+            found += onnx_contestants(model, images, {POLICY: [None]})[POLICY]
     return found + dense_contestants(dense, images, dtype, name=name)
 
 

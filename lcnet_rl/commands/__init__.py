@@ -69,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             config = command.parse(arguments[1:], prog)
         else:
             config = parse_options(typing.get_type_hints(command.run)["config"], arguments[1:], prog)
+        importlib.import_module("lcnet_rl.device").exact_float32()  # imports torch, which help needs not wait for
         command.run(config)
     except UserError as error:
         return _complain(str(error))

@@ -25,8 +25,8 @@ class Pretrain:
     width: int | None = None
     """Filters of the stem; by default those of the network that --init names, else the usual width."""
     init: str | None = None
-    """Start from these weights: a file, a pretrain run, or 'akamaster'. Of a network of another number of classes, the
-    head starts fresh."""
+    """Start from these weights: a file, a pretrain run, or 'akamaster'. Of a network that tells other classes apart,
+    the head starts fresh."""
     prune: float | None = None
     """First drop filters of --init, for all images, until this share of its MACs is left (Torch-Pruning)."""
     prune_multiple: int = 1

@@ -58,7 +58,6 @@ def start_run(
         by_main(save_backbone)(teacher, folder / TEACHER)
     console.print(f"run folder: {folder}", soft_wrap=True)
     by_main(warn_if_price_is_idle)(config.agent.reward)
-    by_main(warn_if_slow)(config.agent.precision, device)
     if steps is not None:
         by_main(warn_if_few)(steps, an_epoch, "--batch-size, --epochs")
     train_agent(config, backbone, TrainingSetup(train, val, folder, config.seed, device, teacher), on_validation)
@@ -69,6 +68,7 @@ def train_agent(
     config: AnyTrain, backbone: Backbone, setup: TrainingSetup, on_validation: OnValidation | None = None
 ) -> None:
     """Train ``config.agent`` around ``backbone`` in an existing run folder, from its checkpoint where it has one."""
+    by_main(warn_if_slow)(config.agent.precision, setup.device)
     resume = config.resume is not None
     model = put_gates(config, backbone) if resume else starting_agent(config, backbone)
     if isinstance(config, TrainReinforce):

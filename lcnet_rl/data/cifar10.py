@@ -61,9 +61,9 @@ def load(root: Path, part: Part) -> Dataset:
     path = root / CACHE
     batches: list[Batch] | None
     try:
-        batches = read(path, names)
+        batches = [_UNKEPT[path][name] for name in names] if path in _UNKEPT else read(path, names)
     except FileNotFoundError:
-        batches = [_UNKEPT[path][name] for name in names] if path in _UNKEPT else None
+        batches = None
     except (BrokenError, OSError) as problem:
         console.print(f"{path} is broken ({problem}); fetching CIFAR-10 again", soft_wrap=True)
         batches = None

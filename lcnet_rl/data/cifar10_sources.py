@@ -106,7 +106,8 @@ def from_torchvision(scratch: Path) -> Path:
     """Download the python version with torchvision's own address, md5 and progress bar.
 
     Raises:
-        OSError, RuntimeError: the server did not answer within ``PATIENCE``, or sent another file.
+        OSError, RuntimeError: the server did not answer within ``PATIENCE``, sent nothing for ``STALLED`` seconds, or
+            sent another file.
     """
     # Imported here since it takes a second, which a cached data set should not cost.
     from torchvision.datasets import CIFAR10, utils

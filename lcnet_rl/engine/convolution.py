@@ -34,9 +34,9 @@ class Convolution:
         return {**vars(self), "_packed": None}
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of its weights, and of what oneDNN has made of them."""
-        return self.weight.nbytes * (1 if self._packed is None else 2)
+    def copied(self) -> int:
+        """Bytes of what oneDNN has made of the weights so far."""
+        return 0 if self._packed is None else self.weight.nbytes
 
     def relu(self, x: Tensor) -> Tensor:
         """``ReLU(conv(x) + bias)``, (B, C_in, H, W) to (B, C_out, H / stride, W / stride)."""

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lcnet_rl.backbones import pool
+from lcnet_rl.decisions import threshold_logit
 from lcnet_rl.engine.crossover import Crossover, measure
 from lcnet_rl.engine.fold import folded, set_type
-from lcnet_rl.engine.fused import fuse
+from lcnet_rl.engine.fused import ConvReLU, FusedBlock, fuse
 from lcnet_rl.engine.gates import BlockGates
 from lcnet_rl.engine.packed import Chunk, PackedBlock, as_rows, count, take
 from lcnet_rl.errors import UserError
@@ -100,8 +101,9 @@ class Engine(LCNet):
     def nbytes(self) -> int:
         """Bytes of its weights, with the copies for sets of groups and for the machine that it has made so far."""
         stored = sum(tensor.nbytes for tensor in self.state_dict().values())
-        copies = sum(packed.nbytes for packed in self.packed) + sum(gates.nbytes for gates in self.block_gates)
-        return stored + copies
+        of_blocks = sum(packed.nbytes for packed in self.packed) + sum(gates.nbytes for gates in self.block_gates)
+        others = (part.copied for part in self.modules() if isinstance(part, ConvReLU | FusedBlock))
+        return stored + of_blocks + sum(others)
 
     def train(self, mode: bool = True) -> Engine:
         """Stay in eval mode.
@@ -203,9 +205,9 @@ class Engine(LCNet):
 
     def greedy(self, threshold: float = 0.5) -> Decider:
         """As ``LCNet.greedy``, but C-Net may be asked only about the images whose L-Net keeps the block."""
-        of_a_rival = super().greedy(threshold)
         if self.policy:
-            return of_a_rival
+            return super().greedy(threshold)
+        threshold_logit(threshold)
 
         def decide(observation: Observation) -> Tensor:
             t = observation.block

@@ -19,6 +19,11 @@ class ConvReLU(nn.Conv2d):
         self.weight, self.bias = conv.weight, conv.bias
         self._convolution = Convolution(*parameters(conv), conv.stride[0])
 
+    @property
+    def copied(self) -> int:
+        """Bytes of what oneDNN has made of the weights."""
+        return self._convolution.copied
+
     def forward(self, input: Tensor) -> Tensor:
         """(B, C_in, H, W), channels last, to (B, C_out, H / stride, W / stride)."""
         return self._convolution.relu(input)
@@ -33,6 +38,11 @@ class FusedBlock(nn.Module):
         self.conv1, self.conv2 = ConvReLU(block.conv1), block.conv2
         self.shortcut, self.exit = block.shortcut, block.exit
         self._second = Convolution(*parameters(block.conv2), 1)
+
+    @property
+    def copied(self) -> int:
+        """Bytes of what oneDNN has made of the second convolution's weights."""
+        return self._second.copied
 
     def forward(self, x: Tensor, keep: None = None) -> Tensor:
         """(B, C_in, H, W), channels last, to the block's output."""

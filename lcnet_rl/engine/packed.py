@@ -49,7 +49,7 @@ class Weights:
     @property
     def nbytes(self) -> int:
         """Bytes."""
-        return self.first.nbytes + self.second.nbytes
+        return sum(part.weight.nbytes + part.copied for part in (self.first, self.second))
 
 
 class PackedBlock:
@@ -69,6 +69,10 @@ class PackedBlock:
         """Images of a chunk."""
         self.all = (1 << groups) - 1
         self._weights: dict[int, Weights] = {}
+
+    def __getstate__(self) -> dict[str, object]:
+        """For pickles and copies, which copy weights together themselves."""
+        return {**vars(self), "_weights": {}}
 
     @property
     def nbytes(self) -> int:

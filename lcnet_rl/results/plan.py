@@ -60,6 +60,9 @@ class Reproduction:
             self._check_folder()
             if (self.folder / (METRICS if dense else MODEL)).is_file():
                 return None
+            begun = dotted(read_config(self.folder)).get("recipe.precision" if dense else "agent.precision")
+            if self.precision not in (None, begun):
+                raise UserError(f"{self.folder} was begun in {begun}, not {self.precision}; delete it to start anew")
             return ["pretrain" if dense else "train", "--resume", str(self.folder), *self.options]
         # Of an option that is given twice, the later one counts.
         arguments = [*self._arguments(), "--run", str(self.folder)]

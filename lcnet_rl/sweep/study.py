@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -136,9 +137,22 @@ def fail_stale(study: Study) -> None:
 
 def run_again(study: Study, trial: FrozenTrial) -> None:
     """Queue a trial's values for whoever is free next."""
+    with _experimental():
+        RetryHeartbeatStaleTrialCallback()(study, trial)
+
+
+def ran_before(trial: FrozenTrial) -> bool:
+    """Whether a trial has the values of one that was stopped, killed or broken."""
+    with _experimental():
+        return RetryHeartbeatStaleTrialCallback.retried_trial_number(trial) is not None
+
+
+@contextmanager
+def _experimental() -> Iterator[None]:
+    """Inside, Optuna does not warn that a part of it may change."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        RetryHeartbeatStaleTrialCallback()(study, trial)
+        yield
 
 
 def create_sampler(name: str, seed: int, space: Space) -> BaseSampler:

@@ -21,7 +21,7 @@ from lcnet_rl.interrupt import Interrupted
 from lcnet_rl.progress import console
 from lcnet_rl.sweep.pruning import Pruning
 from lcnet_rl.sweep.space import Space
-from lcnet_rl.sweep.study import OUTCOME, REASON, VALIDATIONS, fail_stale, finished, lost, run_again
+from lcnet_rl.sweep.study import OUTCOME, REASON, VALIDATIONS, fail_stale, finished, lost, ran_before, run_again
 
 OWN_REASONS = (UserError, torch.OutOfMemoryError)
 """What a trial fails for by itself: its settings cannot be run, it diverges, or it needs more memory than a GPU has."""
@@ -79,9 +79,9 @@ class Worker:
         """Run trials until the study has enough.
 
         A trial that fails for a reason of its own, or has too little memory on a GPU, is recorded with it, and the
-        study goes on. What else goes wrong ends the worker, and the trial is queued to be run again. Workers do not
-        wait for each other when they ask, so a study can end with a trial more than it needs for each of its other
-        workers.
+        study goes on. What else goes wrong ends the worker, and the trial is queued to be run again; if that breaks, it
+        is recorded too. Workers do not wait for each other when they ask, so a study can end with a trial more than it
+        needs for each of its other workers.
 
         Args:
             command: what to type to go on after Ctrl-C.
@@ -139,17 +139,19 @@ class Worker:
             self._run_again(number)
             raise Interrupted(command, len(finished(self.study)), self.trials, "trial") from stop
         except Exception as error:
-            # Optuna's answer about a trial that others gave up, which may be finished elsewhere by now?
-            if not (ended and isinstance(error, (ValueError, optuna.exceptions.UpdateFinishedTrialError))):
-                self._run_again(number)
-                raise
-            console.print(f"trial {number}: given up, as no sign of life came for {self.patience} s; it is run again")
-            return None
+            if ended and isinstance(error, (ValueError, optuna.exceptions.UpdateFinishedTrialError)):
+                # Optuna's answer about a trial that others gave up, which may be finished elsewhere by now.
+                told = f"trial {number}: given up, as no sign of life came for {self.patience} s; it is run again"
+                console.print(told)
+                return None
+            self._run_again(number)
+            raise
         return number
 
     def _run_again(self, number: int) -> None:
-        if number >= 0:
-            run_again(self.study, self.study.get_trials()[number])
+        """Queue a trial again that began, unless it is recorded why it failed."""
+        if number >= 0 and REASON not in (trial := self.study.get_trials()[number]).user_attrs:
+            run_again(self.study, trial)
 
     def _trial(self, trial: Trial) -> tuple[float, ...]:
         """Suggest, run, record; returns the objectives."""
@@ -169,6 +171,12 @@ class Worker:
             outcome = self.objective(values, new_folder(self.folder / f"trial-{trial.number:04d}"), report)
         except OWN_REASONS as error:
             trial.set_user_attr(REASON, str(error))
+            raise
+        except (Interrupted, optuna.TrialPruned, optuna.exceptions.UpdateFinishedTrialError):
+            raise
+        except Exception as error:
+            if ran_before(self.study.get_trials(deepcopy=False)[trial.number]):
+                trial.set_user_attr(REASON, f"{type(error).__name__}: {error}")
             raise
         trial.set_user_attr(OUTCOME, asdict(outcome) | {"run": str(outcome.run), "host": socket.gethostname()})
         return self.values(outcome.accuracy, outcome.macs, outcome.share)
