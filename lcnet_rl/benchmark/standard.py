@@ -34,7 +34,7 @@ NETWORKS: dict[str, tuple[str, int | None]] = {
 }
 SETTLE = {1: (4, 5), BATCH: (0, 1)}
 """Uncounted and counted calls in a row, by batch size: single images come in a stream, in deployment."""
-SECONDS = 15.0
+SECONDS = 10.0
 """That the counted trials of one network and batch size may take: with all that is built, tuned and compiled before
 them, the standard cases are to take less than five minutes on a slow machine too."""
 CANDIDATES = 100
