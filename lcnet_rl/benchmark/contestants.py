@@ -117,14 +117,14 @@ def engine_contestants(
             decided = greedy(observation)
             return decided if actions is None else actions[observation.block]
 
-        return lambda batch: engine.run(batch, forced), 0.0
+        return lambda batch: engine.run(batch, forced), 0.0  # its megabytes are known once all have run
 
     found = []
     for name, actions in decisions.items():
         here = None if actions is None else actions.to(images.device)
         build = functools.partial(decide, here)
         found.append(_prepare(f"engine {name} {short(dtype)}", "PyTorch", False, images, build, built))
-    # All of them have run once: of these images, the weights of every set of groups are copied together by now.
+    # By now the weights of every set of groups that any of them keeps of these images are copied together.
     return [replace(contestant, megabytes=engine.nbytes / 1e6) for contestant in found]
 
 
@@ -197,6 +197,7 @@ def _compiles(device: torch.device) -> bool:
 
 
 def _as_built(run: Run, megabytes: float) -> tuple[Run, float]:
+    """For ``_prepare``, where nothing is left to build."""
     return run, megabytes
 
 
