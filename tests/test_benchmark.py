@@ -18,6 +18,7 @@ import torch
 from networks import images, lively
 from torch.profiler import profile
 
+from lcnet_rl import timing
 from lcnet_rl.benchmark import standard
 from lcnet_rl.benchmark.contestants import Contestant, dense_contestants, masked_contestant
 from lcnet_rl.benchmark.profile import KINDS, kind, profile_engine
@@ -134,6 +135,11 @@ def test_a_race_ends_when_its_seconds_are_over_but_not_before_a_few_trials(secon
     times = race({"a": lambda _: time.sleep(0.04), "b": lambda _: None}, 12, seconds=seconds)
     assert len(times["a"]) == len(times["b"])
     assert len(times["a"]) == counted if counted else LEAST <= len(times["a"]) < 12
+
+
+def test_a_race_that_ends_early_has_taken_two_decisions_equally_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "LEAST", 5)
+    assert len(race({"a": lambda _: None}, 12, seconds=0.0)["a"]) == 6
 
 
 def test_a_race_of_few_trials_has_no_more_for_lack_of_seconds() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,14 @@ def test_figures_say_in_how_many_threads(threads: int, tmp_path: Path, monkeypat
     path = tmp_path / "x.json"
     assert main(["bench", "--preset", "standard", "--threads", str(threads), "--json", str(path)]) == 0
     assert json.loads(path.read_text())["machine"]["threads"] == threads
+
+
+def test_trials_that_are_asked_for_are_all_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(bench, "standard", lambda *given: asked.append(given) or {"cases": [], "contestants": []})
+    assert main(["bench", "--preset", "standard", "--trials", "7"]) == 0
+    assert main(["bench", "--preset", "standard"]) == 0
+    assert asked == [({1: 7, 128: 7}, math.inf), (bench.STANDARD_TRIALS,)]
 
 
 @pytest.mark.parametrize(("dtype", "short"), [(torch.float32, "fp32"), (torch.bfloat16, "bf16")])

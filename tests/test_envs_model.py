@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,12 @@ def test_where_no_networks_come_with_the_project_none_is_said_to_be_there(
     monkeypatch.setattr(pretrained, "REFERENCE", tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"no pretrained networks in .*nowhere: they come with a clone"):
         pretrained.own_weights("cifar10", "resnet20", None)
+
+
+def test_a_backbone_that_knows_as_many_other_classes_is_refused() -> None:
+    other = replace(tiny_data(), classes=tuple("abcdefghij"), labels=tiny_data().labels % 10)
+    with pytest.raises(UserError, match=r"resnet20 knows the classes airplane, .*, but .* has a, b, c"):
+        Process("both", Settings(init=REFERENCE / "resnet20", dataset=other))
 
 
 def test_a_model_does_not_say_of_which_images_it_is() -> None:
