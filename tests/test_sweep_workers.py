@@ -169,6 +169,18 @@ def test_ctrl_c_queues_the_trial_and_says_how_to_go_on(storage: str, stop: BaseE
     assert trials[2].params == trials[1].params
 
 
+def test_a_trial_that_ctrl_c_stops_twice_is_queued_twice(storage: str) -> None:
+    def stopped(*_: object) -> TrialOutcome:
+        raise Interrupted("lcnet-rl train --resume x", 3, 4)
+
+    study = join(storage)
+    for _ in range(2):
+        with pytest.raises(Interrupted, match="stopped at trial 0 of 1"):
+            worker(study, storage, 1, stopped).work("")
+    assert states(study) == ["FAIL", "FAIL", "WAITING"]
+    assert finished(study) == [], "neither is recorded as failed"
+
+
 def test_a_bug_is_not_taken_for_a_failed_trial(storage: str) -> None:
     def broken(values: dict[str, Any], folder: Path, report: Report) -> TrialOutcome:
         raise ValueError("a bug")
