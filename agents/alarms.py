@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lcnet_rl.progress import console
+from lcnet_rl.progress import warn
 from lcnet_rl.rewards import create_reward, price_matters
 
 COLLAPSED = 0.005
@@ -24,10 +24,8 @@ def warn_if_price_is_idle(reward: str) -> bool:
     """
     if price_matters(create_reward(reward)):
         return False
-    console.print(
+    warn(
         f"reward {reward} charges the same at all prices, if anything: no --price makes compute dearer",
-        style="yellow",
-        soft_wrap=True,
     )
     return True
 
@@ -71,11 +69,9 @@ def warn_if_collapsed(
         advice = f"everything is kept: a higher --price, or {instead}, makes skipping worth it"
     else:
         advice = f"a lower --price, or {exploration}"
-    console.print(
+    warn(
         f"step {step}: collapsed decisions, all validation images spend {share:.1%} of dense MACs, give or "
         f"take {spread:.2%}; {advice}",
-        style="yellow",
-        soft_wrap=True,
     )
     return True
 
@@ -92,11 +88,9 @@ def warn_if_missed(share: float, target: float | None) -> bool:
     """
     if target is None or abs(share - target) <= MISSED:
         return False
-    console.print(
+    warn(
         f"as its training ends, the policy spends {share:.1%} of dense MACs and not the target of {target:.1%}: "
         "from here on a threshold has to make up for it. A longer training (--epochs; of ppo and a2c --timesteps) or a "
         "larger --gate-lr may help, or a faster price (--price-rate; of convnet-aig --rate-weight)",
-        style="yellow",
-        soft_wrap=True,
     )
     return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lcnet_rl.budget import Measurement, OutOfReachError, center_threshold
 from lcnet_rl.model import LCNet
-from lcnet_rl.progress import console
+from lcnet_rl.progress import warn
 
 IMAGES = 2000
 """Training images for BatchNorm's statistics, and validation images, that an agent in training is measured by."""
@@ -45,7 +45,7 @@ def center(model: LCNet, measurement: Measurement, target: float, rounds: int = 
         swing = too_much is not None and too_little is not None
         why = "decisions swing with BatchNorm's statistics" if swing else "no threshold comes nearer"
         text = f"{why}: the policy stays {off:.1%} of the dense MACs beside the target"
-        console.print(text, style="yellow", soft_wrap=True)
+        warn(text)
     except OutOfReachError as error:
         model.shift_logits(-shift)
-        console.print(f"{error}; decisions stay as they are", style="yellow", soft_wrap=True)
+        warn(f"{error}; decisions stay as they are")

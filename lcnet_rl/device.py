@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import torch
 
 from lcnet_rl.errors import UserError, unknown_name
-from lcnet_rl.progress import console
+from lcnet_rl.progress import say, warn
 
 Precision = Literal["auto", "bf16", "fp32"]
 
@@ -46,7 +46,7 @@ def _cuda_computes() -> bool:
     except RuntimeError as error:
         if "no kernel image" not in str(error):
             raise
-        console.print("computing on the CPU: this build of PyTorch has no kernels for the GPU here", soft_wrap=True)
+        say("computing on the CPU: this build of PyTorch has no kernels for the GPU here")
         return False
     return True
 
@@ -96,11 +96,9 @@ def uses_bf16(precision: Precision, device: torch.device) -> bool:
 def warn_if_slow(precision: Precision, device: torch.device) -> None:
     """Say so if ``precision`` is bfloat16, and ``device`` has no instructions for it."""
     if precision == "bf16" and not has_fast_bf16(device):
-        console.print(
+        warn(
             f"bf16 was asked for, but this machine has no instructions for it on {device}: training may take ten times "
             "as long as with --precision auto (of pretrain, --recipe.precision auto)",
-            style="yellow",
-            soft_wrap=True,
         )
 
 

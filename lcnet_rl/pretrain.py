@@ -31,7 +31,7 @@ from lcnet_rl.interrupt import Interrupted, deferred_interrupt
 from lcnet_rl.macs import dense_macs
 from lcnet_rl.metrics_log import MetricsLog
 from lcnet_rl.optim import KernelMuon, decayed, triangle
-from lcnet_rl.progress import Progress, console
+from lcnet_rl.progress import Progress, console, say
 from lcnet_rl.recipe import Recipe
 from lcnet_rl.runs import CHECKPOINT, METRICS, load_checkpoint, restoring
 from lcnet_rl.seeds import Stream
@@ -179,7 +179,7 @@ class DenseTraining:
         }
         write_json(self.setup.run / METRICS, metrics)
         console.print(f"{backbone.spec.name} on {train.name}: val {accuracy:.2%}")
-        console.print(f"weights: {self.setup.run / BACKBONE}", soft_wrap=True)
+        say(f"weights: {self.setup.run / BACKBONE}")
 
     def restore(self) -> None:
         """Take up the run's checkpoint.

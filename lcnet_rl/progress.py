@@ -7,9 +7,20 @@ from types import TracebackType
 
 from rich import progress as rich_progress
 from rich.console import Console
+from rich.text import Text
 
 console = Console(markup=False, emoji=False)
 """Names and paths are the user's and may look like markup; what is set off has a ``style`` of its own."""
+
+
+def say(text: str | Text, style: str | None = None) -> None:
+    """Print one line, unbroken however narrow the terminal is, so that commands and paths in it can be copied."""
+    console.print(text, style=style, soft_wrap=True, highlight=False)
+
+
+def warn(text: str) -> None:
+    """Print one line as a warning."""
+    say(text, style="yellow")
 
 
 class Progress:

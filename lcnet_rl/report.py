@@ -13,7 +13,7 @@ from lcnet_rl.decisions import decision_names
 from lcnet_rl.evaluate import Results
 from lcnet_rl.model import LCNet
 from lcnet_rl.per_image import paired_difference
-from lcnet_rl.progress import console
+from lcnet_rl.progress import console, say, warn
 from lcnet_rl.provenance import command_line
 from lcnet_rl.rewards import create_reward
 from lcnet_rl.tables import table_of
@@ -168,7 +168,7 @@ def print_deciders(summary: dict[str, Any], everything: str) -> None:
     console.print(table)
     if reward:
         text = f"Rewards are means of {summary['reward']} at price {summary['reward_price']:.4g}."
-        console.print(text, soft_wrap=True)
+        say(text)
 
 
 def print_blocks(summary: dict[str, Any]) -> None:
@@ -192,10 +192,9 @@ def print_spread(summary: dict[str, Any]) -> None:
     """How unlike images are treated."""
     spread = ", ".join(f"{name} {macs / 1e6:.2f}" for name, macs in summary["macs_percentiles"].items())
     deviation, paths, gates = summary["macs_std"] / 1e6, summary["distinct_paths"], summary["gate_macs"]
-    console.print(
+    say(
         f"MMACs over images: std {deviation:.2f}, percentiles {spread}; {paths:,} distinct paths; gates included, all "
         f"of which take {gates:,} MACs",
-        soft_wrap=True,
     )
     reads = "reads" if summary["confidence"] else "does not read"
     console.print(f"The policy {reads} the confidence of a probe on the features.")
@@ -209,16 +208,16 @@ def print_gains(summary: dict[str, Any]) -> None:
     looks = looks_at_image(summary)
     verdict = "depend" if looks else "are not shown to depend"
     sentence = f"The decisions {verdict} on the image: {gain} over the same decisions shuffled among images."
-    console.print(sentence, style=None if looks else "yellow", soft_wrap=True)
+    (say if looks else warn)(sentence)
     static, policy = summary["controls"]["static"]["macs_mean"], summary["macs_mean"]
     apart = f", of the policy's {policy / 1e6:.2f}" if abs(static / policy - 1) > APART else ""
     cost = f"{static / 1e6:.2f} MMACs{apart}"
     chosen = ", which was chosen on some of these images and so looks a little better than it is"
     aside = chosen if summary["split"] == "val" else ""
-    console.print(f"Beside the best static path found{aside}, at {cost}: {beside_static}.", soft_wrap=True)
+    say(f"Beside the best static path found{aside}, at {cost}: {beside_static}.")
     own = "its own network" if summary["networks"] == 1 else "its own networks"
     everything = summary["controls"]["keep-all"]["macs_mean"] / 1e6
-    console.print(f"Beside all of {own}, at {everything:.2f} MMACs: {beside_all}.", soft_wrap=True)
+    say(f"Beside all of {own}, at {everything:.2f} MMACs: {beside_all}.")
 
 
 def _gain(control: str) -> str:

@@ -9,7 +9,7 @@ from lcnet_rl.data import CLASSES, Dataset, base_name
 from lcnet_rl.errors import UserError
 from lcnet_rl.files import plain
 from lcnet_rl.imports import sources_of
-from lcnet_rl.progress import console
+from lcnet_rl.progress import warn
 from lcnet_rl.provenance import digest
 from lcnet_rl.runs import CONFIG, about, read_config, recorded_classes, recorded_modules
 
@@ -83,19 +83,15 @@ def warn_if_changed(run: Path, train: Dataset) -> None:
         return
     began = read_config(run)["dataset"]
     if base_name(began) == train.name != began:
-        console.print(
+        warn(
             f"{run} was trained on half of the validation images of {train.name}, so accuracy on these is too high, "
             "and what is chosen by it is biased; test images are not affected",
-            style="yellow",
-            soft_wrap=True,
         )
     if changed(run, train) and base_name(began) == base_name(train.name):
-        console.print(
+        warn(
             f"files in {train.name} were added, removed or renamed since {run} began: it may have been trained on "
             "what are validation images now, so accuracy on these is too high, and what is chosen by it is biased; "
             "test images are not affected",
-            style="yellow",
-            soft_wrap=True,
         )
 
 
@@ -110,8 +106,6 @@ def warn_if_edited(run: Path, config: Any, so: str = "this is of the code as it 
     began = recorded_modules(run)
     for name, text in sources_of(plain(config)).items():
         if began.get(name, digest(text)) != digest(text):
-            console.print(
+            warn(
                 f"{name} was changed since {run} began: {so}; what it began with is {run / name}.py",
-                style="yellow",
-                soft_wrap=True,
             )

@@ -15,7 +15,7 @@ from lcnet_rl.backbones import Backbone, BackboneSpec, build
 from lcnet_rl.errors import UserError
 from lcnet_rl.files import read_tensors, write_tensors
 from lcnet_rl.model import LCNet
-from lcnet_rl.progress import console
+from lcnet_rl.progress import warn
 from lcnet_rl.rewards import PriceRange
 from lcnet_rl.runs import BEST, CHECKPOINT, CONFIG, MODEL, START, TEACHER, has_agent, read_config
 from lcnet_rl.spec import ModelSpec
@@ -122,11 +122,9 @@ def load_backbone(init: str, name: str | None = None, classes: int | None = 10, 
     backbone = build(spec)
     _load_state(backbone, state, init)
     if public:
-        console.print(
+        warn(
             "akamaster's networks were trained on all 50,000 training images, so on this project's validation "
             "images accuracy is too high, and what is chosen by it is biased; test images are not affected",
-            style="yellow",
-            soft_wrap=True,
         )
     return backbone
 

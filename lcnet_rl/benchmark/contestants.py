@@ -22,7 +22,7 @@ from lcnet_rl.errors import UserError
 from lcnet_rl.export import dense_model, dynamic_model, layouts_here, open_session
 from lcnet_rl.model import LCNet
 from lcnet_rl.observation import Observation
-from lcnet_rl.progress import console
+from lcnet_rl.progress import say
 
 Run = Callable[[Tensor], object]
 """Classifies images, uint8 (B, 3, 32, 32)."""
@@ -191,7 +191,7 @@ def _compiles(device: torch.device) -> bool:
     try:
         check_compiler(device)
     except UserError as error:
-        console.print(f"without torch.compile, so dense networks may be faster than here: {error}", soft_wrap=True)
+        say(f"without torch.compile, so dense networks may be faster than here: {error}")
         return False
     return True
 

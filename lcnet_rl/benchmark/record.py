@@ -14,7 +14,7 @@ import torch
 
 import lcnet_rl
 from lcnet_rl.benchmark.contestants import Contestant
-from lcnet_rl.progress import console
+from lcnet_rl.progress import console, say
 from lcnet_rl.provenance import cpu_name
 from lcnet_rl.tables import table_of
 from lcnet_rl.timing import Comparison
@@ -129,7 +129,7 @@ def print_cases(cases: Sequence[Mapping[str, Any]]) -> None:
     beyond = [f"{row['name']}: {row['excess_ratio']:.1%}" for row in cases if (row["excess_ratio"] or 0) >= 0.0005]
     if beyond:
         text = f"MACs computed beyond those billed, as that was faster: {'; '.join(beyond)}"
-        console.print(text, highlight=False, soft_wrap=True)
+        say(text)
 
 
 def print_contestants(rows: Sequence[Mapping[str, Any]]) -> None:

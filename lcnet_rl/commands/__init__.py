@@ -22,7 +22,7 @@ from lcnet_rl.commands.parsing import parse_options
 from lcnet_rl.errors import UserError, unknown_name
 from lcnet_rl.interrupt import Interrupted
 from lcnet_rl.memory import keep_freed_memory
-from lcnet_rl.progress import console
+from lcnet_rl.progress import console, say
 
 COMMANDS = {
     "demo": "train and evaluate a skipping agent on the built-in images, from nothing, in a few minutes",
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         where = f" ({error.filename})" if error.filename else ""
         return _complain(f"{error.strerror or error}{where}")
     except Interrupted as stop:
-        console.print(str(stop), soft_wrap=True, highlight=False)
+        say(str(stop))
         return 130
     except KeyboardInterrupt:
         return 130

@@ -21,7 +21,7 @@ from lcnet_rl.engine import Engine
 from lcnet_rl.errors import UserError, unknown_name
 from lcnet_rl.files import check_target, write_json
 from lcnet_rl.plots import plot_latencies
-from lcnet_rl.progress import console
+from lcnet_rl.progress import console, say
 from lcnet_rl.provenance import command_line
 from lcnet_rl.runs import data_root, read_config
 from lcnet_rl.unchanged import warn_if_edited
@@ -145,7 +145,7 @@ def bench_run(config: Bench, run: Path, device: torch.device) -> None:
     figures: dict[str, Any] = {"run": str(run), "dataset": dataset.name, "split": dataset.split}
     figures |= {"threshold": 0.5, "price": float(model.price)}
     if "bf16" in precisions:
-        console.print("bf16: without the masked network and ONNX Runtime, which compute in float32", soft_wrap=True)
+        say("bf16: without the masked network and ONNX Runtime, which compute in float32")
     rival = None
     if config.against is not None:
         rival = Path(config.against).name, load_backbone(config.against, classes=model.classes)
@@ -167,10 +167,10 @@ def bench_run(config: Bench, run: Path, device: torch.device) -> None:
         picture = path.with_suffix(".png")
         where = f"{dataset.name}/{dataset.split}, {device}, threads: {torch.get_num_threads()}"
         plot_latencies(figures["latencies"], f"{run.resolve().name}: single images of {where}", picture)
-        console.print(f"picture: {picture}", soft_wrap=True)
+        say(f"picture: {picture}")
 
 
 def save(path: Path, device: torch.device, figures: dict[str, Any]) -> None:
     """Write figures, with the command, the machine and the device, as JSON."""
     write_json(path, {"command": command_line(), "machine": machine(device), **figures})
-    console.print(f"figures: {path}", soft_wrap=True)
+    say(f"figures: {path}")

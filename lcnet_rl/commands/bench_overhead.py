@@ -21,7 +21,7 @@ from lcnet_rl.errors import UserError
 from lcnet_rl.evaluate import replay
 from lcnet_rl.model import LCNet
 from lcnet_rl.optim import decayed
-from lcnet_rl.progress import Progress, console
+from lcnet_rl.progress import Progress, console, say
 from lcnet_rl.spec import DEFAULT_GROUPS
 from lcnet_rl.timing import Comparison, compare
 from lcnet_rl.training_setup import TrainingSetup
@@ -125,10 +125,8 @@ def report(config: Overhead, device: torch.device, result: Comparison, this: str
     (least, most), (low, high) = result.ratio_interval, result.ratio_quartiles
     for name, seconds in ((this, result.this), (other, result.other)):
         console.print(f"{name}: median {1000 * statistics.median(seconds):.1f} ms", highlight=False)
-    console.print(
+    say(
         f"ratio of medians {result.ratio:.2f} (95 % interval {least:.2f} to {most:.2f}, quartiles of pairs {low:.2f} "
         f"to {high:.2f}; {config.trials} alternating trials, {config.backbone}, {torch.get_num_threads()} threads, "
         f"{device})",
-        highlight=False,
-        soft_wrap=True,
     )

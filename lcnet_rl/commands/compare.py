@@ -33,7 +33,7 @@ from lcnet_rl.comparison.significance import welch
 from lcnet_rl.comparison.words import nothing_skipped, print_left_out, short, worded
 from lcnet_rl.errors import UserError
 from lcnet_rl.per_image import paired_difference, read_correct
-from lcnet_rl.progress import console
+from lcnet_rl.progress import console, say, warn
 
 RECIPE, PRUNED = "recipe.", "prune"
 """Before names of settings of a dense network's training; and the share of MACs that it was pruned to."""
@@ -62,7 +62,7 @@ def run(config: Compare) -> None:
     runs: dict[Path, Path] = {}
     for path in config.runs:
         if (first := runs.setdefault(path.resolve(), path)) is not path:
-            console.print(f"{path} is the same run as {first}: counted once", style="yellow", soft_wrap=True)
+            warn(f"{path} is the same run as {first}: counted once")
     records = [
         record
         for path in runs.values()
@@ -72,7 +72,7 @@ def run(config: Compare) -> None:
     groups = grouped(records, with_defaults)
     for name, group in zip(labels(len(groups)), groups, strict=True):
         seeds = ", ".join(f"{record.name}{record.at} (seed {record.settings.get('seed')})" for record in group.records)
-        console.print(Text.assemble((name, "bold"), f"  {seeds}"), soft_wrap=True, highlight=False)
+        say(Text.assemble((name, "bold"), f"  {seeds}"))
     print_left_out(left_out(records, groups))
     if len(groups) > 1:
         print_settings(groups)
@@ -168,11 +168,11 @@ def print_results(groups: Sequence[Group], dataset: str, split: str) -> None:
     title = f"results on {dataset}/{split}, mean ± standard deviation over seeds"
     print_table(title, ["", *labels(len(groups))], rows)
     if len(rewards) == 1:
-        console.print(f"Rewards are means of {rewards.pop()}.", soft_wrap=True)
+        say(f"Rewards are means of {rewards.pop()}.")
     if len(rewards) > 1:
         several = f"rewards do not compare: {', '.join(sorted(rewards))}"
         evaluation = f"lcnet-rl evaluate RUN --split {split} --score REWARD@PRICE"
-        console.print(f"{several}; {evaluation} tells one of all", soft_wrap=True)
+        say(f"{several}; {evaluation} tells one of all")
 
 
 def rewarded_by(record: Record) -> str | None:
@@ -234,7 +234,7 @@ def print_same_images(groups: Sequence[Group], split: str) -> None:
         if split == "test":
             again = "lcnet-rl reproduce runs/reference/NAME --eval-only"
             writes += f" (for a committed run {again}, into runs/measured-again/NAME)"
-        console.print(f"{', '.join(lack)}: not compared image by image; {writes}", soft_wrap=True, highlight=False)
+        say(f"{', '.join(lack)}: not compared image by image; {writes}")
 
 
 def _on_images(group: Group) -> tuple[list[tuple[str, str]], Tensor]:
@@ -290,11 +290,9 @@ def print_significance(groups: Sequence[Group]) -> None:
         console.print(f"p-values are not corrected for {2 * len(tested)} comparisons.", highlight=False)
     single = [name for name, group in zip(names, groups, strict=True) if len(group.records) == 1]
     if single:
-        console.print(
+        say(
             f"{', '.join(single)}: one seed, so nothing can be said about significance over seeds; "
             "train the same settings with other --seed values",
-            soft_wrap=True,
-            highlight=False,
         )
 
 

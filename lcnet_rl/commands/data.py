@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from lcnet_rl.data import SPLITS, Dataset, load_dataset, place
-from lcnet_rl.progress import console
+from lcnet_rl.progress import console, say
 from lcnet_rl.tables import table_of
 
 
@@ -33,7 +33,7 @@ def run(config: Data) -> None:
     for split in SPLITS:
         table.add_row(*_row(load_dataset(config.name, split, config.data_root)))
     console.print(table)
-    console.print(f"stored in: {place(config.name, config.data_root)}", soft_wrap=True, highlight=False)
+    say(f"stored in: {place(config.name, config.data_root)}")
 
 
 def _row(dataset: Dataset) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from lcnet_rl.macs import dense_macs
 from lcnet_rl.model import LCNet
 from lcnet_rl.per_image import table_beside, write_images
 from lcnet_rl.plots import picture_paths, plot_tradeoff
-from lcnet_rl.progress import Progress, console
+from lcnet_rl.progress import Progress, say, warn
 from lcnet_rl.provenance import command_line
 from lcnet_rl.report import measured, print_summary, rewarded, summarize
 from lcnet_rl.rewards import create_reward, price_range
@@ -83,7 +83,7 @@ def run(config: Evaluate) -> None:
     warn_if_edited(config.run, settings)  # once a reward of the user's own is imported, too
     print_summary(summary)
     for name in ("tradeoff", "paths"):
-        console.print(f"picture: {picture_of(config, name)}", soft_wrap=True)
+        say(f"picture: {picture_of(config, name)}")
     print_files(figures_of(config))
 
 
@@ -118,14 +118,14 @@ def evaluate_dense(config: Evaluate, settings: dict[str, Any]) -> None:
     write_json(path, summary)
     where = f"{summary['backbone']} on {dataset.name}/{dataset.split}, {len(dataset):,} images"
     figures = f"{summary['accuracy']:.2%} at {summary['macs_mean'] / 1e6:.2f} MMACs an image"
-    console.print(f"{where}: {figures}", soft_wrap=True)
+    say(f"{where}: {figures}")
     print_files(path)
 
 
 def print_files(figures: Path) -> None:
     """Where an evaluation's figures are, and those of every image."""
-    console.print(f"figures: {figures}", soft_wrap=True)
-    console.print(f"every image: {table_beside(figures)}", soft_wrap=True)
+    say(f"figures: {figures}")
+    say(f"every image: {table_beside(figures)}")
 
 
 def figures_of(config: Evaluate) -> Path:
@@ -156,7 +156,7 @@ def evaluate_run(config: Evaluate, model: LCNet, train: Dataset, val: Dataset, d
         with Progress(f"tries for budget {config.budget:g}", None) as bar:
             measurement = Measurement(train, val, device, prices=model.spec.prices, each=bar.advance)
             said, _ = meet_budget(model, measurement, config.budget)
-        console.print(said, soft_wrap=True)
+        say(said)
     start = load_backbone(str(config.run / START), classes=model.classes).to(device)
     with Progress("images, by policy and dense network", 2 * len(dataset)) as bar:
         policy = evaluate(model, dataset, model.greedy(), device, each=bar.advance)
@@ -168,7 +168,7 @@ def evaluate_run(config: Evaluate, model: LCNet, train: Dataset, val: Dataset, d
     try:
         summary = rewarded(summary, reward, price, policy, controls)
     except UserError as error:  # a module of the user's own may be elsewhere by now
-        console.print(f"no mean rewards: {error}", style="yellow", soft_wrap=True)
+        warn(f"no mean rewards: {error}")
     everything = whole(summary["networks"], summary["pruned"])
     others = {everything: dense, **{name: results.predictions for name, results in controls.items()}}
     write_run_images(table_beside(figures_of(config)), model, dataset, policy, others)

@@ -20,7 +20,7 @@ from lcnet_rl.export import OnnxNetwork, blocked_size, compare, dense_model, dyn
 from lcnet_rl.export.layout import Blocked, Layout, Standard
 from lcnet_rl.files import check_target, replacing
 from lcnet_rl.model import LCNet
-from lcnet_rl.progress import Progress, console
+from lcnet_rl.progress import Progress, console, say
 from lcnet_rl.runs import WEIGHTS, classes_of, data_root, has_agent, read_config
 from lcnet_rl.unchanged import check_classes, warn_if_changed, warn_if_edited
 from lcnet_rl.weights import load_model
@@ -82,12 +82,12 @@ def run(config: Export) -> None:
                 said, shift = meet_budget(model, measurement, config.budget)
             if model.spec.prices is None:
                 said += "; both are built into the file: leave its input threshold at 0.5, the default"
-            console.print(said, soft_wrap=True)
+            say(said)
             origin |= {"budget": f"{config.budget:g}", "shift": f"{shift:.6g}"}
     with replacing(path) as temporary:
         onnx.save(written(model, layout, classes, origin), temporary)
         check_file(OnnxNetwork(temporary), model, None if val is None else val.sample(config.check).images)
-    console.print(f"file: {path} ({path.stat().st_size / 1e6:.1f} MB, {config.layout} layout)", soft_wrap=True)
+    say(f"file: {path} ({path.stat().st_size / 1e6:.1f} MB, {config.layout} layout)")
 
 
 def check_file(network: OnnxNetwork, model: LCNet | Backbone, images: Tensor | None) -> None:
@@ -102,7 +102,7 @@ def check_file(network: OnnxNetwork, model: LCNet | Backbone, images: Tensor | N
         return
     agreement = compare(model, network, images)
     told = f"against the {expected}, {len(images)} validation images: {agreement}"
-    console.print(told, highlight=False, soft_wrap=True)
+    say(told)
     agreement.check()
 
 

@@ -16,7 +16,7 @@ from lcnet_rl.comparison.records import Record, Split, of_dense, of_run
 from lcnet_rl.comparison.show import show
 from lcnet_rl.comparison.standing import Reference, standing
 from lcnet_rl.errors import UserError
-from lcnet_rl.progress import console
+from lcnet_rl.progress import say
 from lcnet_rl.runs import CONFIG, no_run_folder
 
 
@@ -69,7 +69,7 @@ def run(config: Frontier) -> None:
     out = config.out or config.runs / (studies[0] if studies else "frontier")
     show(standing(records, split, with_defaults, config.reference, fixed, config.hypervolume_mmacs), out)
     if studies:
-        console.print(f"studies in {storage}", soft_wrap=True, highlight=False)
+        say(f"studies in {storage}")
 
 
 def of_studies(names: Sequence[str], config: Frontier) -> tuple[list[Record], str]:

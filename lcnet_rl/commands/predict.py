@@ -24,7 +24,7 @@ from lcnet_rl.errors import UserError
 from lcnet_rl.files import check_target, replacing, write_json
 from lcnet_rl.macs import dense_macs
 from lcnet_rl.model import LCNet
-from lcnet_rl.progress import console
+from lcnet_rl.progress import console, say
 from lcnet_rl.rewards import price_range
 from lcnet_rl.runs import WEIGHTS, classes_of, has_agent, of_agent, read_config
 from lcnet_rl.unchanged import check_classes, warn_if_edited
@@ -107,14 +107,14 @@ def run(config: Predict) -> None:
     print_rows(rows, traces, backbone.spec)
     if config.picture is not None:
         draw(pixels, rows, traces, backbone, config.picture)
-        console.print(f"picture: {config.picture}", soft_wrap=True)
+        say(f"picture: {config.picture}")
     if config.json is not None:
         decided: dict[str, Any] = {}
         if isinstance(runner, Engine):
             decided = {"threshold": config.threshold, "price": float(runner.price), "which": config.which}
         others = [{"image": str(file), "reason": reason} for file, reason in unreadable.items()]
         write_json(config.json, {"run": str(config.run), **decided, "images": rows, "unreadable": others})
-        console.print(f"figures: {config.json}", soft_wrap=True)
+        say(f"figures: {config.json}")
     looked_at = [image for image in config.images if image.is_dir() and image not in unreadable]
     say_left_out(deeper for folder in looked_at for deeper in folders_in(folder))
     if unreadable:

@@ -15,7 +15,7 @@ from lcnet_rl.device import check_compiler, warn_if_slow
 from lcnet_rl.errors import UserError
 from lcnet_rl.job import by_main, from_main, joined, main_first, world_size
 from lcnet_rl.pretrain import DenseTraining
-from lcnet_rl.progress import console
+from lcnet_rl.progress import say
 from lcnet_rl.prune import prune
 from lcnet_rl.runs import METRICS, START, TEACHER, check_free, create_run
 from lcnet_rl.seeds import check_seed
@@ -59,7 +59,7 @@ def run_on(config: Pretrain, device: torch.device) -> None:
         folder = config.resume
         check_same_data(folder, train)
         if (folder / METRICS).is_file():
-            console.print(f"{folder} is finished", soft_wrap=True)
+            say(f"{folder} is finished")
             return
         backbone = load_backbone(str(folder / START), classes=classes)
         teacher = load_backbone(str(folder / TEACHER), classes=classes) if config.teacher else None
@@ -92,6 +92,6 @@ def starting_backbone(config: Pretrain, classes: tuple[str, ...]) -> Backbone:
         theirs = f" ({', '.join(known)})" if known else ""
         ours = f"{config.dataset} has {len(classes)} ({', '.join(classes)})"
         said = f"{config.init} tells {backbone.spec.classes} classes apart{theirs}, {ours}: its head starts fresh"
-        by_main(console.print)(said, soft_wrap=True, highlight=False)
+        by_main(say)(said)
         backbone = with_fresh_head(backbone, len(classes))
     return backbone if config.prune is None else prune(backbone, config.prune, config.prune_multiple)

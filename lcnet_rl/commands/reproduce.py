@@ -25,7 +25,7 @@ from lcnet_rl.errors import UserError, unknown_name
 from lcnet_rl.files import read_json, replacing, write_json, write_text
 from lcnet_rl.interrupt import deferred_interrupt
 from lcnet_rl.pretrained import REFERENCE
-from lcnet_rl.progress import console
+from lcnet_rl.progress import console, say
 from lcnet_rl.provenance import ROOT
 from lcnet_rl.results.page import page
 from lcnet_rl.results.plan import Reproduction, in_order
@@ -163,7 +163,7 @@ def call(arguments: Sequence[str]) -> None:
         KeyboardInterrupt: when it was stopped by Ctrl-C, and has saved what it had.
     """
     command = shlex.join(["lcnet-rl", *arguments])
-    console.print(f"$ {command}", style="bold", soft_wrap=True, highlight=False)
+    say(f"$ {command}", style="bold")
     # Ctrl-C reaches both processes; this one waits until the other has saved its work.
     with deferred_interrupt(terminate=False) as interrupt:
         code = subprocess.Popen([sys.executable, "-m", "lcnet_rl", *arguments], cwd=ROOT).wait()
@@ -212,7 +212,7 @@ def write_results(runs: Sequence[Path]) -> None:
             if changed:
                 with replacing(path) as part:
                     shutil.copyfile(made / path.name, part)
-            console.print(f"{'written' if changed else 'unchanged'}: {path}", soft_wrap=True, highlight=False)
+            say(f"{'written' if changed else 'unchanged'}: {path}")
 
 
 def collect(runs: Sequence[Path]) -> tuple[list[Group], list[Group], list[Row]]:

@@ -35,7 +35,7 @@ from lcnet_rl.files import plain
 from lcnet_rl.interrupt import Interrupted, sigterm_as_ctrl_c
 from lcnet_rl.macs import dense_macs
 from lcnet_rl.memory import keep_freed_memory
-from lcnet_rl.progress import console
+from lcnet_rl.progress import console, say, warn
 from lcnet_rl.provenance import command_line
 from lcnet_rl.sweep.space import SELECTOR, Space, read_space
 from lcnet_rl.sweep.study import REASON, create_sampler, finished, of_study, open_study, shown
@@ -51,7 +51,7 @@ def run(config: Sweep) -> None:
     points = mine.space.points
     if config.sampler != "grid" and points is not None and points <= config.trials:
         few = f"the space has {points} points only, and --sampler {config.sampler} may try one twice"
-        console.print(f"{few}: --sampler grid tries each once", style="yellow", soft_wrap=True)
+        warn(f"{few}: --sampler grid tries each once")
     if config.workers > 1:
         torch.set_num_threads(1)
     with sigterm_as_ctrl_c():
@@ -65,7 +65,7 @@ def run(config: Sweep) -> None:
             join_all(others)
             raise
     if any(process.exitcode for process in others):
-        console.print(f"a worker ended early; see {config.runs / config.study}/worker-*.log", style="yellow")
+        warn(f"a worker ended early; see {config.runs / config.study}/worker-*.log")
     conclude(config, mine.study, space=mine.space)
 
 
@@ -173,7 +173,7 @@ def _work_alone(config: Sweep, log: Path) -> None:
         except KeyboardInterrupt:
             raise SystemExit(130) from None
         except (UserError, Interrupted) as stop:
-            console.print(str(stop), soft_wrap=True, highlight=False)
+            say(str(stop))
             raise SystemExit(130 if isinstance(stop, Interrupted) else 2) from None
 
 
@@ -185,11 +185,9 @@ def conclude(config: Sweep, study: Study, space: Space) -> None:
     """
     trials = finished(study)
     counts = {state: sum(trial.state == state for trial in trials) for state in TrialState}
-    console.print(
+    say(
         f"study {config.study}: {counts[TrialState.COMPLETE]} trials completed, {counts[TrialState.PRUNED]} stopped as "
         f"hopeless, {counts[TrialState.FAIL]} failed",
-        highlight=False,
-        soft_wrap=True,
     )
     records = of_study(study)
     if not records:
@@ -204,10 +202,10 @@ def conclude(config: Sweep, study: Study, space: Space) -> None:
         again += ["--storage", shown(config.storage)]
     if config.runs != Path("runs"):
         again += ["--runs", str(config.runs)]
-    console.print(f"study: {shown(storage_of(config))}", soft_wrap=True, highlight=False)
-    console.print(f"run folders: {config.runs / config.study}", soft_wrap=True, highlight=False)
+    say(f"study: {shown(storage_of(config))}")
+    say(f"run folders: {config.runs / config.study}")
     most = space.points or config.trials if config.sampler == "grid" else config.trials + 20
     if len(trials) < most:
         what = f"{len(trials)} of the grid's {most} points; all" if config.sampler == "grid" else "more trials"
-        console.print(f"{what}: the same command with --trials {most}", soft_wrap=True, highlight=False)
-    console.print(f"again: {shlex.join(again)}", soft_wrap=True, highlight=False)
+        say(f"{what}: the same command with --trials {most}")
+    say(f"again: {shlex.join(again)}")

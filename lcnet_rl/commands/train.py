@@ -12,7 +12,7 @@ from lcnet_rl.commands.training import start_run, train_agent
 from lcnet_rl.data import load_dataset
 from lcnet_rl.errors import UserError
 from lcnet_rl.job import by_main, joined, main_first, world_size
-from lcnet_rl.progress import console
+from lcnet_rl.progress import say
 from lcnet_rl.runs import START, TEACHER, check_free
 from lcnet_rl.seeds import check_seed
 from lcnet_rl.training_setup import TrainingSetup
@@ -51,4 +51,4 @@ def run_on(config: AnyTrain, device: torch.device) -> None:
     else:
         folder = start_run(config, backbone, train, val, device)
     evaluation = f"lcnet-rl evaluate {quote(str(folder))}"
-    console.print(f"done; now: {evaluation} --split val (without --split on test images, once chosen)", soft_wrap=True)
+    say(f"done; now: {evaluation} --split val (without --split on test images, once chosen)")

@@ -24,7 +24,7 @@ from lcnet_rl.data.sampler import full_batches, warn_if_few
 from lcnet_rl.device import warn_if_slow
 from lcnet_rl.job import by_main, from_main
 from lcnet_rl.metrics_log import last_validation
-from lcnet_rl.progress import console
+from lcnet_rl.progress import say
 from lcnet_rl.runs import MODEL, START, TEACHER, create_run, load_checkpoint
 from lcnet_rl.training_setup import TrainingSetup
 from lcnet_rl.unchanged import check_knows, warn_if_changed
@@ -56,7 +56,7 @@ def start_run(
     by_main(save_backbone)(backbone, folder / START)
     if config.teacher:
         by_main(save_backbone)(teacher, folder / TEACHER)
-    console.print(f"run folder: {folder}", soft_wrap=True)
+    say(f"run folder: {folder}")
     by_main(warn_if_price_is_idle)(config.agent.reward)
     if steps is not None:
         by_main(warn_if_few)(steps, an_epoch, "--batch-size, --epochs")
@@ -105,5 +105,5 @@ def goes_on(folder: Path, at: int, total: int, unit: str, decisions: int) -> boo
         if finished
         else f"going on with {folder} at {at:,} of {total:,} {unit}"
     )
-    console.print(said, soft_wrap=True, highlight=False)
+    say(said)
     return not finished

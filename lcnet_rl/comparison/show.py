@@ -14,7 +14,7 @@ from lcnet_rl.comparison.records import Group
 from lcnet_rl.comparison.standing import Standing
 from lcnet_rl.comparison.words import print_left_out, short, worded
 from lcnet_rl.files import write_json
-from lcnet_rl.progress import console
+from lcnet_rl.progress import console, say
 from lcnet_rl.provenance import command_line
 
 WIDEST = 6
@@ -29,8 +29,8 @@ def show(of: Standing, out: Path) -> None:
     picture, figures = (out / f"frontier-{of.split}.{kind}" for kind in ("png", "json"))
     draw(of, picture)
     write_json(figures, content(of))
-    console.print(f"picture: {picture}", soft_wrap=True)
-    console.print(f"figures: {figures}", soft_wrap=True)
+    say(f"picture: {picture}")
+    say(f"figures: {figures}")
 
 
 def print_frontier(of: Standing) -> None:
@@ -40,7 +40,7 @@ def print_frontier(of: Standing) -> None:
     table = Table(title=title, title_justify="left")
     if len(values) > WIDEST:
         compare = f"lcnet-rl compare RUN RUN ... --split {of.split}"
-        console.print(f"{len(values)} settings differ; to see them: {compare}", soft_wrap=True, highlight=False)
+        say(f"{len(values)} settings differ; to see them: {compare}")
         values = {}
     seeds = ["seeds"] if any(len(group.records) > 1 for group in groups) else []
     share = ["share"] if len({group.first.summary["dense_macs"] for group in groups}) == 1 else []
@@ -76,7 +76,7 @@ def print_beside(of: Standing) -> None:
             f"beats or equals {beaten} of {len(of.groups)} settings, at no more MACs"
         )
     for line in lines:
-        console.print(line, soft_wrap=True, highlight=False)
+        say(line)
 
 
 def draw(of: Standing, path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from lcnet_rl.comparison.records import Record, networks
-from lcnet_rl.progress import console
+from lcnet_rl.progress import warn
 from lcnet_rl.whole import whole
 
 
@@ -29,9 +29,6 @@ def nothing_skipped(record: Record) -> str:
 def print_left_out(names: Sequence[str]) -> None:
     """Say which runs do not count, if there are any."""
     if names:
-        console.print(
+        warn(
             f"left out, as a later one has the same settings and seed: {', '.join(names)}",
-            style="yellow",
-            soft_wrap=True,
-            highlight=False,
         )

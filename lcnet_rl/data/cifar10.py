@@ -19,7 +19,7 @@ from lcnet_rl.data.cifar10_formats import NAMES, ROW, Batch
 from lcnet_rl.data.dataset import Dataset, Part
 from lcnet_rl.errors import UserError
 from lcnet_rl.files import write_tensors
-from lcnet_rl.progress import console
+from lcnet_rl.progress import say
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CACHE = "cifar10.safetensors"
@@ -65,7 +65,7 @@ def load(root: Path, part: Part) -> Dataset:
     except FileNotFoundError:
         batches = None
     except (BrokenError, OSError) as problem:
-        console.print(f"{path} is broken ({problem}); fetching CIFAR-10 again", soft_wrap=True)
+        say(f"{path} is broken ({problem}); fetching CIFAR-10 again")
         batches = None
     if batches is None:
         fetched = cifar10_sources.fetch(root, verify)
@@ -73,10 +73,9 @@ def load(root: Path, part: Part) -> Dataset:
             write_tensors(path, {name: torch.tensor(batch) for name, batch in fetched.items()}, {})
         except OSError as problem:
             _UNKEPT[path] = fetched
-            console.print(
+            say(
                 f"CIFAR-10 could not be kept in {root} ({problem}), so it is unpacked at every start; choose another "
                 "place with --data-root",
-                soft_wrap=True,
             )
         batches = [fetched[name] for name in names]
     rows = np.concatenate(batches)

