@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import time
 from contextlib import closing
-from shlex import quote
 from typing import Any
 
 import torch
@@ -36,7 +35,7 @@ from lcnet_rl.model import LCNet
 from lcnet_rl.optim import decayed, triangle
 from lcnet_rl.progress import Progress
 from lcnet_rl.rewards import create_reward, judge
-from lcnet_rl.runs import CHECKPOINT, MODEL, load_checkpoint, restoring
+from lcnet_rl.runs import CHECKPOINT, MODEL, load_checkpoint, restoring, resumable, resume_command
 from lcnet_rl.seeds import Stream
 from lcnet_rl.training_setup import TrainingSetup
 from lcnet_rl.tree import save_tree
@@ -84,16 +83,15 @@ class Reinforce:
             Interrupted: after Ctrl-C, with the checkpoint saved.
         """
         config, schedule, run = self.config, self.schedule, self.setup.run
-        log = MetricsLog(run, resume_at=self.decisions if self.resumed else None)
+        log = MetricsLog(run, resume_at=self.timesteps(self.step) if self.resumed else None)
         eval_steps = {round(schedule.total * (i + 1) / config.evals) for i in range(config.evals - 1)}
         eval_steps -= {schedule.total}  # the end is validated in any case
         if self.step == 0:
             self.save()
-        began, first, decided = time.monotonic(), self.step, self.decisions
-        command = f"{job.launcher()} train --resume {quote(str(run))}"
+        began, first = time.monotonic(), self.step
         with (
             closing(log),
-            job.resumable(command, run / CHECKPOINT),
+            resumable("train", run),
             deferred_interrupt(twice_stops=job.world_size() == 1) as interrupt,
             Progress(self.algo, schedule.total, first) as bar,
         ):
@@ -112,8 +110,8 @@ class Reinforce:
                     self.check_weights()
                 self.window.add(scalars)
                 if self.step % config.log_every == 0 or last:
-                    rate = (self.decisions - decided) / (time.monotonic() - began)
-                    log.write(self.decisions, {**self.window.means(), "time/fps": rate})
+                    rate = self.timesteps(self.step - first) / (time.monotonic() - began)
+                    log.write(self.timesteps(self.step), {**self.window.means(), "time/fps": rate})
                     bar.note(f"{scalars['rollout/macs_ratio']:.1%} of MACs, price {self.pricing.now}")
                 if self.step in eval_steps:
                     if self.step > schedule.middle_of_polish:
@@ -122,16 +120,15 @@ class Reinforce:
                 if due:
                     self.save()
                 if stop:
-                    raise Interrupted(command, self.step, schedule.total)
+                    raise Interrupted(resume_command("train", run), self.step, schedule.total)
                 bar.advance()
             self.hold_to_target()
             job.by_main(save_model)(self.model, run / MODEL)
             self.validate(log, on_validation, calibrated=True)
 
-    @property
-    def decisions(self) -> int:
-        """Blocks decided so far, as the log counts them: of one rollout an image."""
-        return self.step * self.config.batch_size * self.model.depth
+    def timesteps(self, step: int) -> int:
+        """Blocks decided before ``step``, as the log counts them: of one rollout an image."""
+        return step * self.config.batch_size * self.model.depth
 
     def joint_step(self) -> dict[str, float]:
         """Sample, score, update: one batch through policy, backbone, scales and probes.
@@ -280,7 +277,7 @@ class Reinforce:
         """Log a validation, and tell of it; see ``agents.validation``."""
         settled = self.step - self.schedule.policy >= self.schedule.ramp
         scalars = self.validation.validate(self.pricing.now, self.step, settled, calibrated)
-        log.write(self.decisions, scalars)
+        log.write(self.timesteps(self.step), scalars)
         if on_validation:
             on_validation(self.step / self.schedule.total, scalars)
 

@@ -8,7 +8,6 @@ environment begin anew, as its features are stale.
 from __future__ import annotations
 
 from contextlib import closing
-from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -31,7 +30,7 @@ from lcnet_rl.interrupt import Interrupted, deferred_interrupt
 from lcnet_rl.metrics_log import MetricsLog
 from lcnet_rl.model import LCNet
 from lcnet_rl.progress import Progress
-from lcnet_rl.runs import MODEL, load_checkpoint
+from lcnet_rl.runs import CHECKPOINT, MODEL, restoring, resumable, resume_command
 from lcnet_rl.training_setup import TrainingSetup
 from lcnet_rl.weights import save_model
 
@@ -40,7 +39,7 @@ def train_sb3(
     model: LCNet,
     config: PPOConfig | A2CConfig,
     setup: TrainingSetup,
-    resume: bool = False,
+    state: dict[str, Any] | None = None,
     on_validation: OnValidation | None = None,
 ) -> None:
     """Train ``model`` in place with PPO or A2C; checkpoints, logs and the final model go to the run folder.
@@ -49,11 +48,12 @@ def train_sb3(
         model: with the weights to start from.
         config: the settings; their type decides the algorithm.
         setup: images (for training, of episodes and of fine-tuning), run folder, seed, device and teacher.
-        resume: go on from the run's checkpoint.
+        state: the run's checkpoint, to go on from.
         on_validation: called after every validation; what it raises ends the training.
 
     Raises:
-        UserError: when the policy stops being a number; the checkpoint is then the last good one.
+        UserError: when the policy stops being a number, where the run's checkpoint is the last good one, or when
+            ``state`` is of another network or version.
         Interrupted: after Ctrl-C, with the checkpoint saved.
     """
     env = SB3VecEnv(
@@ -62,24 +62,26 @@ def train_sb3(
         )
     )
     algorithm = create_algorithm(env, model, config, setup.seed, setup.device)
-    joint = JointFinetuning(model, config, setup)
-    if resume:
-        joint.restore(algorithm, load_checkpoint(setup.run))
-    log = MetricsLog(setup.run, resume_at=algorithm.num_timesteps if resume else None)
-    algorithm.set_logger(Logger(folder=None, output_formats=[_Writer(log, joint.rollouts_done)]))
+    with restoring(setup.run / CHECKPOINT):
+        begun, rollouts = (state["timesteps"], state["rollouts"]) if state else (0, 0)
+    log = MetricsLog(setup.run, resume_at=begun if state else None)
+    algorithm.set_logger(Logger(folder=None, output_formats=[_Writer(log, rollouts)]))
     with (
         closing(log),
+        resumable("train", setup.run),
         deferred_interrupt() as interrupt,
-        Progress(type(algorithm).__name__.lower(), config.timesteps, algorithm.num_timesteps) as bar,
+        Progress(type(algorithm).__name__.lower(), config.timesteps, begun) as bar,
     ):
-        joint.log, joint.interrupt, joint.bar, joint.on_validation = log, interrupt, bar, on_validation
+        joint = JointFinetuning(model, config, setup, log, bar, interrupt, on_validation)
         joint.init_callback(algorithm)
+        if state:
+            joint.restore(state)
         joint.warm_up()
         left = config.timesteps - algorithm.num_timesteps
         if left > 0:
-            algorithm.learn(left, callback=joint, log_interval=1, reset_num_timesteps=not resume)
+            algorithm.learn(left, callback=joint, log_interval=1, reset_num_timesteps=state is None)
         if joint.stopped:
-            raise Interrupted(f"lcnet-rl train --resume {quote(str(setup.run))}", joint.saved_at, config.timesteps)
+            raise Interrupted(resume_command("train", setup.run), joint.saved_at, config.timesteps)
         if left > 0:
             algorithm.logger.dump(algorithm.num_timesteps)  # of the last update
         joint.save()  # of before the centring, so that to resume a finished run changes nothing

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from shlex import quote
 from typing import Any
 
 import numpy as np
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from agents.alarms import warn_if_missed
 from agents.deciders import drawn, random_keeps
@@ -27,7 +25,7 @@ from lcnet_rl.interrupt import Interrupt, Interrupted
 from lcnet_rl.metrics_log import MetricsLog
 from lcnet_rl.model import LCNet
 from lcnet_rl.progress import Progress
-from lcnet_rl.runs import CHECKPOINT, restoring
+from lcnet_rl.runs import CHECKPOINT, restoring, resume_command
 from lcnet_rl.seeds import Stream
 from lcnet_rl.training_setup import TrainingSetup
 from lcnet_rl.tree import save_tree
@@ -37,7 +35,16 @@ from lcnet_rl.weights import are_finite
 class JointFinetuning(BaseCallback):
     """Between rollouts: fine-tune the backbone, begin new images, move the price, validate, save."""
 
-    def __init__(self, model: LCNet, config: SB3Config, setup: TrainingSetup) -> None:
+    def __init__(
+        self,
+        model: LCNet,
+        config: SB3Config,
+        setup: TrainingSetup,
+        log: MetricsLog,
+        bar: Progress,
+        interrupt: Interrupt,
+        on_validation: OnValidation | None,
+    ) -> None:
         super().__init__()
         self.lcnet, self.config, self.setup = model, config, setup
         self.finetuner = Finetuner(model, config, setup.teacher)
@@ -46,10 +53,7 @@ class JointFinetuning(BaseCallback):
         self.pricing = Pricing(config, model, config.integral_share * config.timesteps / self.rollout_timesteps)
         self.step, self.rollouts_done = 0, 0
         self.validation = Validation(model, config, setup)
-        self.interrupt = Interrupt()
-        self.log: MetricsLog | None = None
-        self.bar: Progress | None = None
-        self.on_validation: OnValidation | None = None
+        self.log, self.bar, self.interrupt, self.on_validation = log, bar, interrupt, on_validation
         self._shares: list[float] = []
         self._random_state: dict[str, Any] = {}
         self._pending: dict[str, float] = {}
@@ -67,12 +71,11 @@ class JointFinetuning(BaseCallback):
         while self.step < self.config.warmup_steps:
             generator = self.setup.generator(self.step, Stream.DECISIONS)
             self.finetune_step(generator, random_decisions=True)
-            if self.bar:
-                self.bar.note(f"warm-up {self.step}/{self.config.warmup_steps}")
-                self.bar.advance(0)
+            self.bar.note(f"warm-up {self.step}/{self.config.warmup_steps}")
+            self.bar.advance(0)
             if self.interrupt.requested:
                 self.save()
-                raise Interrupted(f"lcnet-rl train --resume {quote(str(self.setup.run))}", 0, self.config.timesteps)
+                raise Interrupted(resume_command("train", self.setup.run), 0, self.config.timesteps)
 
     def finetune_step(self, generator: torch.Generator, random_decisions: bool = False) -> None:
         """One step of backbone, scales and probes on decisions sampled from the policy, or at random in the warm-up.
@@ -150,9 +153,8 @@ class JointFinetuning(BaseCallback):
             warn_if_missed(share, self.pricing.target)
         self.logger.record("rollout/macs_ratio", share)
         self.logger.record("train/price", self.pricing.value)
-        if self.bar:
-            self.bar.note(f"{share:.1%} of MACs, price {self.pricing.now}")
-            self.bar.advance(self.rollout_timesteps)
+        self.bar.note(f"{share:.1%} of MACs, price {self.pricing.now}")
+        self.bar.advance(self.rollout_timesteps)
 
     def validate(self, calibrated: bool = False) -> None:
         """Log a validation; see ``agents.validation``."""
@@ -161,8 +163,7 @@ class JointFinetuning(BaseCallback):
         # A rollout sees the features that training left, validated or not.
         with restored_statistics(self.lcnet.norms()):
             scalars = self.validation.validate(self.pricing.now, self.num_timesteps, settled, calibrated)
-        if self.log:
-            self.log.write(self.num_timesteps, scalars)
+        self.log.write(self.num_timesteps, scalars)
         if self.on_validation:
             self.on_validation(1.0 if calibrated else self.done, scalars)
 
@@ -199,12 +200,13 @@ class JointFinetuning(BaseCallback):
         save_tree(state, self.setup.run / CHECKPOINT)
         self.saved_at = self.num_timesteps
 
-    def restore(self, algorithm: OnPolicyAlgorithm, state: dict[str, Any]) -> None:
-        """Take up a checkpoint.
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up a checkpoint, once the algorithm is known (``init_callback``).
 
         Raises:
             UserError: when it is of another network or version.
         """
+        algorithm = self.model
         with restoring(self.setup.run / CHECKPOINT):
             self.lcnet.load_state_dict(state["model"])
             algorithm.policy.load_state_dict(state["policy"])

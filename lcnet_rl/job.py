@@ -14,7 +14,6 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 from types import FrameType
 from typing import Any, ParamSpec, TypeVar
 
@@ -107,15 +106,6 @@ def watched() -> Iterator[None]:
         # torch's first sentence, without the line of its source.
         reason = re.sub(r"^\[\S+\] ", "", str(error).splitlines()[0]).partition(". ")[0]
         raise LostProcess(f"another process of this job was lost ({reason})") from error
-
-
-@contextmanager
-def resumable(command: str, checkpoint: Path) -> Iterator[None]:
-    """Should another process be lost inside the block, say which checkpoint is good and which command goes on."""
-    try:
-        yield
-    except LostProcess as lost:
-        raise UserError(f"{lost}; {checkpoint} is good, go on with: {command}") from lost
 
 
 def speaks_first() -> bool:

@@ -65,7 +65,7 @@ class MetricsLog:
 
 
 def last_validation(folder: Path) -> int:
-    """Decisions until the last row of a run's log, if that is a validation, which the final model gets too; else -1."""
+    """Timesteps until the last row of a run's log, if that is a validation, which the final model gets too; else -1."""
     if not (folder / PROGRESS).is_file():
         return -1
     with (folder / PROGRESS).open(newline="", encoding="utf-8") as file:

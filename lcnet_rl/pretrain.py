@@ -14,7 +14,6 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import closing
-from shlex import quote
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +32,7 @@ from lcnet_rl.metrics_log import MetricsLog
 from lcnet_rl.optim import KernelMuon, decayed, triangle
 from lcnet_rl.progress import Progress, console, say
 from lcnet_rl.recipe import Recipe
-from lcnet_rl.runs import CHECKPOINT, METRICS, load_checkpoint, restoring
+from lcnet_rl.runs import CHECKPOINT, METRICS, load_checkpoint, restoring, resumable, resume_command
 from lcnet_rl.seeds import Stream
 from lcnet_rl.training_setup import TrainingSetup
 from lcnet_rl.tree import save_tree
@@ -82,10 +81,9 @@ class DenseTraining:
         if not self.resumed:
             self.save()
         began, first = time.monotonic(), self.step
-        command = f"{job.launcher()} pretrain --resume {quote(str(self.setup.run))}"
         with (
             closing(log),
-            job.resumable(command, self.setup.run / CHECKPOINT),
+            resumable("pretrain", self.setup.run),
             deferred_interrupt(twice_stops=job.world_size() == 1) as interrupt,
             Progress("pretraining", self.total, first) as bar,
         ):
@@ -102,7 +100,7 @@ class DenseTraining:
                 if job.any_process(interrupt.requested):
                     self.check()
                     self.save()
-                    raise Interrupted(command, self.step, self.total)
+                    raise Interrupted(resume_command("pretrain", self.setup.run), self.step, self.total)
                 bar.advance()
         if self.recipe.layer_drop:
             recalibrate_dense(self.backbone, self.setup.train, self.setup.device)

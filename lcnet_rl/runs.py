@@ -30,10 +30,10 @@ import torch
 import yaml
 
 from lcnet_rl.data import Dataset, class_names
-from lcnet_rl.errors import UserError
+from lcnet_rl.errors import DivergedError, UserError
 from lcnet_rl.files import file_name, new_folder, plain, read_json, write_json, write_text
 from lcnet_rl.imports import sources_of
-from lcnet_rl.job import world_size
+from lcnet_rl.job import LostProcess, launcher, world_size
 from lcnet_rl.provenance import code, command_line, cpu_name, digest
 from lcnet_rl.settings import read_yaml
 from lcnet_rl.tree import load_tree
@@ -190,6 +190,30 @@ def restoring(path: Path) -> Iterator[None]:
         raise UserError(f"{path} is of another network or optimizer: {str(error).splitlines()[-1].strip()}") from error
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} was written by another version of this project ({error}); train anew") from error
+
+
+def resume_command(command: str, run: Path) -> str:
+    """What goes on with a run of ``command`` (train or pretrain), to be typed."""
+    return f"{launcher()} {command} --resume {shlex.quote(str(run))}"
+
+
+@contextmanager
+def resumable(command: str, run: Path) -> Iterator[None]:
+    """Inside the block ``run`` is trained by ``command``.
+
+    Raises:
+        UserError: when it ends as another process is lost, or as something is no number: what the block raised, which
+            then names the good checkpoint too.
+    """
+    checkpoint = run / CHECKPOINT
+    try:
+        yield
+    except LostProcess as lost:
+        raise UserError(f"{lost}; {checkpoint} is good, go on with: {resume_command(command, run)}") from lost
+    except DivergedError as error:
+        if not checkpoint.is_file():
+            raise
+        raise DivergedError(f"{error}; the last good checkpoint is {checkpoint}") from error
 
 
 def data_root(given: Path | str | None, settings: dict[str, Any]) -> Path | str | None:

@@ -14,7 +14,7 @@ from agents.sb3_config import A2CConfig, PPOConfig
 from lcnet_rl.errors import UserError
 from lcnet_rl.evaluate import evaluate
 from lcnet_rl.interrupt import Interrupted
-from lcnet_rl.runs import CHECKPOINT, MODEL
+from lcnet_rl.runs import CHECKPOINT, MODEL, load_checkpoint
 from lcnet_rl.tree import load_tree
 from lcnet_rl.weights import load_model
 
@@ -45,12 +45,12 @@ def test_resumed_sb3_equals_an_uninterrupted_run_bit_for_bit(
         folder.mkdir()
     train_sb3(small_model(), config, setup_in(whole))
     interrupted_sb3(config, parts, at, monkeypatch)
-    reached = load_tree(parts / CHECKPOINT)
+    reached = load_checkpoint(parts)
     if at < config.warmup_steps:
         assert (reached["step"], reached["timesteps"]) == (at + 1, 0)
     else:
         assert 0 < reached["timesteps"] < config.timesteps
-    train_sb3(small_model(), config, setup_in(parts), resume=True)
+    train_sb3(small_model(), config, setup_in(parts), reached)
     assert (whole / MODEL).read_bytes() == (parts / MODEL).read_bytes()
     assert logged(whole) == logged(parts)
 
@@ -109,7 +109,7 @@ def test_sb3s_greedy_decisions_meet_a_target(tmp_path: Path) -> None:
     train_sb3(small_model(), config, setup)
     model, before, log = load_model(tmp_path), (tmp_path / MODEL).read_bytes(), logged(tmp_path)
     assert evaluate(model, setup.val, model.greedy(), setup.device).macs_ratio == pytest.approx(0.6, abs=0.06)
-    train_sb3(small_model(), config, setup, resume=True)
+    train_sb3(small_model(), config, setup, load_checkpoint(tmp_path))
     assert (tmp_path / MODEL).read_bytes() == before, "there was nothing left to do"
     assert logged(tmp_path) == log
 

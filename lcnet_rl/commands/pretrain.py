@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 
 from lcnet_rl.backbones import Backbone, create_backbone
-from lcnet_rl.commands.last_good import naming_checkpoint
 from lcnet_rl.commands.pretrain_settings import Pretrain, parse
 from lcnet_rl.data import load_dataset
 from lcnet_rl.data.sampler import full_batches, warn_if_few
@@ -78,8 +77,7 @@ def run_on(config: Pretrain, device: torch.device) -> None:
     training = DenseTraining(backbone, config.recipe, setup)
     if config.resume is not None:
         training.restore()
-    with naming_checkpoint(folder):
-        training.train()
+    training.train()
 
 
 def starting_backbone(config: Pretrain, classes: tuple[str, ...]) -> Backbone:

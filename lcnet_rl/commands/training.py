@@ -17,7 +17,6 @@ from agents.sb3 import train_sb3
 from lcnet_rl import ENVIRONMENTS
 from lcnet_rl.backbones import Backbone
 from lcnet_rl.commands.building import check, put_gates, starting_agent
-from lcnet_rl.commands.last_good import naming_checkpoint
 from lcnet_rl.commands.train_settings import AnyTrain, TrainReinforce
 from lcnet_rl.data import Dataset
 from lcnet_rl.data.sampler import full_batches, warn_if_few
@@ -76,20 +75,17 @@ def train_agent(
         if resume:
             agent.restore()
             total = agent.schedule.total
-            decisions = total * config.agent.batch_size * model.depth
-            if not goes_on(setup.run, agent.step, total, "steps", decisions):
+            if not goes_on(setup.run, agent.step, total, "steps", agent.timesteps(total)):
                 return
-        with naming_checkpoint(setup.run):
-            agent.train(on_validation)
+        agent.train(on_validation)
     else:
-        total = config.agent.timesteps
-        if resume and not goes_on(setup.run, load_checkpoint(setup.run).get("timesteps", 0), total, "timesteps", total):
+        state, total = load_checkpoint(setup.run) if resume else None, config.agent.timesteps
+        if state and not goes_on(setup.run, state.get("timesteps", 0), total, "timesteps", total):
             return
-        with naming_checkpoint(setup.run):
-            train_sb3(model, config.agent, setup, resume, on_validation)
+        train_sb3(model, config.agent, setup, state, on_validation)
 
 
-def goes_on(folder: Path, at: int, total: int, unit: str, decisions: int) -> bool:
+def goes_on(folder: Path, at: int, total: int, unit: str, timesteps: int) -> bool:
     """Say from where on a run goes on, or that it is finished; returns whether it goes on.
 
     Args:
@@ -97,9 +93,9 @@ def goes_on(folder: Path, at: int, total: int, unit: str, decisions: int) -> boo
         at: where its checkpoint is, of ``total``.
         total: where it ends.
         unit: what ``at`` and ``total`` count.
-        decisions: until its end, as its log counts them.
+        timesteps: until its end, as its log counts them.
     """
-    finished = (folder / MODEL).is_file() and last_validation(folder) >= decisions
+    finished = (folder / MODEL).is_file() and last_validation(folder) >= timesteps
     said = (
         f"{folder} is finished: {total:,} {unit}"
         if finished
