@@ -13,6 +13,8 @@ from image_folders import dark_and_bright
 from run_folders import write
 
 from lcnet_rl.backbones import create_backbone
+from lcnet_rl.data import Dataset, folder
+from lcnet_rl.data.dataset import Part
 from lcnet_rl.weights import BACKBONE, save_backbone
 
 # A loaded machine is slow: how long an example takes says nothing about the code.
@@ -31,6 +33,20 @@ def pytest_configure() -> None:
 def images(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A folder of dark and bright images, as a data set's name."""
     return dark_and_bright(tmp_path_factory.mktemp("images"), train=40, test=10)
+
+
+@pytest.fixture
+def parts_read(monkeypatch: pytest.MonkeyPatch) -> list[Part]:
+    """The parts of image folders that are read from now on, each as often as it is."""
+    read: list[Part] = []
+    load = folder.load
+
+    def loaded(path: Path, part: Part) -> Dataset:
+        read.append(part)
+        return load(path, part)
+
+    monkeypatch.setattr(folder, "load", loaded)
+    return read
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ import lcnet_rl
 from agents.reinforce import Reinforce
 from lcnet_rl.commands import COMMANDS, main
 from lcnet_rl.commands.train_settings import ALGOS, parse
-from lcnet_rl.data import Dataset, load_dataset
+from lcnet_rl.data import load_dataset
+from lcnet_rl.data.dataset import Part
 from lcnet_rl.dense import dense_accuracy
 from lcnet_rl.errors import UserError
 from lcnet_rl.interrupt import deferred_interrupt
@@ -148,7 +149,7 @@ def test_minibatches_that_ppo_cannot_have_are_refused_before_there_is_a_folder(
 def test_a_file_where_a_folder_is_to_be_is_refused_before_anything_is_evaluated(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, run: str
 ) -> None:
-    monkeypatch.setattr("lcnet_rl.commands.evaluate.load_dataset", None)
+    monkeypatch.setattr("lcnet_rl.commands.evaluate.load_training", None)
     (tmp_path / "file").touch()
     said = failing(capsys, "evaluate", str(REFERENCE / run), "--out", str(tmp_path / "file"))
     assert said == f"error: {tmp_path / 'file'} cannot be written to (File exists); name another place with --out\n"
@@ -158,7 +159,7 @@ def test_a_file_where_a_folder_is_to_be_is_refused_before_anything_is_evaluated(
 def test_a_folder_that_holds_a_run_is_refused_before_the_data_are_read_and_a_network_is_pruned(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
-    monkeypatch.setattr(f"lcnet_rl.commands.{command}.load_dataset", None)
+    monkeypatch.setattr(f"lcnet_rl.commands.{command}.load_training", None)
     assert "already holds a run" in failing(capsys, command, "--run", str(REFERENCE / "resnet20"))
 
 
@@ -311,19 +312,14 @@ def test_a_run_without_confidence_says_so(
 
 
 def test_a_dense_run_is_measured_on_test_images_by_evaluate_alone(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, images: str, tmp_path: Path
+    capsys: pytest.CaptureFixture[str], parts_read: list[Part], images: str, tmp_path: Path
 ) -> None:
-    run, read = tmp_path / "dense", []
-
-    def load(name: str, split: str, root: Path | None) -> Dataset:
-        read.append(split)
-        return load_dataset(name, split, root)
-
-    monkeypatch.setattr("lcnet_rl.commands.pretrain.load_dataset", load)
+    run = tmp_path / "dense"
     network = ["--backbone", "resnet8", "--width", "4", "--recipe.epochs", "1", "--recipe.batch-size", "8"]
     assert main(["pretrain", "--dataset", images, *network, "--seed", "2", "--run", str(run)]) == 0
-    assert set(read) == {"train", "val"}
+    assert parts_read == ["train"]
     assert main(["evaluate", str(run)]) == 0
+    assert "test" in parts_read
     figures = json.loads((run / "evaluation-test.json").read_text())
     backbone, test = load_backbone(str(run), classes=2), load_dataset(images, "test")
     assert figures["accuracy"] == dense_accuracy(backbone, test, torch.device("cpu"))

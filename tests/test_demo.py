@@ -19,7 +19,7 @@ def test_a_demo_that_is_stopped_while_pretraining_leaves_what_resuming_needs(
     def stop(*_: object) -> None:
         raise Interrupted("lcnet-rl pretrain --resume", 1, 2)
 
-    monkeypatch.setattr(demo, "load_dataset", lambda _, split: noise(8, split))
+    monkeypatch.setattr(demo, "load_training", lambda _: (noise(8, "train"), noise(8, "val")))
     monkeypatch.setattr(demo.DenseTraining, "train", stop)
     monkeypatch.chdir(tmp_path)
     given = {"--runs": tmp_path / "mine", "--run": tmp_path / "mine" / "agent"}[option]

@@ -13,7 +13,8 @@ from run_folders import trained
 from agents import controls
 from lcnet_rl import budget
 from lcnet_rl.commands import main
-from lcnet_rl.data import Dataset, Split, load_dataset
+from lcnet_rl.data import Dataset
+from lcnet_rl.data.dataset import Part
 from lcnet_rl.rewards import PriceRange
 
 
@@ -30,21 +31,14 @@ def watched(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> list[str
 
 
 @pytest.mark.parametrize("command", ["train", "pretrain"])
-def test_a_training_reads_no_test_images(
-    monkeypatch: pytest.MonkeyPatch, images: str, tmp_path: Path, command: str
+def test_a_training_reads_its_images_once_and_no_test_images(
+    parts_read: list[Part], images: str, tmp_path: Path, command: str
 ) -> None:
-    read = []
-
-    def load(name: str, split: Split, root: Path | None) -> Dataset:
-        read.append(split)
-        return load_dataset(name, split, root)
-
-    monkeypatch.setattr(f"lcnet_rl.commands.{command}.load_dataset", load)
     options = {"train": ["--init", "scratch", "--batch-size", "24", "--epochs", "1"]}
     options["pretrain"] = ["--recipe.batch-size", "24", "--recipe.epochs", "1"]
     network = ["--dataset", images, "--backbone", "resnet8", "--width", "4"]
     assert main([command, *network, *options[command], "--run", str(tmp_path / "run")]) == 0
-    assert read == ["train", "val"]
+    assert parts_read == ["train"]
 
 
 @pytest.mark.parametrize("price", [0.3, "0.1..2"])

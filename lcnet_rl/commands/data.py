@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from lcnet_rl.data import SPLITS, Dataset, load_dataset, place
+from lcnet_rl.data import Dataset, load_dataset, load_training, place
 from lcnet_rl.progress import console, say
 from lcnet_rl.tables import table_of
 
@@ -30,8 +30,8 @@ def run(config: Data) -> None:
         UserError: an unknown name, data that cannot be had, or a faulty folder.
     """
     table = table_of(config.name, ["split"], ["images", "classes", "a class, min", "a class, max"])
-    for split in SPLITS:
-        table.add_row(*_row(load_dataset(config.name, split, config.data_root)))
+    for images in (*load_training(config.name, config.data_root), load_dataset(config.name, "test", config.data_root)):
+        table.add_row(*_row(images))
     console.print(table)
     say(f"stored in: {place(config.name, config.data_root)}")
 

@@ -13,7 +13,7 @@ from lcnet_rl.commands import evaluate as evaluate_command
 from lcnet_rl.commands.pretrain_settings import Pretrain
 from lcnet_rl.commands.train_settings import TrainReinforce
 from lcnet_rl.commands.training import start_run
-from lcnet_rl.data import load_dataset
+from lcnet_rl.data import load_training
 from lcnet_rl.device import resolve_device
 from lcnet_rl.pretrain import DenseTraining
 from lcnet_rl.progress import console
@@ -53,7 +53,7 @@ def run(config: Demo) -> None:
     training = from_dict(TrainReinforce, {**read_preset("demo"), **given}, "preset demo")
     device = resolve_device(config.device)
     console.print("1/4 drawing the built-in images", style="bold")
-    train, val = (load_dataset(training.dataset, split) for split in ("train", "val"))
+    train, val = load_training(training.dataset)
     console.print(f"2/4 pretraining a dense {training.backbone} on {len(train):,} images", style="bold")
     name = f"{training.backbone}-{training.dataset}"
     dense = Pretrain(training.dataset, training.backbone, training.width, recipe=RECIPE, seed=config.seed)

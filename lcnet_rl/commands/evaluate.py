@@ -12,7 +12,7 @@ import tyro
 from agents.controls import run_controls
 from lcnet_rl.budget import Measurement, meet_budget
 from lcnet_rl.commands.trained import refuse_policy_options, variant
-from lcnet_rl.data import Dataset, load_dataset
+from lcnet_rl.data import Dataset, load_dataset, load_training
 from lcnet_rl.decisions import decision_names
 from lcnet_rl.dense import accuracy_of, dense_predictions
 from lcnet_rl.device import resolve_device
@@ -75,7 +75,7 @@ def run(config: Evaluate) -> None:
         return
     model = load_model(config.run / WEIGHTS[config.which])
     root = data_root(config.data_root, settings)
-    train, val = (load_dataset(settings["dataset"], split, root) for split in ("train", "val"))
+    train, val = load_training(settings["dataset"], root)
     check_classes(config.run, model.classes, train.name, train.classes)
     warn_if_changed(config.run, train)
     dataset = load_dataset(settings["dataset"], "test", root) if config.split == "test" else val

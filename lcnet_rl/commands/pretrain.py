@@ -8,7 +8,7 @@ import torch
 
 from lcnet_rl.backbones import Backbone, create_backbone
 from lcnet_rl.commands.pretrain_settings import Pretrain, parse
-from lcnet_rl.data import load_dataset
+from lcnet_rl.data import load_training
 from lcnet_rl.data.sampler import full_batches, warn_if_few
 from lcnet_rl.device import check_compiler, warn_if_slow
 from lcnet_rl.errors import UserError
@@ -44,7 +44,7 @@ def run_on(config: Pretrain, device: torch.device) -> None:
     if config.resume is None and config.run is not None:
         by_main(check_free)(config.run)
     with main_first():
-        train, val = (load_dataset(config.dataset, split, config.data_root) for split in ("train", "val"))
+        train, val = load_training(config.dataset, config.data_root)
     if config.resume is None:
         for network in filter(None, (config.init, config.teacher)):
             by_main(warn_if_changed)(Path(network), train)

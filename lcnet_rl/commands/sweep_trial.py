@@ -9,7 +9,7 @@ from lcnet_rl.commands.building import starting_backbone
 from lcnet_rl.commands.train_settings import AnyTrain
 from lcnet_rl.commands.training import start_run
 from lcnet_rl.comparison.records import MODULES
-from lcnet_rl.data import load_dataset
+from lcnet_rl.data import load_training
 from lcnet_rl.dense import dense_accuracy
 from lcnet_rl.device import resolve_device
 from lcnet_rl.evaluate import evaluate
@@ -24,7 +24,7 @@ from lcnet_rl.weights import load_model
 def run_trial(settings: AnyTrain, report: Report) -> TrialOutcome:
     """Train, and evaluate on validation images; writes ``evaluation-val.json`` into the run folder."""
     device = resolve_device(settings.device)
-    train, val = (load_dataset(settings.dataset, split, settings.data_root) for split in ("train", "val"))
+    train, val = load_training(settings.dataset, settings.data_root)
     torch.manual_seed(settings.seed)
     backbone = starting_backbone(settings, len(train.classes))
     dense = dense_macs(backbone)

@@ -9,7 +9,7 @@ import torch
 from lcnet_rl.commands.building import starting_backbone
 from lcnet_rl.commands.train_settings import AnyTrain, TrainReinforce, parse
 from lcnet_rl.commands.training import start_run, train_agent
-from lcnet_rl.data import load_dataset
+from lcnet_rl.data import load_training
 from lcnet_rl.errors import UserError
 from lcnet_rl.job import by_main, joined, main_first, world_size
 from lcnet_rl.progress import say
@@ -36,7 +36,7 @@ def run_on(config: AnyTrain, device: torch.device) -> None:
     if config.resume is None and config.run is not None:
         by_main(check_free)(config.run)
     with main_first():
-        train, val = (load_dataset(config.dataset, split, config.data_root) for split in ("train", "val"))
+        train, val = load_training(config.dataset, config.data_root)
     torch.manual_seed(config.seed)
     folder, classes = config.resume, len(train.classes)
     if folder is not None:

@@ -16,7 +16,7 @@ from lcnet_rl.data.splits import held_out_half, training_part
 from lcnet_rl.errors import UserError, unknown_name
 from lcnet_rl.job import by_main
 
-__all__ = ["NAMES", "SPLITS", "Dataset", "Split", "base_name", "class_names", "load_dataset", "place"]
+__all__ = ["NAMES", "SPLITS", "Dataset", "Split", "base_name", "class_names", "load_dataset", "load_training", "place"]
 
 NAMES = ("cifar10", "shapes", "folder:PATH", "held-out:NAME")
 CLASSES = {"cifar10": cifar10.CLASSES, "shapes": shapes.CLASSES}
@@ -29,7 +29,7 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 def load_dataset(name: str, split: Split, data_root: Path | str | None = None) -> Dataset:
     """One split of a data set, in memory; fetches and caches what is not on the machine yet.
 
-    What a folder of images holds beside these, in all its splits, is told with ``"train"``.
+    What a folder of images holds beside these, in all its splits, is told with ``"train"`` or ``"val"``.
 
     Args:
         name: ``"cifar10"``, ``"shapes"`` (drawn by code, needs no file) or ``"folder:PATH"``; or ``"held-out:"`` and
@@ -46,30 +46,34 @@ def load_dataset(name: str, split: Split, data_root: Path | str | None = None) -
     """
     if split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
-    kind, _, path = base_name(name).partition(":")
-    if not (kind == "folder" and path) and base_name(name) not in CLASSES:
+    return _load(name, split, data_root) if split == "test" else _cut(_load(name, "train", data_root), name, split)
+
+
+def load_training(name: str, data_root: Path | str | None = None) -> tuple[Dataset, Dataset]:
+    """The splits ``"train"`` and ``"val"`` of a data set, from one reading of its files; else as ``load_dataset``."""
+    images = _load(name, "train", data_root)
+    return _cut(images, name, "train"), _cut(images, name, "val")
+
+
+def _cut(images: Dataset, name: str, split: Split) -> Dataset:
+    """``"train"`` or ``"val"`` of all training images of what ``name`` is about."""
+    if name == base_name(name):
+        return training_part(images, split)
+    return replace(held_out_half(training_part(images, "val"), split), name=name)
+
+
+def _load(name: str, part: Part, data_root: Path | str | None) -> Dataset:
+    """All training images, those for validation among them, or all test images, under the set's own name."""
+    own = base_name(name)
+    kind, _, path = own.partition(":")
+    if kind == "folder" and path:
+        images = replace(folder.load(_folder(path, data_root), part), name=own)
+        if part == "train":
+            _say_left_out(tuple(folder.left_out(_folder(path, data_root))))
+        return images
+    if own not in CLASSES:
         raise _unknown(name, data_root)
-    images = _load(name, split, data_root)
-    if split == "train" and kind == "folder":
-        _say_left_out(tuple(folder.left_out(_folder(path, data_root))))
-    return images
-
-
-def _load(name: str, split: Split, data_root: Path | str | None) -> Dataset:
-    """``load_dataset``, without a word about what is left out."""
-    if (own := base_name(name)) != name:
-        if split == "test":
-            return _load(own, split, data_root)
-        return replace(held_out_half(_load(own, "val", data_root), split), name=name)
-    part: Part = "test" if split == "test" else "train"
-    kind, _, path = name.partition(":")
-    if kind == "folder":
-        images = replace(folder.load(_folder(path, data_root), part), name=name)
-    elif name == "cifar10":
-        images = cifar10.load(resolve_root(data_root), part)
-    else:
-        images = shapes.load(part)
-    return images if split == "test" else training_part(images, split)
+    return cifar10.load(resolve_root(data_root), part) if own == "cifar10" else shapes.load(part)
 
 
 def base_name(name: str) -> str:
