@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
@@ -95,9 +96,14 @@ class Reinforce:
             deferred_interrupt(twice_stops=job.world_size() == 1) as interrupt,
             Progress(self.algo, schedule.total, first) as bar,
         ):
+
+            def hold() -> None:
+                bar.note("measuring what greedy decisions spend")
+                self.hold_to_target(each=lambda: bar.advance(0))
+
             while self.step < schedule.total:
                 if self.step == schedule.polish and config.polish:
-                    self.hold_to_target()
+                    hold()
                 scalars = self.joint_step()
                 self.step += 1
                 if schedule.policy < self.step == schedule.polish:
@@ -115,14 +121,16 @@ class Reinforce:
                     bar.note(f"{scalars['rollout/macs_ratio']:.1%} of MACs, price {self.pricing.now}")
                 if self.step in eval_steps:
                     if self.step > schedule.middle_of_polish:
-                        self.hold_to_target()
+                        hold()
                     self.validate(log, on_validation)
                 if due:
                     self.save()
                 if stop:
                     raise Interrupted(resume_command("train", run), self.step, schedule.total)
                 bar.advance()
-            self.hold_to_target()
+            hold()
+            if job.any_process(interrupt.requested):  # meanwhile
+                raise Interrupted(resume_command("train", run), self.step, schedule.total)
             job.by_main(save_model)(self.model, run / MODEL)
             self.validate(log, on_validation, calibrated=True)
 
@@ -251,18 +259,20 @@ class Reinforce:
         last = self.step == self.schedule.polish - 1
         self.pricing.learn(share, self.schedule.ramped(self.step), last)
 
-    def hold_to_target(self) -> None:
+    def hold_to_target(self, each: Callable[[], object] = lambda: None) -> None:
         """Shift keep logits so that greedy decisions at 1/2 spend the target on validation images.
 
         All of them, or of several networks the last one's. Before polishing, as the sampled share is not the
         greedy one; at the validations of its second half and at the end, as features have moved since. Without
         a target they are held to what they spent before polishing.
-        BatchNorm is left with the statistics of the greedy policy.
+        BatchNorm is left with the statistics of the greedy policy. ``each`` is called after every measurement.
         """
         model, setup, prices = self.model, self.setup, self.pricing.now
         model.price.fill_(self.pricing.value)
         precision, val = self.config.precision, setup.val.sample(IMAGES)
-        measurement = Measurement(setup.train, val, setup.device, precision=precision, prices=prices, images=IMAGES)
+        measurement = Measurement(
+            setup.train, val, setup.device, precision=precision, prices=prices, images=IMAGES, each=each
+        )
         target = self.pricing.target
         if target is None:
             measurement.recalibrate(model)

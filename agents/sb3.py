@@ -87,9 +87,14 @@ def train_sb3(
         joint.save()  # of before the centring, so that to resume a finished run changes nothing
         model.price.fill_(joint.pricing.value)
         if joint.pricing.target is not None:  # met while sampling so far, which is not the greedy share
+            bar.note("measuring what greedy decisions spend")
             val, precision = setup.val.sample(IMAGES), config.precision
-            measurement = Measurement(setup.train, val, setup.device, precision=precision, images=IMAGES)
+            measurement = Measurement(
+                setup.train, val, setup.device, precision=precision, images=IMAGES, each=lambda: bar.advance(0)
+            )
             center(model, measurement, joint.pricing.target)
+        if interrupt.requested:  # in the last rollout, or since then
+            raise Interrupted(resume_command("train", setup.run), joint.saved_at, config.timesteps)
         recalibrate(model, setup.train, model.greedy(), setup.device, prices=joint.pricing.now)
         save_model(model, setup.run / MODEL)
         joint.validate(calibrated=True)

@@ -48,7 +48,7 @@ class Settings:
     """Name of a data set (``shapes``, ``cifar10``, ``folder:PATH``), or a ``Dataset``; None is the run's own, and
     ``shapes`` where fresh gates are put on a backbone. With a ``model`` it has to be given."""
     split: Split = "train"
-    """``train``, ``val`` or ``test``, for a data set given by name."""
+    """``train``, ``val`` or ``test``, for a data set given by name; test images are for a policy that is done."""
     data_root: Path | str | None = None
     """Where data lives; None is where the run had its own, and the user's cache folder for a data set given by name."""
     model: LCNet | None = None

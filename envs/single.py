@@ -167,8 +167,9 @@ class LayerSkipEnv(SkipEnv):
     | Argument             | Default      | Meaning                                                                   |
     |----------------------|--------------|---------------------------------------------------------------------------|
     | `dataset`            | `None`       | `shapes`, `cifar10`, `folder:PATH`, or a `lcnet_rl.data.Dataset`; `None`  |
-    |                      |              | is the run's own, and `shapes` where no run is given                      |
-    | `split`              | `"train"`    | `train`, `val` or `test`                                                  |
+    |                      |              | is the run's own, and `shapes` for fresh gates; with a `model` it is      |
+    |                      |              | needed                                                                    |
+    | `split`              | `"train"`    | `train`, `val`, or `test`, whose images are for a policy that is done     |
     | `data_root`          | `None`       | where data lives                                                          |
     | `model`              | `None`       | an `LCNet`, used and not copied (`gymnasium.make(env.spec)` copies it)    |
     | `run`                | `None`       | a run folder of `lcnet-rl train`, whose final model is used               |

@@ -1,7 +1,8 @@
 """What every part of a dynamic network costs, in MACs: multiply-adds of convolutions and linear layers.
 
 A bill of one image covers stem, shortcuts, gates that ran, kept filters in both convolutions of a kept block, and head.
-Additions, BatchNorm (folded at inference), ReLU, pooling and normalisation are not MACs, here as in the papers.
+Additions, BatchNorm (folded at inference), ReLU, pooling, normalisation and the scalings by S_L and S_C (under
+1 % of a block of the ResNet-20 together) are not MACs, here as in the papers.
 FLOPs, where anyone wants them, are 2 x MACs.
 """
 

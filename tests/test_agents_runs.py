@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -168,10 +169,10 @@ def test_a_run_killed_after_its_last_step_has_that_in_its_checkpoint(
     total = agent.schedule.total
     hold = agent.hold_to_target
 
-    def killed() -> None:
+    def killed(each: Callable[[], object]) -> None:
         if agent.step == total:
             raise MemoryError
-        hold()
+        hold(each)
 
     monkeypatch.setattr(agent, "hold_to_target", killed)
     with pytest.raises(MemoryError):
@@ -179,6 +180,29 @@ def test_a_run_killed_after_its_last_step_has_that_in_its_checkpoint(
     again = joint(tmp_path, save_every=1000)
     again.restore()
     assert again.step == total
+
+
+def test_ctrl_c_while_the_last_threshold_is_searched_for_stops_too_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, parts = joint(tmp_path / "whole", target=0.6), joint(tmp_path / "parts", target=0.6)
+    whole.train()
+    hold = parts.hold_to_target
+
+    def pressed(each: Callable[[], object]) -> None:
+        if parts.step == parts.schedule.total:
+            signal.raise_signal(signal.SIGINT)
+        hold(each)
+
+    monkeypatch.setattr(parts, "hold_to_target", pressed)
+    with pytest.raises(Interrupted):
+        parts.train()
+    assert not (tmp_path / "parts" / MODEL).exists()
+    again = joint(tmp_path / "parts", target=0.6)
+    again.restore()
+    again.train()
+    assert logged(tmp_path / "parts") == logged(tmp_path / "whole")
+    assert (tmp_path / "parts" / MODEL).read_bytes() == (tmp_path / "whole" / MODEL).read_bytes()
 
 
 def test_a_finished_run_that_is_resumed_logs_nothing_twice(tmp_path: Path) -> None:

@@ -101,6 +101,23 @@ def test_a_run_stopped_in_its_last_rollout_is_not_called_finished(
     assert not (tmp_path / MODEL).exists()
 
 
+def test_ctrl_c_while_sb3s_threshold_is_searched_for_stops_too_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = A2CConfig(timesteps=32 * 3 * 2, num_envs=32, episodes=1, batch_size=32, warmup_steps=1, target=0.6)
+    whole, parts = setup_in(tmp_path / "whole"), setup_in(tmp_path / "parts")
+    for setup in (whole, parts):
+        setup.run.mkdir()
+    train_sb3(small_model(), config, whole)
+    with monkeypatch.context() as patch:
+        patch.setattr(sb3, "center", lambda *_: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(Interrupted):
+            train_sb3(small_model(), config, parts)
+    assert not (parts.run / MODEL).exists()
+    train_sb3(small_model(), config, parts, load_checkpoint(parts.run))
+    assert (parts.run / MODEL).read_bytes() == (whole.run / MODEL).read_bytes()
+
+
 def test_sb3s_greedy_decisions_meet_a_target(tmp_path: Path) -> None:
     config = PPOConfig(
         timesteps=32 * 3 * 8, num_envs=32, episodes=1, batch_size=32, warmup_steps=2, finetune=1, target=0.6

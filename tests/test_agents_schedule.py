@@ -174,7 +174,7 @@ def test_greedy_decisions_are_held_to_the_target_before_late_in_and_after_polish
     config = ReinforceConfig(epochs=10, batch_size=16, target=0.8, warmup=0.1, polish=0.5, evals=10)
     agent = small_agent(config, tmp_path)
     steps: list[int] = []
-    monkeypatch.setattr(agent, "hold_to_target", lambda: steps.append(agent.step))
+    monkeypatch.setattr(agent, "hold_to_target", lambda each: steps.append(agent.step))
     agent.train()
     assert steps == [5, 8, 9, 10]
 

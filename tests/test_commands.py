@@ -229,6 +229,16 @@ def test_a_full_disk_is_one_line_and_loses_nothing(
     assert main(["train", "--resume", str(run)]) == 0
 
 
+def test_too_little_memory_is_one_line_and_another_error_of_torch_is_no_mistake_of_the_users(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lcnet_rl.commands.data.load_training", lambda *_: torch.empty(1 << 45))
+    assert "not enough memory" in failing(capsys, "data", "shapes")
+    monkeypatch.setattr("lcnet_rl.commands.data.load_training", lambda *_: torch.empty(2) @ torch.empty(3))
+    with pytest.raises(RuntimeError, match="size"):
+        main(["data", "shapes"])
+
+
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"lcnet-rl {lcnet_rl.__version__}\n"

@@ -68,6 +68,8 @@ def test_frontier_of_runs_with_seeds(capsys: pytest.CaptureFixture[str], runs: l
     figures = json.loads((tmp_path / "out" / "frontier-test.json").read_text())
     assert [row["frontier"] for row in figures["settings"]] == [True, True, False]
     assert figures["settings"][0]["seeds"] == [0, 1, 2]
+    assert [row["gain_over_shuffled"] for row in figures["settings"]] == pytest.approx([0.03] * 3)
+    assert output.count("+3.00") == 2, "beside each setting on the frontier"
     assert figures["hypervolume"] == pytest.approx(0.5 * 0.88 + 0.2 * 0.04)
     assert figures["published"] == [], "published results are CIFAR-10's"
     assert (tmp_path / "out" / "frontier-test.png").stat().st_size > 10_000

@@ -36,7 +36,7 @@ from lcnet_rl.provenance import command_line
 from lcnet_rl.runs import CONFIG, MODEL, PROGRESS
 from lcnet_rl.settings import from_dict, preset_names, read_preset
 from lcnet_rl.sweep.space import read_space
-from lcnet_rl.sweep.study import default_storage, load_study
+from lcnet_rl.sweep.study import default_storage, load_study, of_study
 from lcnet_rl.sweep.worker import Worker
 from lcnet_rl.weights import load_backbone, save_backbone
 
@@ -78,6 +78,15 @@ def test_a_real_sweep_trains_validates_and_shows_its_frontier(
     assert main(["compare", *runs, "--split", "val"]) == 0
     assert main(["frontier", "tiny", runs[0], "--runs", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
     assert (tmp_path / "out" / "frontier-val.png").is_file()
+
+
+def test_a_trial_of_a_range_of_prices_is_told_by_the_price_it_was_measured_at(images: str, tmp_path: Path) -> None:
+    arguments = tiny(images, tmp_path, "--trials", "1")
+    arguments[arguments.index("price=0.1..2:log")] = "gate_lr=0.001..0.01:log"
+    arguments.insert(arguments.index("batch_size=8"), "price=0.1..1.6")
+    assert main(arguments) == 0
+    (record,) = of_study(load_study("tiny", default_storage(tmp_path)))
+    assert record.at == " at price 0.4", "the middle one, by its logarithm"
 
 
 def test_ctrl_c_in_a_training_ends_the_worker_and_its_trial_is_run_again(

@@ -39,6 +39,9 @@ COMMANDS = {
     "bench": "times beside what a user would run instead: a run, the standard cases, env or train",
 }
 
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
+"""What torch says of a GPU's memory and of the machine's."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
@@ -76,6 +79,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         return _complain(f"{error.strerror or error}{where}")
+    except RuntimeError as error:
+        if not any(said in str(error) for said in OUT_OF_MEMORY):
+            raise
+        return _complain("there is not enough memory for so much at once: try a smaller batch, or fewer environments")
     except Interrupted as stop:
         say(str(stop))
         return 130

@@ -41,4 +41,6 @@ def run_trial(settings: AnyTrain, report: Report) -> TrialOutcome:
     summary = measured(summary, model, settings.seed)
     write_json(folder / "evaluation-val.json", summary)
     told = {**plain(settings), MODULES: recorded_modules(folder)}
+    if model.spec.prices is not None:  # of a range, measured at the middle one
+        told["evaluate"] = {"price": float(model.price)}
     return TrialOutcome(policy.accuracy, summary["macs_mean"], policy.macs_ratio, folder, told, summary)

@@ -97,6 +97,12 @@ class Group:
         return statistics.mean(self.macs), statistics.mean(self.accuracies)
 
     @property
+    def gain_over_shuffled(self) -> float | None:
+        """Mean accuracy over the same decisions dealt out to other images; None where that was not measured."""
+        gains = [gain for record in self.records if (gain := record.summary.get("gain_over_shuffled")) is not None]
+        return statistics.mean(gains) if len(gains) == len(self.records) else None
+
+    @property
     def spread(self) -> tuple[float, float]:
         """Standard deviations over seeds of MACs and accuracy (n - 1 below the line); 0 for a single seed."""
         return deviation(self.macs), deviation(self.accuracies)
@@ -274,5 +280,6 @@ def one_data_set(records: Sequence[Record]) -> str:
 
 
 def _same_images(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two evaluations are on one data set, by its name, or on the same images of files."""
-    return one["dataset"] == other["dataset"] or one.get("fingerprint", "") == other.get("fingerprint")
+    """Whether two evaluations are on the same images of files, where both noted these, else on one data set by name."""
+    known = [summary["fingerprint"] for summary in (one, other) if summary.get("fingerprint")]
+    return known[0] == known[1] if len(known) == 2 else one["dataset"] == other["dataset"]

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from lcnet_rl.comparison.frontier import Point
 from lcnet_rl.comparison.kinds import is_pruned
 from lcnet_rl.comparison.picture import plot_frontier
@@ -16,6 +14,7 @@ from lcnet_rl.comparison.words import print_left_out, short, worded
 from lcnet_rl.files import write_json
 from lcnet_rl.progress import console, say
 from lcnet_rl.provenance import command_line
+from lcnet_rl.tables import table_of
 
 WIDEST = 6
 """Settings that differ are columns of the table, up to so many."""
@@ -34,18 +33,19 @@ def show(of: Standing, out: Path) -> None:
 
 
 def print_frontier(of: Standing) -> None:
-    """The settings on the frontier, by rising MACs per image, and where all start from the same, as a share of that."""
+    """The settings on the frontier, by rising MACs per image, and where all start from the same, as a share of that;
+    beside accuracies the points that they are above the same decisions dealt out to other images."""
     groups, values = of.groups, of.differing
     title = f"frontier on {of.dataset}/{of.split}: {len(of.front)} of {len(groups)} settings"
-    table = Table(title=title, title_justify="left")
     if len(values) > WIDEST:
         compare = f"lcnet-rl compare RUN RUN ... --split {of.split}"
         say(f"{len(values)} settings differ; to see them: {compare}")
         values = {}
     seeds = ["seeds"] if any(len(group.records) > 1 for group in groups) else []
     share = ["share"] if len({group.first.summary["dense_macs"] for group in groups}) == 1 else []
-    for column in ("run", "MMACs", *share, "accuracy", *seeds, *(short(name, values) for name in values)):
-        table.add_column(column, justify="left" if column == "run" else "right", overflow="fold")
+    table = table_of(title, ["run"], ["MMACs", *share, "accuracy", "over\nshuffled", *seeds])
+    for name in values:
+        table.add_column(short(name, values), justify="right", overflow="fold")
     for index in of.front:
         group = groups[index]
         (macs, accuracy), (macs_spread, accuracy_spread) = group.point, group.spread
@@ -55,6 +55,7 @@ def print_frontier(of: Standing) -> None:
             f"{macs / 1e6:.2f}" + (f" ± {macs_spread / 1e6:.2f}" if several else ""),
             *([f"{macs / group.first.summary['dense_macs']:.1%}"] if share else []),
             f"{accuracy:.2%}" + (f" ± {100 * accuracy_spread:.2f}" if several else ""),
+            "-" if group.gain_over_shuffled is None else f"{100 * group.gain_over_shuffled:+.2f}",
             *([str(len(group.records))] if seeds else []),
             *(worded(row[index]) for row in values.values()),
         )
@@ -124,6 +125,7 @@ def _figures(group: Group, on_frontier: bool) -> dict[str, Any]:
         "frontier": on_frontier,
         "accuracy": accuracy,
         "accuracy_std": accuracy_spread,
+        "gain_over_shuffled": group.gain_over_shuffled,
         "macs": macs,
         "macs_std": macs_spread,
         "settings": group.first.settings,
