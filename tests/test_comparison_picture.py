@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from lcnet_rl.commands import main
 from lcnet_rl.comparison.picture import LABELLED, MARGIN, plot_frontier
+from lcnet_rl.comparison.published import Published
 from lcnet_rl.comparison.records import Record, grouped
 from lcnet_rl.plots import plot_tradeoff
 
@@ -39,7 +40,7 @@ def test_a_run_far_below_all_else_is_told_at_the_pictures_foot(drawn: list[Figur
         plot_frontier(groups, {"dense": (1e6, 0.95)}, {}, [], "title", tmp_path / "frontier.png")
     low, near = (figure.axes[0] for figure in drawn)
     assert low.get_ylim()[0] == pytest.approx(90 - MARGIN)
-    assert {text.get_text() for text in low.texts} == {"0.9", "50.0\N{DOWNWARDS ARROW}"}
+    assert {text.get_text() for text in low.texts} == {"0.9", "50.0 %"}
     assert near.get_ylim()[0] < 89.5
     assert [text.get_text() for text in near.texts] == ["0.9", "0.895"]
 
@@ -82,8 +83,8 @@ def test_rivals_are_not_drawn_as_ours(drawn: list[Figure], runs: list[str], tmp_
     (rival / "config.yaml").write_text(yaml.safe_dump(settings | {"algo": "skipnet"}))
     for of in ([*runs, str(rival)], [str(rival)]):
         assert main(["frontier", *of, "--reference", "none", "--out", str(tmp_path)]) == 0
-    both, alone = ([text.get_text() for text in figure.axes[0].get_legend().texts] for figure in drawn)
-    assert both == ["ours: others", "ours: frontier of policies", "rival: rival"]
+    both, alone = ([text.get_text() for text in figure.legends[0].texts] for figure in drawn)
+    assert both == ["ours: frontier of policies", "ours: others", "rival: rival"]
     assert alone == ["rival: rival"]
 
 
@@ -93,6 +94,19 @@ def test_the_line_is_that_of_policies_though_a_rival_beats_them(drawn: list[Figu
     plot_frontier(grouped(records), {}, {}, [], "title", tmp_path / "frontier.png")
     [line] = [line for line in drawn[0].axes[0].lines if line.get_drawstyle() == "steps-post"]
     assert (list(line.get_xdata()), list(line.get_ydata())) == ([5, 7], [88, 90])
+
+
+def test_published_results_are_hollow_where_images_cost_the_same_and_left_out_where_they_cost_far_more(
+    drawn: list[Figure], tmp_path: Path
+) -> None:
+    costs = {"dynamic": 6.0, "static: alike": 7.0, "pruned: alike": 8.0, "huge": 60.0}
+    published = [Published(method, "", ((cost, 91.0),)) for method, cost in costs.items()]
+    plot_frontier(grouped([Record("x", {}, summary(0.9, 0.5))]), {}, {}, published, "title", tmp_path / "frontier.png")
+    faces = {str(line.get_label()): line.get_markerfacecolor() for line in drawn[0].axes[0].lines}
+    hollow = {label for label, face in faces.items() if label.startswith("published") and face == "white"}
+    assert hollow == {"published, static: alike", "published, pruned: alike"}
+    assert "published, dynamic: dynamic" in faces
+    assert not any("huge" in label for label in faces)
 
 
 @pytest.mark.parametrize(("accuracy", "beaten"), [(0.89, False), (0.91, True)])

@@ -26,11 +26,13 @@ PUBLISHED_COLORS = ("C1", "C2", "C4", "C5", "C6", "C8", "C9", "gold", "navy", "t
 """All but blue, red and grey, which ours and the rivals have."""
 LABELLED = 12
 """Runs that are labelled; the names of more would lie over each other."""
+FURTHEST = 1.5
+"""Published networks that cost more than so many times all of ours are not drawn: they would take half the picture."""
 MARGIN = 1.0
 """Points of accuracy below all else from which on a dominated run is told at the picture's foot instead of drawn."""
 TOLD = 3
 """Runs at the foot that are told with their accuracy; of more it says only how many they are."""
-CROSSES = "1234|_+x"
+CROSSES = "x+1|_243"
 """Markers of rivals; where there are more runs than markers, those of one algorithm share one."""
 OTHER, FRONTIER, BEATEN = "others", "frontier of policies", "frontier, beaten by a static network"
 KINDS = ((OTHER, "0.6", "0.6", 5), (FRONTIER, "tab:blue", "tab:blue", 8), (BEATEN, "tab:blue", "white", 8))
@@ -70,7 +72,9 @@ def plot_frontier(
     """
     groups, rivals = parted(policies)
     front = pareto([group.point for group in groups])
-    figure = Figure(figsize=(10, 5.2), layout="constrained")
+    costs = [_shown(point)[0] for point in (*(group.point for group in policies), *dense.values(), *static.values())]
+    published = [result for result in published if min(result.points)[0] <= FURTHEST * max(costs)]
+    figure = Figure(figsize=(10, 6.4), layout="constrained")
     axes = figure.subplots()
     _draw_policies(axes, groups, front, [*dense.values(), *static.values()], rivals)
     _draw_rivals(axes, rivals)
@@ -85,13 +89,15 @@ def plot_frontier(
     low = [group for group in groups if _shown(group.point)[1] < foot]
     if low:
         axes.set_ylim(bottom=foot)
-    axes.set_xlabel("MMACs per image, gates included")
+    axes.set_xlabel("MMACs per image")
     axes.set_ylabel("accuracy, %")
     axes.set_title(title)
     axes.grid(alpha=0.3)
     legend = zip(*axes.get_legend_handles_labels(), strict=True)
-    handles, labels = zip(*sorted(legend, key=lambda pair: not pair[1].startswith("ours")), strict=True)
-    axes.legend(handles, labels, loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize="small", frameon=False)
+    handles, labels = zip(
+        *sorted(legend, key=lambda pair: (not pair[1].startswith("ours"), OTHER in pair[1])), strict=True
+    )
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize="small", frameon=False)
     _tell_low(axes, low, foot)
     if len(groups) <= LABELLED:
         _name(axes, [group for group in groups if group not in low], shown)
@@ -149,12 +155,13 @@ def _draw_networks(axes: Axes, points: Mapping[str, Point], marker: str, size: i
 
 
 def _draw_published(axes: Axes, published: Sequence[Published]) -> None:
-    """Results from papers, those of one method joined by a line."""
+    """Results from papers, those of one method joined by a line; hollow where all images cost the same."""
     colors = itertools.cycle(PUBLISHED_COLORS)
     for result, marker, color in zip(published, itertools.cycle("vD^P<X>hpd8"), colors, strict=False):
         line = "-" if len(result.points) > 1 else ""
         how: dict[str, Any] = {"marker": marker, "ms": 6, "ls": line, "lw": 0.8, "color": color, "alpha": 0.8}
-        axes.plot(*zip(*result.points, strict=True), **how, label=result.method)
+        told = f"published, {'dynamic: ' if result.is_dynamic else ''}{result.method}"
+        axes.plot(*zip(*result.points, strict=True), **how, mfc=color if result.is_dynamic else "white", label=told)
 
 
 def _scale(axes: Axes, costs: Sequence[float]) -> None:
@@ -169,14 +176,13 @@ def _scale(axes: Axes, costs: Sequence[float]) -> None:
 def _tell_low(axes: Axes, low: Sequence[Group], foot: float) -> None:
     """Say at the picture's foot, ``foot`` %, what groups lie below it."""
     costs = [_shown(group.point)[0] for group in low]
+    axes.plot(costs, [foot] * len(low), "v", ms=5, color="0.6", alpha=0.6, clip_on=False)
     if len(low) > TOLD:  # their figures would lie over each other
-        axes.plot(costs, [foot] * len(low), "v", ms=5, color="0.6", alpha=0.6, clip_on=False)
         told = f"{len(low)} runs below {foot:.1f} %"
         axes.annotate(told, (1, 0), (-4, 6), xycoords="axes fraction", ha="right", **WRITTEN)
         return
     for group, mmacs in zip(low, costs, strict=True):
-        told = f"{_shown(group.point)[1]:.1f}\N{DOWNWARDS ARROW}"
-        axes.annotate(told, (mmacs, foot), (0, 4), ha="right", **WRITTEN)
+        axes.annotate(f"{_shown(group.point)[1]:.1f} %", (mmacs, foot), (-6, 4), ha="right", **WRITTEN)
 
 
 def _name(axes: Axes, groups: Sequence[Group], points: Sequence[Point]) -> None:

@@ -20,6 +20,11 @@ class Published:
     points: tuple[tuple[float, float], ...]
     """MMACs per image, and accuracy in percent."""
 
+    @property
+    def is_dynamic(self) -> bool:
+        """Whether images cost differently; ``method`` says so where they do not."""
+        return not self.method.startswith(("static: ", "pruned: "))
+
 
 CIFAR10 = (
     Published(
