@@ -1,4 +1,4 @@
-"""A second network behind the first, as one more layer that an image may do without; and so on with a third.
+"""Chains: a second network behind the first, as one more layer that an image may do without; and so on with a third.
 
 Wang et al., 2022, "Wisdom of Committees: An Overlooked Approach To Faster and More Accurate Models", arXiv 2012.01988:
 a small network classifies every image, and a larger one those of which it is not sure. Here both are one residual

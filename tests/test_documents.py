@@ -28,7 +28,7 @@ OTHER_COLUMNS = {
     *("", "networks", "for every image", "gate", "reward", "decides", "changed"),  # what it is about
     *("asked for, % of the images", "before block"),
     *("policy in `runs/reference/`", "run in `runs/reference/`", "in `runs/reference/`"),
-    *("published, dynamic", "next ones run for, %"),
+    *("published, dynamic", "images sent on, %"),
     *("deviation", "price found", "`--lr`"),
     *("policy", "128 images, engine", "one image, ONNX Runtime, median", "one image, mean"),
     *map(str, range(8)),

@@ -165,8 +165,8 @@ def print_results(groups: Sequence[Group], dataset: str, split: str) -> None:
             row(f"reward: {name}", control(name, "mean_reward"), "{:.4f}".format)
     row("distinct paths", lambda record: record.summary.get("distinct_paths"), "{:,.0f}".format)
     rows.append(["seeds", *(str(len(group.records)) for group in groups)])
-    title = f"results on {dataset}/{split}, mean ± standard deviation over seeds"
-    print_table(title, ["", *labels(len(groups))], rows)
+    several = ", mean ± standard deviation over seeds" if any(len(group.records) > 1 for group in groups) else ""
+    print_table(f"results on {dataset}/{split}{several}", ["", *labels(len(groups))], rows)
     if len(rewards) == 1:
         say(f"Rewards are means of {rewards.pop()}.")
     if len(rewards) > 1:

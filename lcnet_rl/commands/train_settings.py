@@ -50,8 +50,8 @@ class Train:
     second: str | None = None
     """A dense network that becomes one more layer behind the starting one, or behind all those of a run that --init
     names, which L-Net runs, from the image on, for the images that need it: a file, a pretrain run, or akamaster.
-    Use --preset cifar10-second, or see EXPERIMENTS.md, "A second network": with the usual settings all networks get
-    worse."""
+    Use --preset cifar10-second, or see EXPERIMENTS.md, "Chains of two networks": with the usual settings all networks
+    get worse."""
     second_weight: float = 1.0
     """Weight of that network's logits, which are added to those of the ones before; a larger one makes probabilities
     surer where it runs."""

@@ -16,12 +16,18 @@ HEAD = """# Results on CIFAR-10
 
 *Written by `lcnet-rl reproduce` from the run folders in `runs/reference`; do not edit.* Accuracy on the 10,000 test
 images, by which nothing within a run was chosen; policies are greedy, and their MACs (multiply-accumulates) include
-the gates. Of some runs there was a second try, and some were planned when test figures of others like them were known:
-EXPERIMENTS.md tells of these, and of what training does otherwise since some were made:
-trained again, those with a target may end elsewhere. The same rows are in
-`runs/reference/results.json`. `lcnet-rl reproduce "ROW"`, a name of the first column but a published one, makes a row
-again from nothing, all its seeds; `lcnet-rl reproduce runs/reference/RUN` makes one run; `lcnet-rl reproduce
---eval-only` evaluates the committed models again.
+the gates. Of some runs there was a second try, and some were planned when test figures of others like them were known.
+Training has changed since some were made, so that a rerun with a target may end elsewhere. EXPERIMENTS.md tells of
+both. The same rows are in `runs/reference/results.json`. `lcnet-rl reproduce "ROW"`, a name of the first column but a
+published one, makes a row again from nothing, all its seeds; `lcnet-rl reproduce runs/reference/RUN` makes one run;
+`lcnet-rl reproduce --eval-only` evaluates the committed models again.
+
+A name begins with the backbone, and its width where that is not the usual one (`resnet20-12`, `resnet18-32`,
+`resnet11-pool-64`; of a *chain*, of several networks in a row, that of the first, and that of the last:
+`resnet20-second-64-26`). Then comes the target, in % of the network's MACs (`resnet20-65`, `resnet18-32-50`; of a chain
+of all its networks': `resnet20-learned-33`), or the price (`resnet20-price-1.7`), or how many epochs there were
+(`resnet11-pool-64-42`; behind what it was pruned to, `resnet20-65-pruned-16`, and 5 for `resnet20-65-pruned`). The last
+number is the seed, where there are several and it is not 0 (`resnet20-65-1`).
 
 ![accuracy over MACs: ours, and published results](runs/reference/frontier.png)
 """
