@@ -17,7 +17,7 @@ from PIL import Image
 
 from lcnet_rl.data.folder import readable_images
 from lcnet_rl.export import dynamic_model
-from lcnet_rl.export.layout import Standard
+from lcnet_rl.export.layout import Layout
 from lcnet_rl.provenance import ROOT
 from lcnet_rl.rewards import Judgement, create_reward
 
@@ -106,7 +106,7 @@ def test_an_exported_file_names_the_class_of_a_picture_as_documented(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     model, names = balance(lively("resnet14"), images(64)), [f"kind {number}" for number in range(10)]
-    onnx.save(dynamic_model(model, Standard(), names), "model.onnx")
+    onnx.save(dynamic_model(model, Layout(), names), "model.onnx")
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 40, 3), np.uint8)).save("photo.png")
     run([EXPORTED], {"runs/reference/resnet20-second-64-26/": ""})
     with torch.no_grad():

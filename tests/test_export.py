@@ -20,7 +20,7 @@ from lcnet_rl.errors import UserError
 from lcnet_rl.export import OnnxNetwork, blocked_size, dense_model, dynamic_model, filters, layouts_here, open_session
 from lcnet_rl.export.agreement import Agreement
 from lcnet_rl.export.builder import FLOAT, Graph
-from lcnet_rl.export.layout import BLOCKED_DOMAIN, Blocked, Layout, Standard
+from lcnet_rl.export.layout import BLOCKED_DOMAIN, Blocked, Layout
 from lcnet_rl.export.network import FORMAT, finished
 from lcnet_rl.model import LCNet
 from lcnet_rl.rewards import PriceRange
@@ -91,7 +91,7 @@ def test_filters_of_a_pruned_network_that_fill_no_block_of_the_layout_decide_too
 
 
 def test_the_metadata_name_the_classes() -> None:
-    model = dynamic_model(lively(width=16), Standard(), tuple("abcdefghij"))
+    model = dynamic_model(lively(width=16), Layout(), tuple("abcdefghij"))
     found = {entry.key: entry.value for entry in model.metadata_props}
     assert json.loads(found["classes"]) == list("abcdefghij")
 
@@ -99,7 +99,7 @@ def test_the_metadata_name_the_classes() -> None:
 @pytest.mark.parametrize("confidence", [True, False])
 def test_a_file_holds_a_probe_for_each_block_only_if_its_gates_read_the_confidence(confidence: bool) -> None:
     model = lively(confidence=confidence)
-    operators = [node.op_type for node in dynamic_model(model, Standard()).graph.node]
+    operators = [node.op_type for node in dynamic_model(model, Layout()).graph.node]
     assert operators.count("LogSoftmax") == model.depth * confidence
     # Outside the branches: a layer of each L-Net, the share spent, head, bill, and for a probe its layer and entropy.
     assert operators.count("Gemm") == model.depth * (2 + 2 * confidence) + 2
@@ -109,7 +109,7 @@ def test_one_file_serves_other_thresholds_and_prices(tmp_path: Path) -> None:
     model = lively(width=16)
     for gate in model.gates():
         gate.keep.weight.data[:, -1] = 1.5
-    network = OnnxNetwork(saved(model, Standard(), tmp_path))
+    network = OnnxNetwork(saved(model, Layout(), tmp_path))
     bills = set()
     for threshold, price in ((0.3, None), (0.8, None), (0.5, 2.0), (0.5, 5.0)):
         with torch.no_grad():
@@ -129,14 +129,14 @@ def test_without_a_price_a_file_decides_at_the_models_own(prices: PriceRange | N
         model.price.fill_(1.5)
         expected = model.run(images(8), model.greedy())
     assert expected.macs.sum() < usual.macs.sum()
-    assert_same(model, expected, OnnxNetwork(saved(model, Standard(), tmp_path)).run(images(8)))
+    assert_same(model, expected, OnnxNetwork(saved(model, Layout(), tmp_path)).run(images(8)))
 
 
 def test_a_file_for_a_range_of_prices_reads_them_as_the_model_does(tmp_path: Path) -> None:
     model = lively(width=16, prices=PriceRange(0.4, 1.6))
     for gate in model.gates():
         gate.keep.weight.data[:, -1] = -1.5
-    network = OnnxNetwork(saved(model, Standard(), tmp_path))
+    network = OnnxNetwork(saved(model, Layout(), tmp_path))
     bills = []
     for price in (0.0, 0.4, 0.7, 1.6, 3.0):
         with torch.no_grad():
@@ -195,7 +195,7 @@ def test_what_is_dropped_runs_no_convolution(tmp_path: Path, kept: int, groups: 
     model = lively(width=16)
     actions = torch.zeros(model.depth, model.action_size)
     actions[:kept, : 1 + groups] = 1
-    assert len(executed_convolutions(dynamic_model(force(model, actions), Standard()), tmp_path)) == convolutions
+    assert len(executed_convolutions(dynamic_model(force(model, actions), Layout()), tmp_path)) == convolutions
 
 
 @pytest.mark.parametrize("name", ["resnet8", "resnet18", "resnet14-wide", "resnet11-pool"])
@@ -211,7 +211,7 @@ def test_the_convolutions_executed_are_the_convolutions_billed(
         bill = float(forced.run(images(1), forced.greedy()).macs)
     costs = zip(model.costs.blocks, actions[:, 0].tolist(), strict=True)
     gates = sum(cost.always + keep * cost.if_kept for cost, keep in costs)
-    assert sum(executed_convolutions(dynamic_model(forced, Standard()), tmp_path)) == bill - gates - model.costs.head
+    assert sum(executed_convolutions(dynamic_model(forced, Layout()), tmp_path)) == bill - gates - model.costs.head
 
 
 @pytest.mark.parametrize(("kept", "convolutions"), [(0, 1), (1, 3), (3, 7), (4, 3)])
@@ -222,19 +222,19 @@ def test_without_sets_every_group_runs_by_itself_unless_all_are_kept(
     model = lively(width=16)
     actions = torch.zeros(model.depth, model.action_size)
     actions[0, : 1 + kept] = 1
-    assert len(executed_convolutions(dynamic_model(force(model, actions), Standard()), tmp_path)) == convolutions
+    assert len(executed_convolutions(dynamic_model(force(model, actions), Layout()), tmp_path)) == convolutions
 
 
 def test_weights_are_as_often_in_the_file_as_documented(monkeypatch: pytest.MonkeyPatch) -> None:
     model = lively(width=16)
-    copied = dynamic_model(model, Standard()).ByteSize()
+    copied = dynamic_model(model, Layout()).ByteSize()
     monkeypatch.setattr(filters, "SETS_BYTES", 0)
     weights = sum(p.nbytes for p in model.backbone.blocks.parameters() if p.ndim == 4)
-    assert copied - dynamic_model(model, Standard()).ByteSize() == pytest.approx((8 - 2) * weights, rel=0.1)
+    assert copied - dynamic_model(model, Layout()).ByteSize() == pytest.approx((8 - 2) * weights, rel=0.1)
 
 
 def test_the_file_says_what_it_is(tmp_path: Path) -> None:
-    model = onnx.load(saved(lively(width=16), Standard(), tmp_path))
+    model = onnx.load(saved(lively(width=16), Layout(), tmp_path))
     onnx.checker.check_model(model, full_check=True)
     assert all(
         name in model.graph.doc_string for name in ("image", "threshold", "price", "logits", "macs", "decisions")
@@ -260,7 +260,7 @@ def test_blocks_are_as_long_as_those_that_onnx_runtime_makes(tmp_path: Path) -> 
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
     options.log_severity_level = 3
     graph, weight = Graph("24 filters"), torch.ones(24, 32, 3, 3)
-    y = Standard().conv(graph, "x", weight, torch.ones(24), 1, relu=True)
+    y = Layout().conv(graph, "x", weight, torch.ones(24), 1, relu=True)
     built = graph.build([("x", (FLOAT, [1, 32, 8, 8]))], [(y, (FLOAT, [1, 24, 8, 8]))])
     ort.InferenceSession(finished(built, {}).SerializeToString(), options, providers=["CPUExecutionProvider"])
     optimized = onnx.load(tmp_path / "optimized.onnx").graph
@@ -286,7 +286,7 @@ def altered(path: Path, **properties: str) -> Path:
 
 
 def test_what_cannot_be_run_is_refused_with_a_reason(tmp_path: Path) -> None:
-    path = saved(lively(width=16), Standard(), tmp_path)
+    path = saved(lively(width=16), Layout(), tmp_path)
     with pytest.raises(UserError, match="has format 0"):
         OnnxNetwork(altered(path, format="0"))
     with pytest.raises(UserError, match="another processor"):
@@ -323,7 +323,7 @@ def spoil(model: onnx.ModelProto, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["IR version", "opset", "input", "operator"])
 def test_a_file_that_onnx_runtime_does_not_take_is_refused_in_one_line(tmp_path: Path, how: str) -> None:
-    path = saved(lively(width=16), Standard(), tmp_path)
+    path = saved(lively(width=16), Layout(), tmp_path)
     model = onnx.load(path)
     spoil(model, how)
     onnx.save(model, path)
@@ -333,14 +333,14 @@ def test_a_file_that_onnx_runtime_does_not_take_is_refused_in_one_line(tmp_path:
 
 @pytest.mark.parametrize("name", ["x.json", "x.textproto", "x"])
 def test_a_file_is_read_whatever_it_is_called(tmp_path: Path, name: str) -> None:
-    path = saved(lively(width=16), Standard(), tmp_path).rename(tmp_path / name)
+    path = saved(lively(width=16), Layout(), tmp_path).rename(tmp_path / name)
     assert len(OnnxNetwork(path).run(images(2)).logits) == 2
 
 
 def test_thresholds_that_float32_does_not_tell_from_one_are_the_largest_below_it(tmp_path: Path) -> None:
     model = lively(width=16)
     sure = force(model, torch.ones(model.depth, model.action_size))  # by keep logits of 20
-    network = OnnxNetwork(saved(sure, Standard(), tmp_path))
+    network = OnnxNetwork(saved(sure, Layout(), tmp_path))
     assert network.run(images(1), 1 - 1e-8).actions.all()
     assert network.run(images(1), 1e-60).actions.all()
 
@@ -357,14 +357,14 @@ def test_thresholds_that_float32_does_not_tell_from_one_are_the_largest_below_it
 )
 def test_images_of_another_type_or_shape_are_refused(tmp_path: Path, wrong: torch.Tensor) -> None:
     with pytest.raises(UserError, match="images must be uint8"):
-        OnnxNetwork(saved(lively(width=16), Standard(), tmp_path)).run(wrong)
+        OnnxNetwork(saved(lively(width=16), Layout(), tmp_path)).run(wrong)
 
 
 def test_images_that_are_no_tensor_are_refused_as_such(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"images must be a torch.Tensor, got ndarray: use torch.from_numpy"):
-        OnnxNetwork(saved(lively(width=16), Standard(), tmp_path)).run(images(1).numpy())
+        OnnxNetwork(saved(lively(width=16), Layout(), tmp_path)).run(images(1).numpy())
 
 
 def test_a_threshold_outside_0_to_1_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="a threshold is in"):
-        OnnxNetwork(saved(lively(width=16), Standard(), tmp_path)).run(images(1), threshold=1.0)
+        OnnxNetwork(saved(lively(width=16), Layout(), tmp_path)).run(images(1), threshold=1.0)

@@ -12,12 +12,12 @@ from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from lcnet_rl.export import OnnxNetwork, dense_model, dynamic_model, layouts_here, open_session
 from lcnet_rl.export.builder import FLOAT, Graph
-from lcnet_rl.export.layout import Standard
+from lcnet_rl.export.layout import Layout
 from lcnet_rl.export.network import finished
 
 
 def test_a_session_has_as_many_threads_as_pytorch(threads: int, tmp_path: Path) -> None:
-    model = dynamic_model(lively(width=16), Standard())
+    model = dynamic_model(lively(width=16), Layout())
     onnx.save(model, tmp_path / "model.onnx")
     for count in (threads, threads + 1):
         torch.set_num_threads(count)

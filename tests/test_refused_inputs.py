@@ -14,7 +14,7 @@ from torch import nn
 from lcnet_rl.engine import Engine
 from lcnet_rl.errors import UserError
 from lcnet_rl.export import Agreement, OnnxNetwork, dynamic_model
-from lcnet_rl.export.layout import Standard
+from lcnet_rl.export.layout import Layout
 from lcnet_rl.model import LCNet
 
 BOTH = pytest.mark.parametrize("build", [lambda model: model, Engine], ids=["model", "engine"])
@@ -80,7 +80,7 @@ def test_prices_for_another_number_of_images_are_refused() -> None:
         Engine(lively()).begin(images(2), price=torch.ones(3))
 
 
-@pytest.mark.parametrize("build", [Engine, lambda model: dynamic_model(model, Standard())], ids=["engine", "onnx"])
+@pytest.mark.parametrize("build", [Engine, lambda model: dynamic_model(model, Layout())], ids=["engine", "onnx"])
 def test_what_is_no_trained_network_is_no_start_for_an_engine_or_a_file(build: Callable[[Any], Any]) -> None:
     for wrong in (lively().backbone, nn.Identity()):
         with pytest.raises(UserError, match=f"an LCNet is wanted .* not a {type(wrong).__name__}"):

@@ -17,7 +17,7 @@ from lcnet_rl.commands.trained import load_dense, variant
 from lcnet_rl.data import load_dataset
 from lcnet_rl.errors import UserError
 from lcnet_rl.export import OnnxNetwork, blocked_size, compare, dense_model, dynamic_model
-from lcnet_rl.export.layout import Blocked, Layout, Standard
+from lcnet_rl.export.layout import Blocked, Layout
 from lcnet_rl.files import check_target, replacing
 from lcnet_rl.model import LCNet
 from lcnet_rl.progress import Progress, console, say
@@ -124,7 +124,7 @@ def called(config: Export) -> str:
 def choose(name: str) -> Layout:
     """The layout of that name, for this machine."""
     if name == "standard":
-        return Standard()
+        return Layout()
     size = blocked_size()
     if size == 1:
         raise UserError("ONNX Runtime has no blocked kernels for this processor; use --layout standard")

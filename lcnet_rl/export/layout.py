@@ -1,6 +1,6 @@
 """How feature maps lie in memory, and so which operators compute on them.
 
-``Standard`` uses the operators of the ONNX standard and runs anywhere. ONNX Runtime's CPU kernels work on channels in
+``Layout`` uses the operators of the ONNX standard and runs anywhere. ONNX Runtime's CPU kernels work on channels in
 blocks of 16 or 8, though: they convert at the border of every branch, and lose the fusion of convolution, addition and
 ReLU there. ``Blocked`` names those kernels' own operators, so features stay in blocks from the stem to the head; such a
 file is for ONNX Runtime on CPUs with that block size only.
@@ -8,7 +8,7 @@ file is for ONNX Runtime on CPUs with that block size only.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -20,37 +20,49 @@ from lcnet_rl.export.builder import Graph
 BLOCKED_DOMAIN = "com.microsoft.nchwc"
 
 
-class Layout(Protocol):
-    """Operators on feature maps; every method adds nodes to a graph and returns the name of the result."""
+class Layout:
+    """Features are (1, C, H, W), as the ONNX standard has them.
 
-    name: str
+    Every method adds nodes to a graph and returns the name of the result.
+    """
+
+    name = "standard"
+    channel_axis = 1
+    """Of what ``per_channel`` gives."""
 
     def padded(self, filters: int) -> int:
         """How many filters a convolution with ``filters`` of them really has; the further ones are 0."""
+        return filters
 
     def stem(self, graph: Graph, images: str, weight: Tensor, bias: Tensor) -> str:
         """ReLU of a convolution on normalised images (1, 3, H, W)."""
+        return self.conv(graph, images, weight, bias, 1, relu=True)
 
     def max_pool(self, graph: Graph, x: str, side: int) -> str:
         """Max-pooling over squares of ``side`` pixels that do not overlap."""
+        return graph.op("MaxPool", x, **_window(side))
 
     def conv(self, graph: Graph, x: str, weight: Tensor, bias: Tensor, stride: int, relu: bool) -> str:
         """A convolution (O, I, k, k) with bias, padded so that it keeps the size, but for its stride."""
-
-    channel_axis: int
-    """Of what ``per_channel`` gives."""
+        y = graph.op("Conv", x, graph.constant(weight), graph.constant(bias), **_geometry(weight, stride))
+        return graph.op("Relu", y) if relu else y
 
     def per_channel(self, graph: Graph, row: str, channels: int) -> str:
         """A row (1, channels), in the shape in which ``scale`` takes one factor a channel."""
+        return graph.op("Reshape", row, graph.constant([1, channels, 1, 1]))
 
     def scale(self, graph: Graph, x: str, scales: str, channels: int) -> str:
         """Multiply ``channels`` channels by ``scales``, a factor each."""
+        return graph.op("Mul", x, scales)
 
     def shift(self, graph: Graph, x: str, bias: Tensor, factor: str | None) -> str:
         """Add ``factor * bias`` to the channels; ``factor`` is one number, or None for 1."""
+        shift = graph.constant(bias.reshape(1, -1, 1, 1))
+        return graph.op("Add", x, shift if factor is None else graph.op("Mul", shift, factor))
 
     def add_conv(self, graph: Graph, x: str, hidden: str, weight: Tensor) -> str:
         """``x + conv(hidden)``, without bias."""
+        return graph.op("Add", x, graph.op("Conv", hidden, graph.constant(weight), **_geometry(weight, 1)))
 
     def finish(
         self, graph: Graph, x: str, hidden: str, weight: Tensor, bias: Tensor, scales: str | None, factor: str | None
@@ -66,64 +78,23 @@ class Layout(Protocol):
             scales: S_C, a factor for each filter, padding included, or None for ones.
             factor: S_L, one number, or None for 1.
         """
-
-    def shortcut(self, graph: Graph, x: str, shortcut: PaddedShortcut, channels: int) -> str:
-        """The shortcut without parameters, from ``channels`` channels."""
-
-    def pool(self, graph: Graph, x: str) -> str:
-        """Global average, (1, C, H, W) to (1, C)."""
-
-
-class Standard:
-    """Features are (1, C, H, W), as the ONNX standard has them."""
-
-    name = "standard"
-    channel_axis = 1
-
-    def padded(self, filters: int) -> int:
-        return filters
-
-    def stem(self, graph: Graph, images: str, weight: Tensor, bias: Tensor) -> str:
-        return self.conv(graph, images, weight, bias, 1, relu=True)
-
-    def max_pool(self, graph: Graph, x: str, side: int) -> str:
-        return graph.op("MaxPool", x, **_window(side))
-
-    def conv(self, graph: Graph, x: str, weight: Tensor, bias: Tensor, stride: int, relu: bool) -> str:
-        y = graph.op("Conv", x, graph.constant(weight), graph.constant(bias), **_geometry(weight, stride))
-        return graph.op("Relu", y) if relu else y
-
-    def per_channel(self, graph: Graph, row: str, channels: int) -> str:
-        return graph.op("Reshape", row, graph.constant([1, channels, 1, 1]))
-
-    def scale(self, graph: Graph, x: str, scales: str, channels: int) -> str:
-        return graph.op("Mul", x, scales)
-
-    def shift(self, graph: Graph, x: str, bias: Tensor, factor: str | None) -> str:
-        shift = graph.constant(bias.reshape(1, -1, 1, 1))
-        return graph.op("Add", x, shift if factor is None else graph.op("Mul", shift, factor))
-
-    def add_conv(self, graph: Graph, x: str, hidden: str, weight: Tensor) -> str:
-        return graph.op("Add", x, graph.op("Conv", hidden, graph.constant(weight), **_geometry(weight, 1)))
-
-    def finish(
-        self, graph: Graph, x: str, hidden: str, weight: Tensor, bias: Tensor, scales: str | None, factor: str | None
-    ) -> str:
         if scales is not None:
             hidden = self.scale(graph, hidden, scales, weight.shape[1])
         y = self.conv(graph, hidden, weight, bias, 1, relu=False)
         return graph.op("Relu", graph.op("Add", x, y if factor is None else graph.op("Mul", y, factor)))
 
     def shortcut(self, graph: Graph, x: str, shortcut: PaddedShortcut, channels: int) -> str:
+        """The shortcut without parameters, from ``channels`` channels."""
         slices = ([0, 0], [2**31, 2**31], [2, 3], [shortcut.stride] * 2)
         x = graph.op("Slice", x, *map(graph.constant, slices))
         return graph.op("Pad", x, graph.constant([0, shortcut.padding, 0, 0] * 2), graph.constant(0.0))
 
     def pool(self, graph: Graph, x: str) -> str:
+        """Global average, (1, C, H, W) to (1, C)."""
         return graph.op("Flatten", graph.op("GlobalAveragePool", x), axis=1)
 
 
-class Blocked:
+class Blocked(Layout):
     """Features are (1, C / size, H, W, size) in memory, and the operators ONNX Runtime's own.
 
     Scaling channels is a depthwise 1x1 convolution whose weights are the scales. L-Net's scale goes into them and into
@@ -181,7 +152,7 @@ class Blocked:
 
     def shortcut(self, graph: Graph, x: str, shortcut: PaddedShortcut, channels: int) -> str:
         plain = self._op(graph, "ReorderOutput", x, channels=channels)
-        return self._op(graph, "ReorderInput", Standard().shortcut(graph, plain, shortcut, channels))
+        return self._op(graph, "ReorderInput", super().shortcut(graph, plain, shortcut, channels))
 
     def pool(self, graph: Graph, x: str) -> str:
         return graph.op("Flatten", self._op(graph, "GlobalAveragePool", x), axis=1)

@@ -21,7 +21,7 @@ from lcnet_rl.engine.fold import folded, parameters
 from lcnet_rl.errors import UserError
 from lcnet_rl.export import gates
 from lcnet_rl.export.builder import BOOL, DOUBLE, FLOAT, Graph, Type
-from lcnet_rl.export.layout import BLOCKED_DOMAIN, Layout, Standard
+from lcnet_rl.export.layout import BLOCKED_DOMAIN, Layout
 from lcnet_rl.export.step import Place, Step, shortcut, write_exit
 from lcnet_rl.macs import dense_macs
 from lcnet_rl.model import LCNet
@@ -61,7 +61,7 @@ def dense_model(
         classes: their names, for the metadata.
         origin: further metadata: where the network comes from.
     """
-    network, graph, layout = folded(backbone), Graph("dense"), Standard()
+    network, graph, layout = folded(backbone), Graph("dense"), Layout()
     pooled = write_features(graph, layout, network)
     for behind in network.networks[1:]:
         pooled = graph.op("Concat", pooled, write_features(graph, layout, behind), axis=1)

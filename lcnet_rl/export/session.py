@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lcnet_rl.backbones import Backbone, check_images
 from lcnet_rl.errors import UserError
-from lcnet_rl.export.layout import BLOCKED_DOMAIN, Blocked, Layout, Standard
+from lcnet_rl.export.layout import BLOCKED_DOMAIN, Blocked, Layout
 from lcnet_rl.export.network import FORMAT
 from lcnet_rl.rewards.price import check_price
 from lcnet_rl.state import Outcome
@@ -56,7 +56,7 @@ def layouts_here(backbone: Backbone) -> list[Layout]:
     """The layouts in which this machine can run ``backbone``: the standard one, and that of its kernels if it fits."""
     size = blocked_size()
     fits = all(channels % size == 0 for network in backbone.networks for channels in network.feature_channels())
-    return [Standard(), Blocked(size)] if size > 1 and fits else [Standard()]
+    return [Layout(), Blocked(size)] if size > 1 and fits else [Layout()]
 
 
 class OnnxNetwork:
@@ -82,7 +82,7 @@ class OnnxNetwork:
         if metadata.get("format") != FORMAT:
             raise UserError(f"{path} has format {metadata.get('format')}, this version reads {FORMAT}: export it again")
         self.layout, self.dense_macs = metadata["layout"], int(metadata["dense_macs"])
-        if self.layout != Standard.name and self.layout != f"blocked{blocked_size()}":
+        if self.layout != Layout.name and self.layout != f"blocked{blocked_size()}":
             raise UserError(f"{path} is laid out for another processor ({self.layout}): export it here, or as standard")
         try:
             self.session = open_session(path)
