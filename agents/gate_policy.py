@@ -67,16 +67,6 @@ class GatePolicy(MultiInputActorCriticPolicy):
             raise diverged("the policy", "--lr", "--gate-lr")
         return logits
 
-    def consulted(self, obs: dict[str, Tensor], actions: Tensor) -> Tensor:
-        """Which bits (rows, action_size) were decisions; the others change nothing, and only add noise to ratios."""
-        (lcnet,) = self._lcnet
-        blocks = block_numbers(obs)
-        asked = torch.zeros_like(actions)
-        for block in blocks.unique().tolist():
-            rows = (blocks == block).nonzero()[:, 0]
-            asked[rows] = lcnet.decisions.consulted(actions[rows], block)
-        return asked
-
     def get_distribution(self, obs: PyTorchObs) -> Distribution:
         """The gates' Bernoulli distribution of an action."""
         assert isinstance(obs, dict)
@@ -95,7 +85,11 @@ class GatePolicy(MultiInputActorCriticPolicy):
         return self.predict_values(obs), *self._over_asked(obs, self.keep_logits(obs), actions)
 
     def _over_asked(self, obs: dict[str, Tensor], logits: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probabilities and entropies, (rows,) each, of actions, over the gates that were asked."""
+        """Log-probabilities and entropies, (rows,) each, of actions, over the gates that were asked.
+
+        Other bits change nothing, and would only add noise to ratios.
+        """
+        (lcnet,) = self._lcnet
         decisions = torch.distributions.Bernoulli(logits=logits)
-        asked = self.consulted(obs, actions)
+        asked = lcnet.decisions.consulted(actions, block_numbers(obs))
         return (decisions.log_prob(actions) * asked).sum(1), (decisions.entropy() * asked).sum(1)

@@ -135,12 +135,13 @@ class Decisions:
         """MACs of whole images, stem and head included: ``actions`` (depth, B, action_size) to (B,), float64."""
         return self.costs.fixed + torch.stack([self.bill(action, t) for t, action in enumerate(actions)]).sum(0)
 
-    def consulted(self, action: Tensor, block: int) -> Tensor:
-        """Which bits of an action (B, action_size) were decisions: 1 or 0.
+    def consulted(self, action: Tensor, block: int | Tensor) -> Tensor:
+        """Which bits of an action (B, action_size) before ``block``, one for all or (B,), were decisions: 1 or 0.
 
         Those are the block's own bits, and of them C-Net's only where L-Net kept the block. Any device will do.
         """
-        asked = (torch.arange(self.action_size, device=action.device) < self.bits[block]).float().expand_as(action)
+        bits = torch.tensor(self.bits, device=action.device)[block].reshape(-1, 1)
+        asked = (torch.arange(self.action_size, device=action.device) < bits).float().expand_as(action)
         if self.has_l_net and self.has_c_net:
             asked = torch.cat((asked[:, :1], asked[:, 1:] * action[:, :1]), 1)
         return asked

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from time import perf_counter
 
 import numpy as np
 import onnx
@@ -71,30 +71,23 @@ def dense_contestants(
     """
     network = folded(backbone).to(images.device)
     set_type(network, dtype)
-
-    def eager() -> tuple[Run, float]:
-        return torch.no_grad()(network), _megabytes(network)
-
-    def faster() -> tuple[Run, float]:
+    eager, megabytes = torch.no_grad()(network), _megabytes(network)
+    seconds = _first_answer(eager, images, perf_counter())
+    found = [Contestant(f"{name} eager {short(dtype)}", eager, "PyTorch", True, seconds, megabytes)]
+    if compiled and _compiles(images.device):
         # Many compiled versions of one function make torch give up and run it eagerly.
         torch.compiler.reset()
-        run = torch.no_grad()(torch.compile(network, dynamic=False))
+        fast, began = torch.no_grad()(torch.compile(network, dynamic=False)), perf_counter()
         # As an option of torch.compile, it would not reach what decides whether weights are constants.
         with inductor.patch(freezing=True):
-            run(images)
-        return run, _megabytes(network)
-
-    found = [_prepare(f"{name} eager {short(dtype)}", "PyTorch", True, images, eager)]
-    if compiled and _compiles(images.device):
-        found.append(_prepare(f"{name} torch.compile {short(dtype)}", "PyTorch", True, images, faster))
+            seconds = _first_answer(fast, images, began)
+        found.append(Contestant(f"{name} torch.compile {short(dtype)}", fast, "PyTorch", True, seconds, megabytes))
     if dtype == torch.float32 and images.device.type == "cpu":
-        model = dense_model(backbone, len(images))
-
-        def in_onnx_runtime() -> tuple[Run, float]:
-            session, megabytes = _session(model)
-            return functools.partial(_classify, session), megabytes
-
-        found.append(_prepare(f"{name} ONNX Runtime", "ONNX Runtime", True, images, in_onnx_runtime))
+        model, began = dense_model(backbone, len(images)), perf_counter()
+        session, megabytes = _session(model)
+        run = functools.partial(_classify, session)
+        seconds = _first_answer(run, images, began)
+        found.append(Contestant(f"{name} ONNX Runtime", run, "ONNX Runtime", True, seconds, megabytes))
     return found
 
 
@@ -105,27 +98,27 @@ def engine_contestants(
 
     Gates run in any case; forced decisions take the place of theirs. Building and tuning count as everyone's warm-up.
     """
-    began = time.perf_counter()
+    began = perf_counter()
     engine = Engine(model, dtype)
     engine.tune(len(images))
-    built = time.perf_counter() - began
+    built = perf_counter() - began
+    greedy = engine.greedy()
 
-    def decide(actions: Tensor | None) -> tuple[Run, float]:
-        greedy = engine.greedy()
-
-        def forced(observation: Observation) -> Tensor:
+    def deciding(actions: Tensor | None) -> Run:
+        def decide(observation: Observation) -> Tensor:
             decided = greedy(observation)
             return decided if actions is None else actions[observation.block]
 
-        return lambda batch: engine.run(batch, forced), 0.0  # its megabytes are known once all have run
+        return lambda batch: engine.run(batch, decide)
 
-    found = []
-    for name, actions in decisions.items():
-        here = None if actions is None else actions.to(images.device)
-        build = functools.partial(decide, here)
-        found.append(_prepare(f"engine {name} {short(dtype)}", "PyTorch", False, images, build, built))
+    runs = {name: deciding(None if of is None else of.to(images.device)) for name, of in decisions.items()}
+    seconds = {name: built + _first_answer(run, images, perf_counter()) for name, run in runs.items()}
     # By now the weights of every set of groups that any of them keeps of these images are copied together.
-    return [replace(contestant, megabytes=engine.nbytes / 1e6) for contestant in found]
+    megabytes = engine.nbytes / 1e6
+    return [
+        Contestant(f"engine {name} {short(dtype)}", run, "PyTorch", False, seconds[name], megabytes)
+        for name, run in runs.items()
+    ]
 
 
 def masked_contestant(model: LCNet, images: Tensor) -> Contestant:
@@ -135,8 +128,8 @@ def masked_contestant(model: LCNet, images: Tensor) -> Contestant:
     def run(batch: Tensor) -> object:
         return model.run(batch, model.greedy())
 
-    contestant = _prepare("masked fp32", "PyTorch", False, images, lambda: (run, _megabytes(model)))
-    return replace(contestant, masked=True)
+    seconds = _first_answer(run, images, perf_counter())
+    return Contestant("masked fp32", run, "PyTorch", False, seconds, _megabytes(model), masked=True)
 
 
 def onnx_contestants(
@@ -155,14 +148,15 @@ def onnx_contestants(
     """
     found: dict[str, list[Contestant]] = {name: [] for name in decisions}
     for layout in layouts_here(model.backbone):
-        began = time.perf_counter()
+        began = perf_counter()
         session, megabytes = _session(dynamic_model(model, layout))
-        built = time.perf_counter() - began
+        built = perf_counter() - began
         for name, prices in decisions.items():
             first, *others = (functools.partial(_classify, session, price=price) for price in prices)
-            build = functools.partial(_as_built, first, megabytes)
-            contestant = _prepare(f"ONNX Runtime {name} {layout.name}", "ONNX Runtime", False, image, build, built)
-            found[name].append(replace(contestant, others=tuple(others)))
+            title, seconds = f"ONNX Runtime {name} {layout.name}", built + _first_answer(first, image, perf_counter())
+            found[name].append(
+                Contestant(title, first, "ONNX Runtime", False, seconds, megabytes, others=tuple(others))
+            )
     return found
 
 
@@ -171,18 +165,11 @@ def short(dtype: torch.dtype) -> str:
     return {torch.float32: "fp32", torch.bfloat16: "bf16"}[dtype]
 
 
-def _prepare(
-    name: str, runtime: str, dense: bool, images: Tensor, build: Callable[[], tuple[Run, float]], before: float = 0.0
-) -> Contestant:
-    """Build a contestant (how to run it, and its megabytes), and let it classify ``images`` once.
-
-    ``before`` is what building took that is done already.
-    """
-    began = time.perf_counter()
-    run, megabytes = build()
+def _first_answer(run: Run, images: Tensor, began: float) -> float:
+    """Seconds since ``began`` when ``run`` has classified ``images`` once."""
     run(images)
     synchronize(images.device)
-    return Contestant(name, run, runtime, dense, before + time.perf_counter() - began, megabytes)
+    return perf_counter() - began
 
 
 @functools.cache
@@ -194,11 +181,6 @@ def _compiles(device: torch.device) -> bool:
         say(f"without torch.compile, so dense networks may be faster than here: {error}")
         return False
     return True
-
-
-def _as_built(run: Run, megabytes: float) -> tuple[Run, float]:
-    """For ``_prepare``, where nothing is left to build."""
-    return run, megabytes
 
 
 def _session(model: onnx.ModelProto) -> tuple[ort.InferenceSession, float]:
