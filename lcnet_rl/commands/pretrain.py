@@ -64,7 +64,7 @@ def run_on(config: Pretrain, device: torch.device) -> None:
         teacher = load_backbone(str(folder / TEACHER), classes=classes) if config.teacher else None
         by_main(warn_if_edited)(folder, config, "from here on the run is trained by other code")
     else:
-        backbone = starting_backbone(config, train.classes)
+        backbone = network_to_train(config, train.classes)
         teacher = load_backbone(config.teacher, classes=classes) if config.teacher else None
         where = config.runs, f"{config.backbone}-{config.dataset}", "pretrain", config.seed
         folder = from_main(lambda: create_run(*where, config, config.run, train))
@@ -80,7 +80,7 @@ def run_on(config: Pretrain, device: torch.device) -> None:
     training.train()
 
 
-def starting_backbone(config: Pretrain, classes: tuple[str, ...]) -> Backbone:
+def network_to_train(config: Pretrain, classes: tuple[str, ...]) -> Backbone:
     """Fresh weights, or those of --init, with a fresh head for other classes, pruned if that was asked for."""
     if not config.init:
         return create_backbone(config.backbone, len(classes), config.width)

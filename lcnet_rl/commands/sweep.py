@@ -58,18 +58,18 @@ def run(config: Sweep) -> None:
         others = [start_worker(config, number) for number in range(2, config.workers + 1)]
         try:
             mine.work(command_line())
-            join_all(others)
+            wait_for(others)
         except BaseException:
             for process in others:  # the signal may have come to this one only
                 process.terminate()
-            join_all(others)
+            wait_for(others)
             raise
     if any(process.exitcode for process in others):
         warn(f"a worker ended early; see {config.runs / config.study}/worker-*.log")
     conclude(config, mine.study, space=mine.space)
 
 
-def join_all(processes: Sequence[multiprocessing.process.BaseProcess]) -> None:
+def wait_for(processes: Sequence[multiprocessing.process.BaseProcess]) -> None:
     """Wait until all have ended."""
     for process in processes:
         process.join()
@@ -117,10 +117,10 @@ def prepare(config: Sweep) -> Worker:
             "search over one of them, or use --objective pareto"
         )
     resolve_device(config.device)
-    return worker(config, join(config, base, space), space, build)
+    return worker(config, create_or_join(config, base, space), space, build)
 
 
-def join(config: Sweep, base: dict[str, Any], space: Space) -> Study:
+def create_or_join(config: Sweep, base: dict[str, Any], space: Space) -> Study:
     """Create the study, or join it where it exists."""
     plan: dict[str, Any] = {"space": space.describe(), "settings of trials": plain(base), "sampler": config.sampler}
     if config.objective == "reward":

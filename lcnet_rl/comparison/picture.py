@@ -15,7 +15,7 @@ from matplotlib.transforms import Bbox
 from lcnet_rl.comparison.frontier import Point, pareto
 from lcnet_rl.comparison.kinds import parted
 from lcnet_rl.comparison.published import Published
-from lcnet_rl.comparison.records import Group, networks
+from lcnet_rl.comparison.records import Group, network_count
 from lcnet_rl.files import replacing
 
 WIDE = 4
@@ -114,12 +114,13 @@ def _draw_policies(
 ) -> None:
     """Ours, by kind, chains apart, with bars where any run has several seeds; and the line of the frontier."""
     several_seeds = any(len(group.records) > 1 for group in [*groups, *rivals])
-    kinds = [(_kind(group, index in front, fixed), group) for index, group in enumerate(groups)]
+    kinds = [
+        ((_kind(group, index in front, fixed), network_count(group.first.summary["backbone"]) > 1), group)
+        for index, group in enumerate(groups)
+    ]
     for kind, color, face, size in KINDS:
         for several, marker in ((False, "o"), (True, "s")):
-            chosen = [
-                group for of, group in kinds if (of, networks(group.first.summary["backbone"]) > 1) == (kind, several)
-            ]
+            chosen = [group for of, group in kinds if of == (kind, several)]
             if chosen:
                 label = f"ours{', chains' if several else ''}: {kind}"
                 macs, accuracies = zip(*(_shown(group.point) for group in chosen), strict=True)

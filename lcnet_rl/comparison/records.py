@@ -108,7 +108,7 @@ class Group:
         return deviation(self.macs), deviation(self.accuracies)
 
 
-def networks(backbone: str) -> int:
+def network_count(backbone: str) -> int:
     """How many networks there are in a row, by a backbone's label."""
     return 1 + backbone.count(" + ")
 

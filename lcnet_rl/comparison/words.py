@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from lcnet_rl.comparison.records import Record, networks
+from lcnet_rl.comparison.records import Record, network_count
 from lcnet_rl.progress import warn
 from lcnet_rl.whole import whole
 
@@ -23,7 +23,7 @@ def worded(value: Any) -> str:
 
 def nothing_skipped(record: Record) -> str:
     """What a record's network is with nothing skipped; how many networks these are, old evaluations do not say."""
-    return whole(networks(record.summary["backbone"]), record.summary.get("pruned", False))
+    return whole(network_count(record.summary["backbone"]), record.summary.get("pruned", False))
 
 
 def print_left_out(names: Sequence[str]) -> None:

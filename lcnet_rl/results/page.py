@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lcnet_rl.comparison.kinds import parted
-from lcnet_rl.comparison.records import Group, Record, networks
+from lcnet_rl.comparison.records import Group, Record, network_count
 from lcnet_rl.comparison.words import nothing_skipped
 from lcnet_rl.report import looks_at_image
 from lcnet_rl.results.rows import Row, Timing, commands, label, row_of
@@ -153,7 +153,7 @@ def most_accurate(dense: Sequence[Row], macs: float) -> Row | None:
 
 def several_networks(policy: Row) -> bool:
     """Whether there are networks behind a policy's first one."""
-    return networks(policy.backbone) > 1
+    return network_count(policy.backbone) > 1
 
 
 def comparable(policy: Row, row: Row) -> bool:

@@ -130,8 +130,7 @@ def of_study(study: Study) -> list[Record]:
 
 def fail_stale(study: Study) -> None:
     """Give up the trials of workers that show no sign of life; their values are queued again."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    with _experimental():
         optuna.storages.fail_stale_trials(study)
 
 
@@ -243,8 +242,7 @@ def _connect(storage: str, patience: int | None = None) -> RDBStorage:
             Path(url.database).parent.mkdir(parents=True, exist_ok=True)
     elif url.drivername in ("postgres", "postgresql"):
         url = url.set(drivername="postgresql+psycopg")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # heartbeats are called so
+    with _experimental():  # as heartbeats are called
         try:
             return RDBStorage(
                 url.render_as_string(hide_password=False),
