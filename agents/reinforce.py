@@ -96,10 +96,12 @@ class Reinforce:
             deferred_interrupt(twice_stops=job.world_size() == 1) as interrupt,
             Progress(self.algo, schedule.total, first) as bar,
         ):
+            figures = ""
 
             def hold() -> None:
                 bar.note("measuring what greedy decisions spend")
                 self.hold_to_target(each=lambda: bar.advance(0))
+                bar.note(figures)
 
             while self.step < schedule.total:
                 if self.step == schedule.polish and config.polish:
@@ -118,7 +120,8 @@ class Reinforce:
                 if self.step % config.log_every == 0 or last:
                     rate = self.timesteps(self.step - first) / (time.monotonic() - began)
                     log.write(self.timesteps(self.step), {**self.window.means(), "time/fps": rate})
-                    bar.note(f"{scalars['rollout/macs_ratio']:.1%} of MACs, price {self.pricing.now}")
+                    figures = f"{scalars['rollout/macs_ratio']:.1%} of MACs, price {self.pricing.now}"
+                    bar.note(figures)
                 if self.step in eval_steps:
                     if self.step > schedule.middle_of_polish:
                         hold()
@@ -133,6 +136,8 @@ class Reinforce:
                 raise Interrupted(resume_command("train", run), self.step, schedule.total)
             job.by_main(save_model)(self.model, run / MODEL)
             self.validate(log, on_validation, calibrated=True)
+            if job.any_process(interrupt.requested):  # this run is done; what would come after it is not wanted
+                raise KeyboardInterrupt
 
     def timesteps(self, step: int) -> int:
         """Blocks decided before ``step``, as the log counts them: of one rollout an image."""

@@ -63,8 +63,8 @@ def train_sb3(
     )
     algorithm = create_algorithm(env, model, config, setup.seed, setup.device)
     with restoring(setup.run / CHECKPOINT):
-        begun, rollouts = (state["timesteps"], state["rollouts"]) if state else (0, 0)
-    log = MetricsLog(setup.run, resume_at=begun if state else None)
+        begun, rollouts = (state["timesteps"], state["rollouts"]) if state is not None else (0, 0)
+    log = MetricsLog(setup.run, resume_at=None if state is None else begun)
     algorithm.set_logger(Logger(folder=None, output_formats=[_Writer(log, rollouts)]))
     with (
         closing(log),
@@ -73,18 +73,24 @@ def train_sb3(
         Progress(type(algorithm).__name__.lower(), config.timesteps, begun) as bar,
     ):
         joint = JointFinetuning(model, config, setup, log, bar, interrupt, on_validation)
+
+        def stop() -> Interrupted:
+            return Interrupted(resume_command("train", setup.run), joint.saved_at, config.timesteps)
+
         joint.init_callback(algorithm)
-        if state:
+        if state is not None:
             joint.restore(state)
         joint.warm_up()
         left = config.timesteps - algorithm.num_timesteps
         if left > 0:
             algorithm.learn(left, callback=joint, log_interval=1, reset_num_timesteps=state is None)
         if joint.stopped:
-            raise Interrupted(resume_command("train", setup.run), joint.saved_at, config.timesteps)
+            raise stop()
         if left > 0:
             algorithm.logger.dump(algorithm.num_timesteps)  # of the last update
         joint.save()  # of before the centring, so that to resume a finished run changes nothing
+        if interrupt.requested:  # in the last rollout
+            raise stop()
         model.price.fill_(joint.pricing.value)
         if joint.pricing.target is not None:  # met while sampling so far, which is not the greedy share
             bar.note("measuring what greedy decisions spend")
@@ -93,11 +99,13 @@ def train_sb3(
                 setup.train, val, setup.device, precision=precision, images=IMAGES, each=lambda: bar.advance(0)
             )
             center(model, measurement, joint.pricing.target)
-        if interrupt.requested:  # in the last rollout, or since then
-            raise Interrupted(resume_command("train", setup.run), joint.saved_at, config.timesteps)
+        if interrupt.requested:  # meanwhile
+            raise stop()
         recalibrate(model, setup.train, model.greedy(), setup.device, prices=joint.pricing.now)
         save_model(model, setup.run / MODEL)
         joint.validate(calibrated=True)
+        if interrupt.requested:  # this run is done; what would come after it is not wanted
+            raise KeyboardInterrupt
 
 
 def create_algorithm(

@@ -136,7 +136,7 @@ class Decisions:
         return self.costs.fixed + torch.stack([self.bill(action, t) for t, action in enumerate(actions)]).sum(0)
 
     def consulted(self, action: Tensor, block: int | Tensor) -> Tensor:
-        """Which bits of an action (B, action_size) before ``block``, one for all or (B,), were decisions: 1 or 0.
+        """Which bits of an action (B, action_size) about ``block``, one for all rows or (B,), were decisions: 1 or 0.
 
         Those are the block's own bits, and of them C-Net's only where L-Net kept the block. Any device will do.
         """

@@ -74,7 +74,7 @@ class Progress:
             self._bar.update(self._task, note=text)
 
     def advance(self, steps: int = 1) -> None:
-        """Count ``steps`` as done."""
+        """Count ``steps`` as done; none just shows that there is life."""
         self._done += steps
         now = time.monotonic()
         rate = (self._done - self._start) / max(now - self._began, 1e-9)
@@ -87,7 +87,7 @@ class Progress:
             if now - self._printed > self._every:
                 self._printed = now
                 console.print(f"{self._title}: {self._done}, {rate:.1f}/s  {self._note}")
-        elif now - self._printed > self._every or self._done >= self._total:
+        elif now - self._printed > self._every or (steps and self._done >= self._total):
             self._printed = now
             left = f"{max(0, self._total - self._done) / rate:.0f}" if rate else "?"
             console.print(f"{self._title}: {self._done}/{self._total}, {rate:.1f}/s, {left} s left  {self._note}")

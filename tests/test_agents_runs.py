@@ -183,7 +183,7 @@ def test_a_run_killed_after_its_last_step_has_that_in_its_checkpoint(
 
 
 def test_ctrl_c_while_the_last_threshold_is_searched_for_stops_too_and_loses_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole, parts = joint(tmp_path / "whole", target=0.6), joint(tmp_path / "parts", target=0.6)
     whole.train()
@@ -198,11 +198,26 @@ def test_ctrl_c_while_the_last_threshold_is_searched_for_stops_too_and_loses_not
     with pytest.raises(Interrupted):
         parts.train()
     assert not (tmp_path / "parts" / MODEL).exists()
+    assert capsys.readouterr().out.count("measuring what greedy decisions spend") == 0, "no line for each try"
     again = joint(tmp_path / "parts", target=0.6)
     again.restore()
     again.train()
     assert logged(tmp_path / "parts") == logged(tmp_path / "whole")
     assert (tmp_path / "parts" / MODEL).read_bytes() == (tmp_path / "whole" / MODEL).read_bytes()
+
+
+def test_ctrl_c_while_a_finished_run_is_validated_ends_what_would_come_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = joint(tmp_path, evals=1)
+    validate = agent.validation.validate
+    monkeypatch.setattr(
+        agent.validation, "validate", lambda *given: (signal.raise_signal(signal.SIGINT), validate(*given))[1]
+    )
+    with pytest.raises(KeyboardInterrupt):
+        agent.train()
+    assert (tmp_path / MODEL).exists()
+    assert "eval/accuracy" in logged(tmp_path)[-1]
 
 
 def test_a_finished_run_that_is_resumed_logs_nothing_twice(tmp_path: Path) -> None:

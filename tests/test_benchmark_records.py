@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from lcnet_rl import progress
 from lcnet_rl.benchmark import record
 from lcnet_rl.benchmark.contestants import Contestant
 from lcnet_rl.benchmark.record import case, figures, print_cases, print_contestants
@@ -59,7 +60,8 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """What is printed on a terminal with colours."""
     shown = io.StringIO()
     console = Console(file=shown, force_terminal=True, color_system="standard", width=120, _environ={})
-    monkeypatch.setattr(record, "console", console)
+    for module in (record, progress):
+        monkeypatch.setattr(module, "console", console)
     return shown
 
 

@@ -8,6 +8,7 @@ import resource
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -233,7 +234,9 @@ def test_too_little_memory_is_one_line_and_another_error_of_torch_is_no_mistake_
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lcnet_rl.commands.data.load_training", lambda *_: torch.empty(1 << 45))
-    assert "not enough memory" in failing(capsys, "data", "shapes")
+    assert f"not enough memory for {4 << 45} bytes more" in failing(capsys, "data", "shapes")
+    monkeypatch.setattr("lcnet_rl.commands.data.load_training", lambda *_: np.empty(1 << 45))
+    assert "not enough memory for 256. TiB more" in failing(capsys, "data", "shapes")
     monkeypatch.setattr("lcnet_rl.commands.data.load_training", lambda *_: torch.empty(2) @ torch.empty(3))
     with pytest.raises(RuntimeError, match="size"):
         main(["data", "shapes"])

@@ -64,8 +64,9 @@ def test_image_folders_with_the_same_images_are_one_data_set_wherever_they_are()
 
     here, moved = record("folder:a", fingerprint="1"), record("folder:/b", fingerprint="1")
     assert one_data_set([here, moved, record("folder:a")]) == "folder:a"
-    changed = record("folder:a", fingerprint="2")
-    for other in (record("folder:a/b", fingerprint="2"), record("folder:c"), record("shapes"), changed):
+    with pytest.raises(UserError, match="folder:a had other images when folder:a was evaluated than for folder:a"):
+        one_data_set([here, record("folder:a", fingerprint="2")])
+    for other in (record("folder:a/b", fingerprint="2"), record("folder:c"), record("shapes")):
         with pytest.raises(UserError, match=f"accuracies on folder:a .* and {other.name} .* cannot be compared"):
             one_data_set([here, other])
     with pytest.raises(UserError, match="cannot be compared"):

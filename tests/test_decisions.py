@@ -45,6 +45,18 @@ def test_a_bill_is_linear_in_every_bit(decisions: Decisions, seed: int, share: f
         assert bills[0] <= bills[1]
 
 
+@settings(max_examples=50)
+@given(any_decisions(), st.integers(0, 2**31))
+def test_rows_about_different_blocks_are_asked_as_each_block_is(decisions: Decisions, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    blocks = torch.randint(0, decisions.depth, (8,), generator=generator)
+    action = torch.randint(0, 2, (8, decisions.action_size), generator=generator).float()
+    asked = [decisions.consulted(row[None], block) for row, block in zip(action, blocks.tolist(), strict=True)]
+    assert torch.equal(decisions.consulted(action, blocks), torch.cat(asked))
+    for row, block in zip(asked, blocks.tolist(), strict=True):
+        assert not row[0, decisions.bits[block] :].any()
+
+
 @pytest.mark.parametrize("block", [0, 1, 2])
 def test_the_bill_of_keep_probabilities_is_the_expected_bill(block: int) -> None:
     decisions = small(groups=(4, 4, 4))

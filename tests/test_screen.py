@@ -33,7 +33,7 @@ from lcnet_rl.settings import preset_names
 def screen(monkeypatch: pytest.MonkeyPatch) -> Console:
     """80 columns, as where output is piped."""
     console = Console(width=80, record=True)
-    for module in (report, record, profile):
+    for module in (report, record, profile, progress):
         monkeypatch.setattr(module, "console", console)
     return console
 
@@ -158,6 +158,7 @@ def test_where_the_screen_is_narrow_figures_are_whole(monkeypatch: pytest.Monkey
     for module, columns in ((report, 50), (record, 66)):
         console = Console(width=columns, record=True)
         monkeypatch.setattr(module, "console", console)
+        monkeypatch.setattr(progress, "console", console)
         if module is report:
             report.print_summary(summary_of(lively()))
             figures = ["10.00%", "33.4%", "100.0%"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import io
 import os
+import re
 import sys
 import typing
 from collections.abc import Sequence
@@ -38,9 +39,6 @@ COMMANDS = {
     "export": "a trained run as one ONNX file that skips what it drops",
     "bench": "times beside what a user would run instead: a run, the standard cases, env or train",
 }
-
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
-"""What torch says of a GPU's memory and of the machine's."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,10 +77,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         return _complain(f"{error.strerror or error}{where}")
-    except RuntimeError as error:
-        if not any(said in str(error) for said in OUT_OF_MEMORY):
+    except (MemoryError, RuntimeError) as error:
+        wanted = re.search(r"allocate ([\d.]+ \w+)", str(error))
+        if not wanted and not isinstance(error, MemoryError):
             raise
-        return _complain("there is not enough memory for so much at once: try a smaller batch, or fewer environments")
+        much = f" for {wanted[1]} more" if wanted else ""
+        return _complain(f"not enough memory{much}: lower --batch-size, --num-envs or --workers, where there are such")
     except Interrupted as stop:
         say(str(stop))
         return 130

@@ -80,7 +80,7 @@ def train_agent(
         agent.train(on_validation)
     else:
         state, total = load_checkpoint(setup.run) if resume else None, config.agent.timesteps
-        if state and not goes_on(setup.run, state.get("timesteps", 0), total, "timesteps", total):
+        if state is not None and not goes_on(setup.run, state.get("timesteps", 0), total, "timesteps", total):
             return
         train_sb3(model, config.agent, setup, state, on_validation)
 

@@ -274,6 +274,9 @@ def one_data_set(records: Sequence[Record]) -> str:
     first = records[0]
     for record in records[1:]:
         if not _same_images(first.summary, record.summary):
+            if (name := record.summary["dataset"]) == first.summary["dataset"]:
+                found = f"{name} had other images when {first.name} was evaluated than for {record.name}"
+                raise UserError(f"{found}: evaluate both again")
             named = " and ".join(f"{one.summary['dataset']} ({one.name})" for one in (first, record))
             raise UserError(f"accuracies on {named} cannot be compared; give runs on one data set")
     return str(first.summary["dataset"])

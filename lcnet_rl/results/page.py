@@ -22,12 +22,13 @@ both. The same rows are in `runs/reference/results.json`. `lcnet-rl reproduce "R
 published one, makes a row again from nothing, all its seeds; `lcnet-rl reproduce runs/reference/RUN` makes one run;
 `lcnet-rl reproduce --eval-only` evaluates the committed models again.
 
-A name begins with the backbone, and its width where that is not the usual one (`resnet20-12`, `resnet18-32`,
-`resnet11-pool-64`; of a *chain*, of several networks in a row, that of the first, and that of the last:
-`resnet20-second-64-26`). Then comes the target, in % of the network's MACs (`resnet20-65`, `resnet18-32-50`; of a chain
-of all its networks': `resnet20-learned-33`), or the price (`resnet20-price-1.7`), or how many epochs there were
-(`resnet11-pool-64-42`; behind what it was pruned to, `resnet20-65-pruned-16`, and 5 for `resnet20-65-pruned`). The last
-number is the seed, where there are several and it is not 0 (`resnet20-65-1`).
+What the numbers in names are: behind the backbone, the width of a dense network that is not the usual one
+(`resnet20-12`, `resnet11-pool-48`), and of networks made from it (`resnet18-32-50`). Then the target, in % of the
+network's MACs (`resnet20-65`, `resnet18-48`, `resnet18-32-50`). Of chains, networks in a row (*second*, *third*: with a
+calibrated threshold of confidence; *learned*: with learned gates), it is of those of all networks
+(`resnet20-learned-33`), or there is the last one's width and about what they spend (`resnet20-second-64-26`). Or the
+price (`resnet20-price-1.7`), or the epochs (`resnet11-pool-64-42`; of a pruned network, behind *pruned*,
+`resnet20-65-pruned-16`). The last number is the seed, where there are several and it is not 0 (`resnet20-65-1`).
 
 ![accuracy over MACs: ours, and published results](runs/reference/frontier.png)
 """
