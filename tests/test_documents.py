@@ -26,7 +26,7 @@ DENSE = {
 
 OTHER_COLUMNS = {
     *("", "networks", "for every image", "gate", "reward", "decides", "changed"),  # what it is about
-    *("asked for, % of the images", "before block"),
+    "before block",
     *("policy in `runs/reference/`", "run in `runs/reference/`", "in `runs/reference/`"),
     *("published, dynamic", "images sent on, %"),
     *("deviation", "price found", "`--lr`"),
