@@ -36,7 +36,10 @@ def center(model: LCNet, measurement: Measurement, target: float, rounds: int = 
             tried.append((abs(share - target), shift))
             too_much, too_little = (shift, too_little) if share > target else (too_much, shift)
             if too_much is None or too_little is None:
-                shift += center_threshold(model, measurement, target, rounds=1)
+                moved = center_threshold(model, measurement, target, rounds=1)
+                if moved == 0:  # and so it would be each time: between this threshold and the next, shares jump
+                    break
+                shift += moved
             else:
                 model.shift_logits((too_much + too_little) / 2 - shift)
                 shift = (too_much + too_little) / 2

@@ -65,6 +65,17 @@ def test_of_thresholds_that_do_not_come_to_rest_the_nearest_one_stays(capsys: py
     assert "decisions swing" in capsys.readouterr().out
 
 
+def test_where_shares_jump_over_the_target_one_try_is_enough(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    smooth = Swinging.share
+    monkeypatch.setattr(Swinging, "share", lambda self, threshold=0.5: 0.6 if smooth(self, threshold) < 0.68 else 0.8)
+    model, shares = centred(0.0)
+    assert shares == [0.6]
+    assert smooth(model) == pytest.approx(0.68, abs=0.001), "as near to the jump as a threshold comes"
+    assert "no threshold comes nearer: the policy stays 10.0% of" in " ".join(capsys.readouterr().out.split())
+
+
 def test_where_even_everything_spends_too_little_nothing_is_said_to_swing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
