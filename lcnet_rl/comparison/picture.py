@@ -32,7 +32,7 @@ MARGIN = 1.0
 """Points of accuracy below all else from which on a dominated run is told at the picture's foot instead of drawn."""
 TOLD = 3
 """Runs at the foot that are told with their accuracy; of more it says only how many they are."""
-CROSSES = "x+1|_243"
+CROSSES = "x+12_34|"
 """Markers of rivals; where there are more runs than markers, those of one algorithm share one."""
 OTHER, FRONTIER, BEATEN = "others", "frontier of policies", "frontier, beaten by a static network"
 KINDS = ((OTHER, "0.6", "0.6", 5), (FRONTIER, "tab:blue", "tab:blue", 8), (BEATEN, "tab:blue", "white", 8))
