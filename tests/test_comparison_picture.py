@@ -107,6 +107,8 @@ def test_published_results_are_hollow_where_images_cost_the_same_and_left_out_wh
     assert hollow == {"published, static: alike", "published, pruned: alike"}
     assert "published, dynamic: dynamic" in faces
     assert not any("huge" in label for label in faces)
+    plot_frontier([], {}, {}, published, "nothing of ours", tmp_path / "frontier.png")
+    assert len(drawn[1].axes[0].lines) == len(published)
 
 
 @pytest.mark.parametrize(("accuracy", "beaten"), [(0.89, False), (0.91, True)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -73,7 +74,7 @@ def plot_frontier(
     groups, rivals = parted(policies)
     front = pareto([group.point for group in groups])
     costs = [_shown(point)[0] for point in (*(group.point for group in policies), *dense.values(), *static.values())]
-    published = [result for result in published if min(result.points)[0] <= FURTHEST * max(costs)]
+    published = [result for result in published if min(result.points)[0] <= FURTHEST * max(costs, default=math.inf)]
     figure = Figure(figsize=(10, 6.4), layout="constrained")
     axes = figure.subplots()
     _draw_policies(axes, groups, front, [*dense.values(), *static.values()], rivals)
