@@ -99,7 +99,8 @@ def plot_frontier(
         *sorted(legend, key=lambda pair: (not pair[1].startswith("ours"), OTHER in pair[1])), strict=True
     )
     figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize="small", frameon=False)
-    _tell_low(axes, low, foot)
+    if low:
+        _tell_low(axes, low, foot)
     if len(groups) <= LABELLED:
         _name(axes, [group for group in groups if group not in low], shown)
     with replacing(path) as temporary:
