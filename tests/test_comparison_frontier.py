@@ -19,6 +19,7 @@ from lcnet_rl.commands import main
 from lcnet_rl.comparison.frontier import hypervolume, pareto
 from lcnet_rl.comparison.published import CIFAR10
 from lcnet_rl.pretrained import REFERENCE
+from lcnet_rl.progress import console
 from lcnet_rl.weights import BACKBONE, save_backbone
 
 SOME_POINTS = st.lists(st.tuples(st.integers(0, 6).map(float), st.integers(0, 6).map(lambda n: n / 6)), max_size=12)
@@ -201,7 +202,10 @@ def test_an_evaluation_of_another_version_is_refused(
     assert f"has no {missing}: lcnet-rl evaluate {run} writes it anew" in capsys.readouterr().err
 
 
-def test_budgets_of_a_run_at_one_price_are_settings_too(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_budgets_of_a_run_at_one_price_are_settings_too(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(console, "width", 400)  # room for a path of whatever length
     run = Path(make_run(tmp_path / "run", 1.0, 0, 0.92, 0.8))
     content = {**summary(0.9, 0.5), "price": 1.0, "budget": 0.5}
     (run / "evaluation-test-budget0.5.json").write_text(json.dumps(content))
