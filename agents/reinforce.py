@@ -82,6 +82,7 @@ class Reinforce:
         Raises:
             UserError: when a loss, gradient or weight is no number (what is saved is), or a process is lost.
             Interrupted: after Ctrl-C, with the checkpoint saved.
+            KeyboardInterrupt: after Ctrl-C while the finished run is validated; its files are whole.
         """
         config, schedule, run = self.config, self.schedule, self.setup.run
         log = MetricsLog(run, resume_at=self.timesteps(self.step) if self.resumed else None)

@@ -55,6 +55,7 @@ def train_sb3(
         UserError: when the policy stops being a number, where the run's checkpoint is the last good one, or when
             ``state`` is of another network or version.
         Interrupted: after Ctrl-C, with the checkpoint saved.
+        KeyboardInterrupt: after Ctrl-C while the finished run is validated; its files are whole.
     """
     env = SB3VecEnv(
         VECTOR_ENVS[model.spec.decides](
